@@ -1,0 +1,29 @@
+//! The graph that onnx-shrink's passes rewrite.
+//!
+//! `ModelProto` ↔ [`Model`] ↔ ONNX text. This crate knows what ops mean (schemas, typed views, shape inference) and **runs
+//! nothing**: an engine is reached through [`Evaluate`].
+pub mod attributes;
+pub mod convert;
+pub mod evaluate;
+mod export;
+mod graph;
+mod import;
+pub mod infer;
+mod model;
+pub mod op_schema;
+mod patch;
+pub mod raise;
+mod tensor;
+pub mod text;
+mod types;
+pub mod verify;
+
+pub use evaluate::{Evaluate, EvaluateError, Observe, Prepared};
+pub use export::export;
+pub use graph::{Graph, NewOp, Op, OpId, Region, Use, Value, ValueId};
+pub use import::{ImportError, import};
+pub use model::Model;
+pub use onnx_shrink_proto as proto;
+pub use patch::{Applied, Patch, PatchError, ValueRef};
+pub use tensor::{Element, Tensor, TensorError, element_count};
+pub use types::{DataType, Dim, TensorType};

@@ -1,0 +1,260 @@
+//! Patches: a rewrite collects its edits, and they are applied at once or not at all.
+//!
+//! A pass looks at the graph, builds a [`Patch`] and hands it over; it never edits the graph itself. Applying removes
+//! what the edits left without use, and only that.
+use onnx_shrink_proto::schema::ValueInfoProto;
+
+use crate::{
+    graph::{Graph, NewOp, OpId, Use, ValueId},
+    tensor::Tensor,
+    types::TensorType,
+};
+
+/// A value that a patch reads: one of the graph, or one that the patch makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ValueRef {
+    /// A value of the graph
+    Existing(ValueId),
+    /// The patch's own value of this number
+    New(usize),
+}
+
+impl From<ValueId> for ValueRef {
+    fn from(value: ValueId) -> ValueRef {
+        ValueRef::Existing(value)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum NewValue {
+    Constant { base: String, tensor: Tensor },
+    Made { base: String, ty: Option<TensorType> },
+}
+
+#[derive(Clone, Debug)]
+struct AddedOp {
+    op: NewOp,
+    inputs: Vec<Option<ValueRef>>,
+    outputs: Vec<Option<usize>>,
+}
+
+#[derive(Clone, Debug)]
+enum Edit {
+    Replace { old: ValueId, new: ValueRef },
+    SetInput { op: OpId, index: usize, value: Option<ValueRef> },
+    SetAttributes { op: OpId, node: NewOp },
+}
+
+/// Edits of one graph that belong together.
+#[derive(Clone, Debug)]
+pub struct Patch {
+    anchor: OpId,
+    values: Vec<NewValue>,
+    ops: Vec<AddedOp>,
+    edits: Vec<Edit>,
+}
+
+/// What applying a patch did.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    /// The values that the patch made, by their number in [`ValueRef::New`]
+    pub values: Vec<ValueId>,
+    /// The ops that it added
+    pub ops: Vec<OpId>,
+    /// How many ops went
+    pub removed: usize,
+}
+
+/// Why a patch does not fit its graph any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatchError {
+    /// It reads or edits what is not there
+    #[error("the patch names an op or a value that the graph does not have any more")]
+    Stale,
+}
+
+impl Patch {
+    /// An empty patch that stands for `anchor`: new ops take its place in the order.
+    pub fn new(anchor: OpId) -> Patch {
+        Patch { anchor, values: Vec::new(), ops: Vec::new(), edits: Vec::new() }
+    }
+
+    /// The op that the patch stands for.
+    pub fn anchor(&self) -> OpId {
+        self.anchor
+    }
+
+    /// Whether it would change nothing.
+    pub fn is_empty(&self) -> bool {
+        self.edits.is_empty()
+    }
+
+    /// A new constant, named `base` or a name derived from it.
+    pub fn constant(&mut self, base: &str, tensor: Tensor) -> ValueRef {
+        self.values.push(NewValue::Constant { base: base.to_owned(), tensor });
+        ValueRef::New(self.values.len() - 1)
+    }
+
+    /// A new op with one output of type `ty`, named `base` or a name derived from it.
+    pub fn op(&mut self, op: NewOp, inputs: &[Option<ValueRef>], base: &str, ty: Option<TensorType>) -> ValueRef {
+        self.op_with_outputs(op, inputs, &[Some((base, ty))])[0]
+    }
+
+    /// A new op with several outputs; `None` leaves one out (its place in the result is then meaningless).
+    pub fn op_with_outputs(
+        &mut self,
+        op: NewOp,
+        inputs: &[Option<ValueRef>],
+        outputs: &[Option<(&str, Option<TensorType>)>],
+    ) -> Vec<ValueRef> {
+        let mut made = Vec::with_capacity(outputs.len());
+        let mut refs = Vec::with_capacity(outputs.len());
+        for output in outputs {
+            match output {
+                Some((base, ty)) => {
+                    self.values.push(NewValue::Made { base: (*base).to_owned(), ty: ty.clone() });
+                    made.push(Some(self.values.len() - 1));
+                    refs.push(ValueRef::New(self.values.len() - 1));
+                }
+                None => {
+                    made.push(None);
+                    refs.push(ValueRef::New(usize::MAX));
+                }
+            }
+        }
+        self.ops.push(AddedOp { op, inputs: inputs.to_vec(), outputs: made });
+        refs
+    }
+
+    /// Every use of `old` becomes one of `new`; a graph output keeps its name.
+    pub fn replace(&mut self, old: ValueId, new: impl Into<ValueRef>) {
+        self.edits.push(Edit::Replace { old, new: new.into() });
+    }
+
+    /// Input `index` of `op` becomes `value`.
+    pub fn set_input(&mut self, op: OpId, index: usize, value: Option<ValueRef>) {
+        self.edits.push(Edit::SetInput { op, index, value });
+    }
+
+    /// `op` gets the type, name and attributes of `node`; its inputs, outputs and bodies stay.
+    pub fn set_node(&mut self, op: OpId, node: NewOp) {
+        self.edits.push(Edit::SetAttributes { op, node });
+    }
+
+    /// Bytes of the constants that the patch would add.
+    pub fn constant_bytes(&self) -> usize {
+        let bytes = |value: &NewValue| match value {
+            NewValue::Constant { tensor, .. } => tensor.byte_len(),
+            NewValue::Made { .. } => 0,
+        };
+        self.values.iter().map(bytes).sum()
+    }
+
+    fn fits(&self, graph: &Graph) -> bool {
+        let value = |value: &ValueRef| match value {
+            ValueRef::Existing(value) => graph.has_value(*value),
+            ValueRef::New(index) => *index < self.values.len(),
+        };
+        graph.has_op(self.anchor)
+            && self.ops.iter().flat_map(|op| op.inputs.iter().flatten()).all(value)
+            && self.edits.iter().all(|edit| match edit {
+                Edit::Replace { old, new } => graph.has_value(*old) && value(new),
+                Edit::SetInput { op, value: new, .. } => graph.has_op(*op) && new.as_ref().is_none_or(value),
+                Edit::SetAttributes { op, .. } => graph.has_op(*op),
+            })
+    }
+
+    /// Applies all edits, then removes what they left without use.
+    pub fn apply(self, graph: &mut Graph) -> Result<Applied, PatchError> {
+        if !self.fits(graph) {
+            return Err(PatchError::Stale);
+        }
+        let seq = graph.op(self.anchor).seq;
+        let mut applied = Applied::default();
+        for value in self.values {
+            applied.values.push(match value {
+                NewValue::Constant { base, tensor } => {
+                    let name = graph.fresh_name(&base);
+                    graph.insert_constant(&name, tensor)
+                }
+                NewValue::Made { base, ty } => {
+                    let name = graph.fresh_name(&base);
+                    graph.insert_value(&name, ty)
+                }
+            });
+        }
+        let made = applied.values.clone();
+        let resolve = |value: ValueRef| match value {
+            ValueRef::Existing(value) => value,
+            ValueRef::New(index) => made[index],
+        };
+        for AddedOp { op, inputs, outputs } in self.ops {
+            let inputs = inputs.into_iter().map(|value| value.map(resolve)).collect();
+            let outputs = outputs.into_iter().map(|index| index.map(|index| made[index])).collect();
+            applied.ops.push(graph.insert_op(seq, op.node, inputs, outputs, Vec::new()));
+        }
+        let mut loose: Vec<ValueId> = Vec::new();
+        let mut start = vec![self.anchor];
+        for edit in self.edits {
+            match edit {
+                Edit::Replace { old, new } => {
+                    replace(graph, old, resolve(new), seq);
+                    loose.push(old);
+                }
+                Edit::SetInput { op, index, value } => {
+                    loose.extend(graph.op(op).input(index));
+                    graph.set_input(op, index, value.map(resolve));
+                }
+                Edit::SetAttributes { op, node } => graph.op_mut(op).node = node.node,
+            }
+        }
+        loose.extend(applied.values.iter().copied());
+        for &value in &loose {
+            start.extend(graph.has_value(value).then(|| graph.producer(value)).flatten());
+        }
+        applied.removed = graph.remove_dead(start);
+        for value in loose {
+            let unused = graph.has_value(value) && graph.is_unused(value) && graph.producer(value).is_none();
+            if unused && !graph.is_input(value) && !graph.value(value).captured {
+                graph.remove_value(value);
+            }
+        }
+        Ok(applied)
+    }
+}
+
+/// Every use of `old` becomes one of `new`. Outputs of the graph keep their names: `new` takes the name over where it
+/// can, otherwise an Identity stands between.
+fn replace(graph: &mut Graph, old: ValueId, new: ValueId, seq: u64) {
+    if old == new {
+        return;
+    }
+    graph.redirect(old, new);
+    let places: Vec<usize> =
+        graph.uses(old).into_iter().filter_map(|place| if let Use::Output(k) = place { Some(k) } else { None }).collect();
+    if places.is_empty() {
+        return;
+    }
+    let name = graph.name_of(old).to_owned();
+    let hidden = graph.fresh_name("replaced");
+    graph.rename(old, &hidden);
+    let renamable = graph.producer(new).is_some() && !graph.is_output(new);
+    let output = if renamable {
+        graph.rename(new, &name);
+        graph.value_mut(new).origin.info = None;
+        new
+    } else {
+        let ty = graph.value(new).ty.clone();
+        let output = graph.insert_value(&name, ty);
+        graph.insert_op(seq, NewOp::new("Identity").node, vec![Some(new)], vec![Some(output)], Vec::new());
+        output
+    };
+    for place in places {
+        graph.set_output(place, output);
+    }
+}
+
+/// A new graph input or output is declared like this.
+pub(crate) fn declaration(name: &str, ty: &TensorType) -> ValueInfoProto {
+    ValueInfoProto { name: Some(name.to_owned()), r#type: Some(ty.to_proto()), ..ValueInfoProto::default() }
+}

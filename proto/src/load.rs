@@ -1,0 +1,155 @@
+//! Load: a file becomes a model, and no tensor is read on the way.
+//!
+//! The file is mapped, walked over once ([`limits`](crate::limits)), decoded, and its external data mapped as well. What is
+//! not a model gets a sentence that says what it seems to be.
+//!
+//! **Never** copies a payload, **never** blocks on a pipe, **never** decodes what exceeds the limits.
+//! A file that another program shortens while it is mapped ends this one (SIGBUS); replacing it by renaming is safe.
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+};
+
+use bytes::Bytes;
+use memmap2::Mmap;
+use prost::Message;
+
+use crate::{
+    error::{FileProblem, LoadError, Place, Problem},
+    external_data::{Reader, is_external},
+    limits::{Limits, UnknownField, scan},
+    schema::{ModelProto, TensorProto},
+    tensors::{self, Owner},
+};
+
+/// A model as it was read.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The model. External tensors have both: `raw_data`, a slice of the mapped data file, and, untouched, `data_location`
+    /// and `external_data`. [`save`](crate::save) and [`encode`](crate::encode) know what to do with such a tensor.
+    pub model: ModelProto,
+    /// The file, exactly as it was.
+    pub bytes: Bytes,
+    /// What this version of ONNX does not know: not in `model`, so writing that would lose it.
+    pub unknown: Vec<UnknownField>,
+}
+
+/// Loads the model in the file `path`, with its external data.
+pub fn load(path: &Path, limits: &Limits) -> Result<Loaded, LoadError> {
+    let bytes = map_file(path).map_err(|problem| whole(path, problem.into()))?;
+    load_from(bytes, path, Reader::new(path.parent(), Some(path)), limits)
+}
+
+/// Loads a model that is in memory: from standard input, for example.
+///
+/// `name` stands in errors; `folder` is where external data lies: without one, a model that has some is an error.
+pub fn load_bytes(bytes: Bytes, name: &Path, folder: Option<&Path>, limits: &Limits) -> Result<Loaded, LoadError> {
+    load_from(bytes, name, Reader::new(folder, None), limits)
+}
+
+/// Reads a tensor that is a file of its own, as `test_data_set_0/input_0.pb` is.
+pub fn read_tensor(path: &Path) -> Result<TensorProto, LoadError> {
+    let bytes = map_file(path).map_err(|problem| whole(path, problem.into()))?;
+    let (mut tensor, _) = decode::<TensorProto>(&bytes, "TensorProto", &Limits::default())
+        .map_err(|problem| whole(path, problem))?;
+    resolve(&mut tensor, Owner::File, path, &mut Reader::new(path.parent(), Some(path)))?;
+    Ok(tensor)
+}
+
+fn load_from(bytes: Bytes, file: &Path, mut reader: Reader, limits: &Limits) -> Result<Loaded, LoadError> {
+    let decoded = decode::<ModelProto>(&bytes, "ModelProto", limits);
+    let (mut model, unknown) = decoded.map_err(|problem| whole(file, problem))?;
+    if model.graph.is_none() && model.functions.is_empty() {
+        return Err(whole(file, recognize(&bytes).unwrap_or(Problem::NoGraph)));
+    }
+    tensors::unique::model(&mut model, &mut |tensor, owner| resolve(tensor, owner, file, &mut reader))?;
+    Ok(Loaded { model, bytes, unknown })
+}
+
+fn resolve(tensor: &mut TensorProto, owner: Owner<'_>, file: &Path, reader: &mut Reader) -> Result<(), LoadError> {
+    if !is_external(tensor) {
+        return Ok(());
+    }
+    reader.resolve(tensor).map_err(|problem| LoadError {
+        file: file.to_owned(),
+        place: Place::Tensor(owner.describe(tensor.name.as_deref())),
+        problem: problem.into(),
+    })
+}
+
+fn whole(file: &Path, problem: Problem) -> LoadError {
+    LoadError { file: file.to_owned(), place: Place::WholeFile, problem: problem.into() }
+}
+
+fn decode<M: Message + Default>(
+    bytes: &Bytes,
+    root: &'static str,
+    limits: &Limits,
+) -> Result<(M, Vec<UnknownField>), Problem> {
+    if bytes.is_empty() {
+        return Err(Problem::Empty);
+    }
+    let unknown = scan(bytes, root, limits).map_err(|problem| match problem {
+        Problem::NotOnnx { .. } | Problem::Truncated { .. } => recognize(bytes).unwrap_or(problem),
+        _ => problem,
+    })?;
+    match M::decode(bytes.clone()) {
+        Ok(message) => Ok((message, unknown)),
+        Err(error) => Err(recognize(bytes).unwrap_or(Problem::Decode(error))),
+    }
+}
+
+/// What a file that is no model seems to be. Only asked once decoding failed: a model is never turned away by this.
+fn recognize(bytes: &[u8]) -> Option<Problem> {
+    let head = &bytes[..bytes.len().min(512)];
+    let text = head.trim_ascii_start();
+    let what = match () {
+        () if text.starts_with(b"version https://git-lfs") => {
+            "a Git LFS pointer to one; run `git lfs pull` to get the file itself"
+        }
+        () if text.starts_with(b"<!") || text.to_ascii_lowercase().starts_with(b"<html") => {
+            "an HTML page; perhaps a download that failed"
+        }
+        () if text.starts_with(b"{") || text.starts_with(b"[") => "JSON text",
+        () if text.starts_with(b"<") => "text (XML, or ONNX's textual form); export it as binary ONNX",
+        () if head.starts_with(b"PK\x03\x04") => "a ZIP archive (a PyTorch, Keras or packed file); export or unpack it first",
+        () if head.starts_with(b"\x1f\x8b") => "a gzip archive; unpack it first",
+        () if head.starts_with(b"\x89HDF") => "an HDF5 file (Keras); export it to ONNX first",
+        () if head.get(4..8) == Some(b"TFL3") => "a TensorFlow Lite model; convert it to ONNX first",
+        () if head.get(4..8) == Some(b"ORTM") => "a model in ONNX Runtime's own format; use the .onnx file it was made from",
+        () if head.starts_with(b"\x80\x02") || head.starts_with(b"\x80\x04") => "a Python pickle; export the model to ONNX first",
+        () if std::str::from_utf8(head).is_ok_and(|text| !text.contains(|c: char| c.is_control() && !c.is_whitespace())) => {
+            "text"
+        }
+        () => return None,
+    };
+    Some(Problem::SomethingElse { what })
+}
+
+/// The contents of a regular file, without reading them.
+pub(crate) fn map_file(path: &Path) -> Result<Bytes, FileProblem> {
+    let problem = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => FileProblem::Missing,
+        _ => FileProblem::Io(error),
+    };
+    let kind = fs::metadata(path).map_err(problem)?; // before opening: that would wait for a pipe's other end
+    if kind.is_dir() {
+        return Err(FileProblem::Folder);
+    }
+    if !kind.is_file() {
+        return Err(FileProblem::NotRegular);
+    }
+    let file = File::open(path).map_err(problem)?;
+    if kind.len() == 0 {
+        return Ok(Bytes::new());
+    }
+    #[expect(unsafe_code, reason = "mapping a file is unsafe, and copying it is what this crate is there to avoid")]
+    // SAFETY: the map is only read. We never write to a file in place (`save` renames), so it changes only if another
+    // program does that while we run, which this module's header names.
+    let map = unsafe { Mmap::map(&file) };
+    match map {
+        Ok(map) => Ok(Bytes::from_owner(map)),
+        Err(_) => fs::read(path).map(Bytes::from).map_err(problem), // a file system that cannot map
+    }
+}
