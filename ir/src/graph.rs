@@ -792,4 +792,31 @@ impl Graph {
         }
         removed
     }
+
+    /// Removes every op that leads to no output, every constant that nothing reads, and captures that the bodies do not
+    /// read; inputs stay. Returns how many ops went.
+    pub fn sweep(&mut self) -> usize {
+        for op in self.ops_in_id_order() {
+            for (region, outer, inner) in self.captures(op) {
+                if self.op(op).regions[region].graph.is_unused(inner) {
+                    let port = Port::Capture(u32::try_from(region).unwrap_or(u32::MAX), inner.0);
+                    let edges = self.graph.edges_connecting(outer.0, op.0);
+                    if let Some(edge) = edges.filter(|edge| *edge.weight() == port).map(|edge| edge.id()).next() {
+                        self.graph.remove_edge(edge);
+                        self.op_mut(op).regions[region].graph.remove_value(inner);
+                    }
+                }
+            }
+        }
+        let mut ops = self.ops();
+        ops.extend(self.ops_in_id_order());
+        let removed = self.remove_dead(ops);
+        for value in self.values() {
+            let loose = self.is_unused(value) && self.producer(value).is_none();
+            if loose && !self.is_input(value) && !self.value(value).captured {
+                self.remove_value(value);
+            }
+        }
+        removed
+    }
 }

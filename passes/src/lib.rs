@@ -1,1 +1,72 @@
-//! passes
+//! Rewrite passes: graph to graph. **No** files, terminals or engines here: values are computed through
+//! [`onnx_shrink_ir::Evaluate`].
+//!
+//! A pass is one file, named for what it does; its place in [`pipeline`] is its place in the order. A rewrite looks at the
+//! graph and returns a [`Patch`](onnx_shrink_ir::Patch) or a [`Miss`]; [`Context::apply`] and [`Context::missed`] are the
+//! only doors.
+mod context;
+mod journal;
+mod miss;
+pub mod pipeline;
+
+mod eliminate_dead;
+
+pub use context::{Context, Options, Statistics};
+pub use eliminate_dead::EliminateDead;
+pub use journal::{Entry, Journal, Outcome};
+pub use miss::Miss;
+
+use onnx_shrink_ir::{EvaluateError, Graph, PatchError};
+
+/// What a rewrite may do to the values that a model computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// Bit-equal results
+    Exact,
+    /// The same real function; the order of float operations differs
+    Rounding,
+    /// Another function, near enough by measurement: quantization, low rank, pruning
+    Approximate,
+}
+
+/// Why a pass gave up: always a bug or an engine's failure, never a rewrite that does not fit (that is a [`Miss`]).
+#[derive(Debug, thiserror::Error)]
+pub enum PassError {
+    /// A patch that did not fit
+    #[error("{pass}: {source}")]
+    Patch {
+        /// The pass
+        pass: &'static str,
+        /// What did not fit
+        source: PatchError,
+    },
+    /// A rewrite that left a broken graph
+    #[error("{pass} at `{anchor}` broke the graph: {violation}")]
+    Broken {
+        /// The pass
+        pass: &'static str,
+        /// The op that it rewrote
+        anchor: String,
+        /// The first violated invariant
+        violation: String,
+    },
+    /// The engine cannot run the model
+    #[error(transparent)]
+    Evaluate(#[from] EvaluateError),
+}
+
+/// The result of a pass.
+pub type Result<T, E = PassError> = std::result::Result<T, E>;
+
+/// A rewrite of a whole graph.
+pub trait Pass {
+    /// The file's name with dashes, and the command line's: "fold-batch-norm".
+    fn name(&self) -> &'static str;
+
+    /// What it may do to values.
+    fn class(&self) -> Class;
+
+    /// Rewrites `graph`, not its bodies: the pipeline calls it for each of those.
+    fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()>;
+}

@@ -68,7 +68,7 @@ pub enum Problem {
         needed: u64,
     },
     /// The wire format breaks inside a message.
-    #[error("the file is damaged at byte {offset}, in {path}; copy or download it again")]
+    #[error("the file is damaged at byte {offset}, in {path}, or no ONNX model; copy or download it again")]
     Damaged {
         /// The message that is broken: `ModelProto.graph.node[3]`.
         path: String,
@@ -85,7 +85,9 @@ pub enum Problem {
         path: String,
     },
     /// Would decode to far more memory than its size suggests.
-    #[error("the model's structure needs {needed} bytes of memory, {allowed} are allowed for its size; it is made to exhaust memory, or damaged")]
+    #[error(
+        "the model's structure needs {needed} bytes of memory, {allowed} are allowed for its size; it is made to exhaust memory, or damaged"
+    )]
     TooMuchMemory {
         /// What the messages need at least.
         needed: u64,
@@ -96,7 +98,9 @@ pub enum Problem {
     #[error("the model has no graph; is this another kind of protobuf file?")]
     NoGraph,
     /// External data, but the model came from no folder.
-    #[error("its data lies in the file `{location}`, and a model from standard input has no folder; give the model as a file")]
+    #[error(
+        "its data lies in the file `{location}`, and a model from standard input has no folder; give the model as a file"
+    )]
     ExternalDataNoFolder {
         /// The `location` in the model.
         location: String,
@@ -111,7 +115,9 @@ pub enum Problem {
         location: String,
     },
     /// A path out of the model's folder.
-    #[error("external data `{location}` lies outside of the model's folder, where nothing is read; copy the file next to the model")]
+    #[error(
+        "external data `{location}` lies outside of the model's folder, where nothing is read; copy the file next to the model"
+    )]
     ExternalDataOutside {
         /// The `location` in the model.
         location: String,
@@ -191,7 +197,9 @@ pub enum SaveProblem {
     #[error("cannot be written: the file is write-protected; remove it, or choose another name")]
     WriteProtected,
     /// Not the name of one file.
-    #[error("`{name}` cannot be the name of the external data: it must be a file name without a folder, and not the model's own")]
+    #[error(
+        "`{name}` cannot be the name of the external data: it must be a file name without a folder, and not the model's own"
+    )]
     DataName {
         /// What was asked for.
         name: String,

@@ -173,9 +173,13 @@ pub(crate) fn place(model: &mut ModelProto, selection: Selection, location: &str
         let Some(data) = &tensor.raw_data else { return };
         match offsets.get(&(data.as_ptr() as usize, data.len())) {
             Some(offset) if taken => {
-                let entries =
-                    [("location", location.to_owned()), ("offset", offset.to_string()), ("length", data.len().to_string())];
-                let entry = |(key, value): (&str, _)| StringStringEntryProto { key: Some(key.into()), value: Some(value) };
+                let entries = [
+                    ("location", location.to_owned()),
+                    ("offset", offset.to_string()),
+                    ("length", data.len().to_string()),
+                ];
+                let entry =
+                    |(key, value): (&str, _)| StringStringEntryProto { key: Some(key.into()), value: Some(value) };
                 tensor.external_data = entries.map(entry).into();
                 tensor.data_location = Some(DataLocation::External as i32);
                 tensor.raw_data = None;
@@ -195,4 +199,176 @@ fn visit(model: &mut ModelProto, mut each: impl FnMut(&mut TensorProto, Owner<'_
         each(tensor, owner);
         Ok::<(), std::convert::Infallible>(())
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use prost::Message;
+    use tempfile::TempDir;
+
+    use crate::{
+        limits::Limits,
+        load::{Loaded, load, load_bytes},
+        schema::{AttributeProto, FunctionProto, GraphProto, SparseTensorProto, TensorProto, TrainingInfoProto},
+        testing::{external, model, node, sentence},
+    };
+
+    /// A folder `in/` with `w.bin` (0, 1, 2 … 99) and a model with this tensor.
+    fn folder_with(tensor: TensorProto) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("in")).unwrap();
+        fs::write(folder.path().join("in/w.bin"), (0..100).collect::<Vec<u8>>()).unwrap();
+        fs::write(folder.path().join("outside.bin"), [1; 100]).unwrap();
+        fs::write(folder.path().join("in/m.onnx"), model(vec![tensor]).encode_to_vec()).unwrap();
+        folder
+    }
+
+    fn load_with(entries: &[(&str, &str)]) -> Result<Vec<u8>, String> {
+        let folder = folder_with(external("w", entries));
+        match load(&folder.path().join("in/m.onnx"), &Limits::default()) {
+            Ok(loaded) => Ok(data(&loaded).to_vec()),
+            Err(error) => Err(sentence(&error).replace(&folder.path().display().to_string(), "")),
+        }
+    }
+
+    fn data(loaded: &Loaded) -> &[u8] {
+        loaded.model.graph.as_ref().unwrap().initializer[0].raw_data.as_ref().unwrap()
+    }
+
+    #[test]
+    fn offset_and_length_are_followed() {
+        let all: Vec<u8> = (0..100).collect();
+        assert_eq!(load_with(&[("location", "w.bin")]).unwrap(), all);
+        assert_eq!(load_with(&[("location", "./w.bin"), ("offset", "90")]).unwrap(), all[90..]);
+        assert_eq!(load_with(&[("location", "w.bin"), ("offset", "10"), ("length", "5")]).unwrap(), all[10..15]);
+        assert_eq!(load_with(&[("location", "w.bin"), ("offset", "100"), ("length", "0")]).unwrap(), []);
+    }
+
+    #[test]
+    fn the_original_form_stays() {
+        let tensor = external("w", &[("location", "w.bin"), ("checksum", "x")]);
+        let folder = folder_with(tensor.clone());
+        let loaded = load(&folder.path().join("in/m.onnx"), &Limits::default()).unwrap();
+        let mut found = loaded.model.graph.unwrap().initializer.remove(0);
+        found.raw_data = None;
+        assert_eq!(found, tensor);
+    }
+
+    #[test]
+    fn ranges_outside_of_the_file_are_errors() {
+        let start = "/in/m.onnx: initializer `w`: external data `w.bin`";
+        let has =
+            |needed: u64| format!("{start} has 100 bytes, {needed} are needed; copy the whole file next to the model");
+        let range =
+            |offset, length| load_with(&[("location", "w.bin"), ("offset", offset), ("length", length)]).unwrap_err();
+        assert_eq!(range("96", "5"), has(101));
+        assert_eq!(range("18446744073709551615", "2"), has(u64::MAX));
+        assert_eq!(range("101", "0"), has(101));
+        let wrong = |key, value| format!("{start}: {key} `{value}` is not a number of bytes; export the model again");
+        assert_eq!(range("-4", "4"), wrong("offset", "-4"));
+        assert_eq!(range("0", "4k"), wrong("length", "4k"));
+        assert_eq!(load_with(&[("location", "w.bin"), ("offset", "101")]).unwrap_err(), has(101));
+    }
+
+    #[test]
+    fn paths_out_of_the_folder_are_errors() {
+        for location in ["../outside.bin", "/etc/hostname", "../in/w.bin", "a/../../outside.bin", ".."] {
+            let error = load_with(&[("location", location)]).unwrap_err();
+            assert!(error.contains("initializer `w`: external data") && error.contains("lies outside"), "{error}");
+        }
+        assert!(
+            load_with(&[("location", "none.bin")]).unwrap_err().ends_with("external data `none.bin`: no such file")
+        );
+        assert!(load_with(&[("location", ".")]).unwrap_err().contains("`.`: this is a folder"));
+        assert!(load_with(&[("location", "a\0b")]).unwrap_err().contains("cannot be read"));
+        assert!(load_with(&[("offset", "0")]).unwrap_err().contains("without a `location`"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_inside_of_the_folder_only() {
+        use std::os::unix::fs::symlink;
+        let folder = folder_with(external("w", &[("location", "link.bin")]));
+        let (model, link) = (folder.path().join("in/m.onnx"), folder.path().join("in/link.bin"));
+        symlink("../outside.bin", &link).unwrap();
+        assert!(sentence(&load(&model, &Limits::default()).unwrap_err()).contains("`link.bin` lies outside"));
+        fs::remove_file(&link).unwrap();
+        symlink("w.bin", &link).unwrap();
+        assert_eq!(data(&load(&model, &Limits::default()).unwrap()).len(), 100);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_cache_that_links_model_and_data_to_one_store_works() {
+        use std::os::unix::fs::symlink;
+        let folder = folder_with(external("w", &[("location", "model.data")]));
+        let snapshot = folder.path().join("snapshot");
+        fs::create_dir(&snapshot).unwrap();
+        symlink("../in/m.onnx", snapshot.join("model.onnx")).unwrap();
+        symlink("../in/w.bin", snapshot.join("model.data")).unwrap();
+        assert_eq!(data(&load(&snapshot.join("model.onnx"), &Limits::default()).unwrap()).len(), 100);
+    }
+
+    #[test]
+    fn a_model_without_a_folder_cannot_have_external_data() {
+        let bytes = model(vec![external("w", &[("location", "w.bin")])]).encode_to_vec();
+        let error = load_bytes(bytes.into(), Path::new("standard input"), None, &Limits::default()).unwrap_err();
+        assert!(sentence(&error).starts_with("standard input: initializer `w`: its data lies in the file `w.bin`"));
+    }
+
+    #[test]
+    fn data_inside_and_outside_is_an_error() {
+        let folder = folder_with(TensorProto { raw_data: Some("x".into()), ..external("w", &[("location", "w.bin")]) });
+        let error = load(&folder.path().join("in/m.onnx"), &Limits::default()).unwrap_err();
+        assert!(sentence(&error).contains("data both in the model and in `w.bin`"));
+    }
+
+    #[test]
+    fn every_tensor_is_resolved() {
+        let w = || external("w", &[("location", "w.bin")]);
+        let sparse = || SparseTensorProto { values: Some(w()), indices: Some(w()), dims: vec![100] };
+        let attribute = |g| AttributeProto {
+            name: Some("a".into()),
+            t: Some(Box::new(w())),
+            tensors: vec![w()],
+            sparse_tensor: Some(Box::new(sparse())),
+            sparse_tensors: vec![sparse()],
+            g,
+            ..Default::default()
+        };
+        let graph = |attribute| GraphProto {
+            initializer: vec![w()],
+            sparse_initializer: vec![sparse()],
+            node: vec![node(attribute)],
+            ..Default::default()
+        };
+        let body = || attribute(Some(Box::new(graph(attribute(None)))));
+        let folder = folder_with(w());
+        let path = folder.path().join("in/m.onnx");
+        let mut model = model(vec![w()]);
+        model.graph = Some(graph(body()));
+        model.functions = vec![FunctionProto {
+            node: vec![node(body())],
+            attribute_proto: vec![attribute(None)],
+            ..Default::default()
+        }];
+        let training = TrainingInfoProto {
+            initialization: Some(graph(body())),
+            algorithm: Some(graph(body())),
+            ..Default::default()
+        };
+        model.training_info = vec![training];
+        fs::write(&path, model.encode_to_vec()).unwrap();
+        let loaded = load(&path, &Limits::default()).unwrap();
+        let all = format!("{:?}", loaded.model).matches("external_data: [String").count();
+        let mut resolved = 0;
+        crate::tensors::shared::model(&loaded.model, &mut |tensor, _| {
+            resolved += usize::from(tensor.raw_data.is_some());
+            Ok::<(), ()>(())
+        })
+        .unwrap();
+        assert_eq!((all, resolved), (75, 75));
+    }
 }

@@ -5,8 +5,13 @@
 //!
 //! **Never** copies a tensor, **never** reads a file outside of the model's folder, **never** leaves half a file, and
 //! **never** knows what an op means: that is the next crate's business.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that fails shall panic"))]
+
+mod atomic;
 mod error;
 mod external_data;
+#[allow(clippy::type_complexity)]
+#[rustfmt::skip]
 mod fields;
 mod limits;
 mod load;
@@ -17,6 +22,9 @@ mod save;
 #[rustfmt::skip]
 pub mod schema;
 mod tensors;
+#[cfg(test)]
+mod testing;
+mod wire;
 
 pub use bytes;
 pub use prost;

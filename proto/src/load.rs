@@ -51,8 +51,8 @@ pub fn load_bytes(bytes: Bytes, name: &Path, folder: Option<&Path>, limits: &Lim
 /// Reads a tensor that is a file of its own, as `test_data_set_0/input_0.pb` is.
 pub fn read_tensor(path: &Path) -> Result<TensorProto, LoadError> {
     let bytes = map_file(path).map_err(|problem| whole(path, problem.into()))?;
-    let (mut tensor, _) = decode::<TensorProto>(&bytes, "TensorProto", &Limits::default())
-        .map_err(|problem| whole(path, problem))?;
+    let (mut tensor, _) =
+        decode::<TensorProto>(&bytes, "TensorProto", &Limits::default()).map_err(|problem| whole(path, problem))?;
     resolve(&mut tensor, Owner::File, path, &mut Reader::new(path.parent(), Some(path)))?;
     Ok(tensor)
 }
@@ -91,7 +91,9 @@ fn decode<M: Message + Default>(
         return Err(Problem::Empty);
     }
     let unknown = scan(bytes, root, limits).map_err(|problem| match problem {
-        Problem::NotOnnx { .. } | Problem::Truncated { .. } => recognize(bytes).unwrap_or(problem),
+        Problem::NotOnnx { .. } | Problem::Truncated { .. } | Problem::Damaged { .. } => {
+            recognize(bytes).unwrap_or(problem)
+        }
         _ => problem,
     })?;
     match M::decode(bytes.clone()) {
@@ -101,7 +103,7 @@ fn decode<M: Message + Default>(
 }
 
 /// What a file that is no model seems to be. Only asked once decoding failed: a model is never turned away by this.
-fn recognize(bytes: &[u8]) -> Option<Problem> {
+fn recognize(bytes: &Bytes) -> Option<Problem> {
     let head = &bytes[..bytes.len().min(512)];
     let text = head.trim_ascii_start();
     let what = match () {
@@ -113,18 +115,32 @@ fn recognize(bytes: &[u8]) -> Option<Problem> {
         }
         () if text.starts_with(b"{") || text.starts_with(b"[") => "JSON text",
         () if text.starts_with(b"<") => "text (XML, or ONNX's textual form); export it as binary ONNX",
-        () if head.starts_with(b"PK\x03\x04") => "a ZIP archive (a PyTorch, Keras or packed file); export or unpack it first",
+        () if head.starts_with(b"PK\x03\x04") => {
+            "a ZIP archive (a PyTorch, Keras or packed file); export or unpack it first"
+        }
         () if head.starts_with(b"\x1f\x8b") => "a gzip archive; unpack it first",
         () if head.starts_with(b"\x89HDF") => "an HDF5 file (Keras); export it to ONNX first",
         () if head.get(4..8) == Some(b"TFL3") => "a TensorFlow Lite model; convert it to ONNX first",
-        () if head.get(4..8) == Some(b"ORTM") => "a model in ONNX Runtime's own format; use the .onnx file it was made from",
-        () if head.starts_with(b"\x80\x02") || head.starts_with(b"\x80\x04") => "a Python pickle; export the model to ONNX first",
-        () if std::str::from_utf8(head).is_ok_and(|text| !text.contains(|c: char| c.is_control() && !c.is_whitespace())) => {
+        () if head.get(4..8) == Some(b"ORTM") => {
+            "a model in ONNX Runtime's own format; use the .onnx file it was made from"
+        }
+        () if head.starts_with(b"\x80\x02") || head.starts_with(b"\x80\x04") => {
+            "a Python pickle; export the model to ONNX first"
+        }
+        () if std::str::from_utf8(head)
+            .is_ok_and(|text| !text.contains(|c: char| c.is_control() && !c.is_whitespace())) =>
+        {
             "text"
         }
+        () if is_tensor(bytes) => "a single tensor, as the inputs of test cases are",
         () => return None,
     };
     Some(Problem::SomethingElse { what })
+}
+
+fn is_tensor(bytes: &Bytes) -> bool {
+    let known = scan(bytes, "TensorProto", &Limits::default()).is_ok_and(|unknown| unknown.is_empty());
+    known && TensorProto::decode(bytes.clone()).is_ok_and(|tensor| tensor.data_type.is_some())
 }
 
 /// The contents of a regular file, without reading them.
@@ -151,5 +167,132 @@ pub(crate) fn map_file(path: &Path) -> Result<Bytes, FileProblem> {
     match map {
         Ok(map) => Ok(Bytes::from_owner(map)),
         Err(_) => fs::read(path).map(Bytes::from).map_err(problem), // a file system that cannot map
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use bytes::Bytes;
+    use prost::Message;
+
+    use super::{load, load_bytes, read_tensor};
+    use crate::{
+        limits::Limits,
+        save::encode,
+        schema::{AttributeProto, ModelProto, TensorProto},
+        testing::{model, node, sentence, tensor},
+    };
+
+    fn refused(bytes: &[u8]) -> String {
+        let bytes = Bytes::copy_from_slice(bytes);
+        sentence(&load_bytes(bytes, Path::new("m.onnx"), None, &Limits::default()).unwrap_err())
+    }
+
+    #[test]
+    fn bytes_survive_and_tensors_stay_in_the_map() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.onnx");
+        let attribute = AttributeProto { t: Some(Box::new(tensor("c", vec![1; 5000]))), ..Default::default() };
+        let mut model = model(vec![tensor("w", vec![7; 100_000]), tensor("b", vec![8; 3])]);
+        model.graph.as_mut().unwrap().node.push(node(attribute));
+        let bytes = model.encode_to_vec();
+        fs::write(&path, &bytes).unwrap();
+        let loaded = load(&path, &Limits::default()).unwrap();
+        assert_eq!(loaded.model, model);
+        assert_eq!(loaded.bytes, bytes);
+        assert_eq!(loaded.unknown, []);
+        assert_eq!(encode(&loaded.model).concat(), bytes);
+        let map = loaded.bytes.as_ptr_range();
+        let graph = loaded.model.graph.unwrap();
+        for tensor in graph.initializer.iter().chain(graph.node[0].attribute[0].t.as_deref()) {
+            let data = tensor.raw_data.as_ref().unwrap().as_ptr_range();
+            assert!(map.start <= data.start && data.end <= map.end);
+        }
+    }
+
+    #[test]
+    fn absent_and_zero_stay_apart() {
+        for value in [None, Some(0)] {
+            let mut model = model(vec![]);
+            model.model_version = value;
+            model.doc_string = value.map(|_| String::new());
+            model.graph.as_mut().unwrap().node.push(node(AttributeProto { i: value, ..Default::default() }));
+            let bytes = Bytes::from(model.encode_to_vec());
+            let loaded = load_bytes(bytes.clone(), Path::new("-"), None, &Limits::default()).unwrap();
+            assert_eq!(loaded.model, model);
+            assert_eq!(encode(&loaded.model).concat(), bytes);
+        }
+    }
+
+    #[test]
+    fn what_is_no_model_is_named() {
+        assert_eq!(refused(b""), "m.onnx: the file is empty; copy or download it again");
+        let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+        assert!(refused(pointer).contains("a Git LFS pointer to one; run `git lfs pull`"));
+        assert!(refused(b"{\"model\": 1}").contains("is not an ONNX model but JSON text"));
+        assert!(refused(b"\n <!DOCTYPE html><html>").contains("an HTML page"));
+        assert!(refused(b"<html>").contains("an HTML page"));
+        assert!(refused(b"PK\x03\x04\x14\x00").contains("a ZIP archive"));
+        assert!(refused(b"Hello, this is a note").ends_with("but text"));
+        assert!(refused(&[0xff; 100]).contains("is not an ONNX model, or it is damaged at byte 0"));
+        let tensor = refused(&tensor("w", vec![0; 10]).encode_to_vec());
+        assert!(tensor.contains("not an ONNX model but a single tensor"), "{tensor}");
+        assert!(refused(&[8, 10]).contains("the model has no graph"));
+    }
+
+    #[test]
+    fn a_model_that_ends_early_is_named() {
+        let bytes = model(vec![tensor("w", vec![7; 1000])]).encode_to_vec();
+        let sentence = refused(&bytes[..500]);
+        let end = "; copy or download it again";
+        assert_eq!(
+            sentence,
+            format!("m.onnx: the file ends after 500 bytes, at least {} are needed{end}", bytes.len())
+        );
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_is_an_error_without_repetition() {
+        let sentence = refused(&[8, 10, 0x3a, 3, 0x12, 1, 0xff]);
+        assert!(sentence.contains("UTF-8") && sentence.contains("GraphProto.name"), "{sentence}");
+        assert_eq!(sentence.matches("UTF-8").count(), 1, "{sentence}");
+    }
+
+    #[test]
+    fn unknown_fields_are_reported() {
+        let bytes = [model(vec![]).encode_to_vec(), vec![0x9a, 0x06, 3, b'a', b'b', b'c']].concat();
+        let loaded = load_bytes(bytes.into(), Path::new("-"), None, &Limits::default()).unwrap();
+        assert_eq!(loaded.unknown[0].to_string(), "field 99 in ModelProto");
+    }
+
+    #[test]
+    fn a_tensor_file_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("input_0.pb");
+        fs::write(&path, tensor("x", vec![1, 2, 3]).encode_to_vec()).unwrap();
+        assert_eq!(read_tensor(&path).unwrap(), tensor("x", vec![1, 2, 3]));
+        assert_eq!(TensorProto::default(), TensorProto::decode(&b""[..]).unwrap());
+        fs::write(&path, b"").unwrap();
+        assert!(sentence(&read_tensor(&path).unwrap_err()).ends_with("the file is empty; copy or download it again"));
+    }
+
+    #[test]
+    fn a_path_that_is_no_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |path: &Path| sentence(&load(path, &Limits::default()).unwrap_err());
+        assert!(refused(folder.path()).ends_with(": this is a folder, not a file"));
+        assert!(refused(&folder.path().join("m.onnx")).ends_with("m.onnx: no such file"));
+        assert!(refused(&folder.path().join("no/m.onnx")).ends_with("m.onnx: no such file"));
+        #[cfg(unix)]
+        assert!(refused(Path::new("/dev/null")).contains("not a regular file but a pipe or a device"));
+    }
+
+    #[test]
+    fn a_library_of_functions_is_a_model() {
+        let library = ModelProto { functions: vec![Default::default()], ..Default::default() };
+        let bytes = Bytes::from(library.encode_to_vec());
+        assert_eq!(load_bytes(bytes, Path::new("-"), None, &Limits::default()).unwrap().model, library);
     }
 }

@@ -8,16 +8,15 @@
 use std::{
     borrow::Cow,
     ffi::OsStr,
-    fs::{self, File, OpenOptions, Permissions},
-    io::{self, Write},
-    path::{Component, Path, PathBuf},
+    io::Write,
+    path::{Component, Path},
 };
 
 use bytes::Bytes;
 use prost::Message;
-use tempfile::NamedTempFile;
 
 use crate::{
+    atomic::{Target, io, write_device, write_parts},
     error::{SaveError, SaveProblem},
     external_data::{Selection, any_external, place},
     rope,
@@ -90,10 +89,6 @@ fn at(path: &Path, problem: SaveProblem) -> SaveError {
     SaveError { file: path.to_owned(), problem }
 }
 
-fn io(action: &'static str) -> impl Fn(io::Error) -> SaveProblem {
-    move |source| SaveProblem::Io { action, source }
-}
-
 fn save_within(limit: usize, model: &ModelProto, path: &Path, options: &SaveOptions) -> Result<(), SaveProblem> {
     let file = match Target::of(path)? {
         Target::Device => return write_device(path, encode(model)),
@@ -160,110 +155,213 @@ fn data_name(path: &Path, external: &ExternalData) -> Result<String, SaveProblem
     }
 }
 
-fn write_parts<T: AsRef<[u8]>>(out: &mut dyn Write, parts: impl IntoIterator<Item = T>) -> io::Result<()> {
-    parts.into_iter().try_for_each(|part| out.write_all(part.as_ref()))
-}
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
 
-fn write_device<T: AsRef<[u8]>>(path: &Path, parts: impl IntoIterator<Item = T>) -> Result<(), SaveProblem> {
-    let mut device = OpenOptions::new().write(true).open(path).map_err(io("open"))?;
-    write_parts(&mut device, parts).map_err(io("write"))
-}
+    use bytes::Bytes;
+    use prost::Message;
 
-/// What stands at the path that is to be written.
-enum Target {
-    /// Something that cannot be replaced: written to directly.
-    Device,
-    /// A file, or nothing yet.
-    File(TargetFile),
-}
+    use super::{ExternalData, SaveOptions, encode, save, save_bytes, save_within, write_to};
+    use crate::{
+        limits::Limits,
+        load::load,
+        schema::{AttributeProto, ModelProto, TensorProto},
+        testing::{external, model, names, node, sentence, tensor},
+    };
 
-struct TargetFile {
-    path: PathBuf,
-    folder: PathBuf,
-    /// The rights of the file that is there.
-    old: Option<Permissions>,
-}
+    const ALWAYS: SaveOptions = SaveOptions { external: ExternalData::Always { file_name: None } };
 
-impl Target {
-    fn of(path: &Path) -> Result<Target, SaveProblem> {
-        let folder = match path.parent() {
-            Some(folder) if folder.as_os_str().is_empty() => PathBuf::from("."),
-            Some(folder) => folder.to_owned(),
-            None => return Err(SaveProblem::Folder), // the root
-        };
-        let old = match fs::metadata(path) {
-            Ok(there) if there.is_dir() => return Err(SaveProblem::Folder),
-            Ok(there) if !there.is_file() => return Ok(Target::Device),
-            Ok(there) if there.permissions().readonly() => return Err(SaveProblem::WriteProtected),
-            Ok(there) => Some(there.permissions()),
-            Err(_) if path.file_name().is_none() || !folder.is_dir() => return Err(SaveProblem::NoFolder { folder }),
-            Err(_) => None, // a name that cannot be used fails when the file is created
-        };
-        Ok(Target::File(TargetFile { path: path.to_owned(), folder, old }))
+    fn three() -> ModelProto {
+        let mut model =
+            model(vec![tensor("large", vec![1; 9000]), tensor("small", vec![2; 10]), tensor("middle", vec![3; 2001])]);
+        let attribute = AttributeProto { t: Some(Box::new(tensor("c", vec![4; 3000]))), ..Default::default() };
+        model.graph.as_mut().unwrap().node.push(node(attribute));
+        model
     }
-}
 
-impl TargetFile {
-    /// Writes `parts` to a temporary file beside the target.
-    fn stage<T: AsRef<[u8]>>(self, parts: impl IntoIterator<Item = T>) -> Result<Staged, SaveProblem> {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".onnx-shrink-");
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask: the system does that
-        let mut file = builder.tempfile_in(&self.folder).map_err(io("create a file in its folder"))?;
-        write_parts(file.as_file_mut(), parts).map_err(io("write"))?;
-        if let Some(old) = &self.old {
-            file.as_file().set_permissions(old.clone()).map_err(io("set the file's permissions"))?;
+    fn entry(tensor: &TensorProto, key: &str) -> String {
+        let entry = tensor.external_data.iter().find(|entry| entry.key() == key).unwrap();
+        entry.value.clone().unwrap()
+    }
+
+    /// The model as others see it: read again, with all data inside.
+    fn read(path: &Path) -> ModelProto {
+        let bytes = encode(&load(path, &Limits::default()).unwrap().model).concat();
+        ModelProto::decode(&bytes[..]).unwrap()
+    }
+
+    #[test]
+    fn a_model_is_written_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.onnx");
+        save(&three(), &path, &SaveOptions::default()).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), three().encode_to_vec());
+        save_bytes(b"abc", &path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"abc");
+        assert_eq!(names(&folder), ["m.onnx"]);
+        let mut out = Vec::new();
+        write_to(&three(), &mut out).unwrap();
+        assert_eq!(out, three().encode_to_vec());
+    }
+
+    #[test]
+    fn input_and_output_may_be_the_same_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.onnx");
+        for options in [SaveOptions::default(), ALWAYS, SaveOptions::default(), ALWAYS] {
+            if !path.exists() {
+                save(&three(), &path, &SaveOptions::default()).unwrap();
+            }
+            let loaded = load(&path, &Limits::default()).unwrap();
+            save(&loaded.model, &path, &options).unwrap();
+            assert_eq!(read(&path), three());
+            assert_eq!(ModelProto::decode(&encode(&loaded.model).concat()[..]).unwrap(), three()); // the old map
         }
-        file.as_file().sync_all().map_err(io("write to the disk"))?;
-        Ok(Staged { file, target: self })
-    }
-}
-
-/// A file that is complete, but has not its name yet. Dropped, it is gone.
-struct Staged {
-    file: NamedTempFile,
-    target: TargetFile,
-}
-
-impl Staged {
-    fn commit(self) -> Result<(), SaveProblem> {
-        self.file.persist(&self.target.path).map_err(|error| io("rename the finished file")(error.error))?;
-        if let Ok(folder) = File::open(&self.target.folder) {
-            let _ = folder.sync_all(); // not every system can: the file itself is safe
-        }
-        Ok(())
+        assert_eq!(names(&folder), ["m.onnx", "m.onnx.data"]);
     }
 
-    fn commit_undoably(self) -> Result<Undo, SaveProblem> {
-        let path = self.target.path.clone();
-        let mut backup = None;
-        if self.target.old.is_some() {
-            let spare = tempfile::Builder::new().prefix(".onnx-shrink-").make_in(&self.target.folder, |spare| {
-                fs::hard_link(&path, spare)
-            });
-            backup = spare.ok().map(NamedTempFile::into_temp_path); // not every system has links: then there is no way back
-        }
-        let undo = Undo { backup, existed: self.target.old.is_some(), path };
-        self.commit()?;
-        Ok(undo)
+    #[test]
+    fn external_data_is_aligned_with_the_largest_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.onnx");
+        save(&three(), &path, &ALWAYS).unwrap();
+        let written = ModelProto::decode(&fs::read(&path).unwrap()[..]).unwrap().graph.unwrap();
+        let [large, small, middle] = &written.initializer[..] else { panic!() };
+        assert_eq!(small, &tensor("small", vec![2; 10]));
+        assert_eq!((entry(middle, "offset"), entry(middle, "length")), ("0".into(), "2001".into()));
+        assert_eq!((entry(large, "offset"), entry(large, "length")), ("2048".into(), "9000".into()));
+        assert_eq!((entry(large, "location"), large.data_location), ("m.onnx.data".into(), Some(1)));
+        assert_eq!(large.raw_data, None);
+        assert!(written.node[0].attribute[0].t.as_ref().unwrap().external_data.is_empty());
+        assert_eq!(fs::metadata(folder.path().join("m.onnx.data")).unwrap().len(), 2048 + 9000);
+        assert_eq!(read(&path), three());
     }
-}
 
-/// How to bring back what was before a commit.
-struct Undo {
-    path: PathBuf,
-    existed: bool,
-    backup: Option<tempfile::TempPath>,
-}
+    #[test]
+    fn models_that_are_external_stay_so_and_others_do_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, other] = ["m.onnx", "other.onnx"].map(|name| folder.path().join(name));
+        let file_name = Some("w.bin".to_owned());
+        save(&three(), &path, &SaveOptions { external: ExternalData::Always { file_name } }).unwrap();
+        let loaded = load(&path, &Limits::default()).unwrap().model;
+        save(&loaded, &other, &SaveOptions::default()).unwrap();
+        assert_eq!(names(&folder), ["m.onnx", "other.onnx", "other.onnx.data", "w.bin"]);
+        assert_eq!(read(&other), three());
+        fs::remove_file(folder.path().join("other.onnx.data")).unwrap();
+        save(&loaded, &other, &SaveOptions { external: ExternalData::Never }).unwrap();
+        assert_eq!(fs::read(&other).unwrap(), three().encode_to_vec());
+        save(&three(), &other, &SaveOptions { external: ExternalData::Keep }).unwrap();
+        assert_eq!(names(&folder), ["m.onnx", "other.onnx", "w.bin"]);
+    }
 
-impl Undo {
-    /// As far as possible: it runs when something else has failed already.
-    fn run(self) {
-        let _ = match (self.backup, self.existed) {
-            (Some(backup), _) => backup.persist(&self.path).map_err(|error| error.error),
-            (None, true) => Ok(()),
-            (None, false) => fs::remove_file(&self.path),
+    #[test]
+    fn keep_keeps_each_tensor_where_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.onnx");
+        fs::write(folder.path().join("w.bin"), [5; 8]).unwrap();
+        let mixed = model(vec![external("out", &[("location", "w.bin")]), tensor("in", vec![1; 5000])]);
+        fs::write(&path, mixed.encode_to_vec()).unwrap();
+        let loaded = load(&path, &Limits::default()).unwrap().model;
+        save(&loaded, &path, &SaveOptions { external: ExternalData::Keep }).unwrap();
+        let written = ModelProto::decode(&fs::read(&path).unwrap()[..]).unwrap().graph.unwrap();
+        assert_eq!(written.initializer[0].data_location, Some(1));
+        assert_eq!(written.initializer[1], tensor("in", vec![1; 5000]));
+        assert_eq!(fs::read(folder.path().join("m.onnx.data")).unwrap(), [5; 8]);
+    }
+
+    #[test]
+    fn equal_slices_are_written_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.onnx");
+        let data = Bytes::from(vec![1; 5000]);
+        let tied = model(vec![tensor("a", data.clone()), tensor("b", data)]);
+        save(&tied, &path, &ALWAYS).unwrap();
+        assert_eq!(fs::metadata(folder.path().join("m.onnx.data")).unwrap().len(), 5000);
+        assert_eq!(read(&path), tied);
+    }
+
+    #[test]
+    fn the_limit_moves_initializers_out_and_then_attributes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.onnx");
+        let sizes = |limit| {
+            save_within(limit, &three(), &path, &SaveOptions::default()).unwrap();
+            assert_eq!(read(&path), three());
+            let data = fs::metadata(folder.path().join("m.onnx.data"));
+            (fs::metadata(&path).unwrap().len() as usize <= limit, data.map_or(0, |data| data.len()))
         };
+        assert_eq!(sizes(20_000), (true, 0));
+        assert_eq!(sizes(5_000), (true, 2048 + 9000));
+        assert_eq!(sizes(1_000), (true, 5056 + 9000));
+        let never = SaveOptions { external: ExternalData::Never };
+        let error = save_within(100, &three(), &path, &never).unwrap_err();
+        assert!(sentence(&error).contains("an ONNX file at most 100; write it to a file with external data"));
+    }
+
+    #[test]
+    fn data_names_are_one_file_beside_the_model() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["", ".", "..", "../w", "a/b", "/w", "w/", "m.onnx"] {
+            let options = SaveOptions { external: ExternalData::Always { file_name: Some(name.into()) } };
+            let error = save(&three(), &folder.path().join("m.onnx"), &options).unwrap_err();
+            assert!(sentence(&error).contains("cannot be the name of the external data"), "{name}");
+        }
+        assert_eq!(names(&folder), [""; 0]);
+    }
+
+    #[test]
+    fn targets_that_cannot_be_written_are_named_and_nothing_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |path: &Path| sentence(&save(&three(), path, &ALWAYS).unwrap_err());
+        assert!(refused(folder.path()).contains("this is a folder; name a file in it"));
+        assert!(refused(&folder.path().join("no/m.onnx")).contains("no` does not exist; create it first"));
+        assert!(refused(Path::new("/")).contains("this is a folder"));
+        let path = folder.path().join("m.onnx");
+        fs::create_dir(folder.path().join("m.onnx.data")).unwrap();
+        assert!(refused(&path).contains("this is a folder"));
+        assert_eq!(names(&folder), ["m.onnx.data"]);
+        save_bytes(b"abc", &path).unwrap();
+        let mut permissions = fs::metadata(&path).unwrap().permissions();
+        permissions.set_readonly(true);
+        fs::set_permissions(&path, permissions).unwrap();
+        assert!(refused(&path).contains("the file is write-protected"));
+        assert_eq!(names(&folder), ["m.onnx", "m.onnx.data"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn rights_are_those_of_a_new_file_or_of_the_old_one() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode() & 0o7777;
+        let path = folder.path().join("m.onnx");
+        fs::write(folder.path().join("plain"), b"").unwrap();
+        save(&three(), &path, &ALWAYS).unwrap();
+        assert_eq!((mode("m.onnx"), mode("m.onnx.data")), (mode("plain"), mode("plain")));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        save(&three(), &path, &ALWAYS).unwrap();
+        assert_eq!((mode("m.onnx"), mode("m.onnx.data")), (0o640, mode("plain")));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_replaced_and_what_it_led_to_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let [link, store] = ["link.onnx", "store"].map(|name| folder.path().join(name));
+        fs::write(&store, b"abc").unwrap();
+        std::os::unix::fs::symlink("store", &link).unwrap();
+        save(&three(), &link, &SaveOptions::default()).unwrap();
+        assert_eq!(fs::read(&store).unwrap(), b"abc");
+        assert_eq!(read(&link), three());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn devices_are_written_to_directly() {
+        save(&three(), Path::new("/dev/null"), &ALWAYS).unwrap();
+        let error = save(&three(), Path::new("/dev/full"), &ALWAYS).unwrap_err();
+        assert!(sentence(&error).starts_with("/dev/full: cannot write: No space left"), "{}", sentence(&error));
+        assert!(!Path::new("/dev/null.data").exists());
     }
 }

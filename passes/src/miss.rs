@@ -1,0 +1,62 @@
+//! Why a rewrite did not happen: the third of three sorts of "no".
+//!
+//! Not my pattern, and no effect: both silent. A legal condition that failed: a [`Miss`], which names the value that
+//! stood in the way and, where there is one, the way out.
+use onnx_shrink_ir::{Graph, ValueId};
+
+/// A legal condition that failed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Miss {
+    /// Not the pattern of this rewrite; never reported
+    NotThisPattern,
+    /// A value that would have to be constant
+    NotConstant(ValueId),
+    /// A value that someone else uses, too
+    OtherUses(ValueId),
+    /// A value that is not finite, or would not be
+    NotFinite(ValueId),
+    /// A value whose shape or type would have to be known
+    UnknownType(ValueId),
+    /// An attribute or shape that this rewrite has no rule for
+    Form(&'static str),
+    /// It would make the file larger, by so many bytes
+    Grows {
+        /// Bytes that would be added
+        added: usize,
+        /// Bytes that would go
+        removed: usize,
+    },
+    /// The engine cannot compute it
+    NotComputed(String),
+    /// The user said so
+    Kept(String),
+    /// It does not pay on this target
+    DoesNotPay(String),
+}
+
+impl Miss {
+    /// Whether it is worth a line in the report.
+    pub fn is_worth_reporting(&self) -> bool {
+        *self != Miss::NotThisPattern
+    }
+
+    /// The sentence for the report.
+    pub fn sentence(&self, graph: &Graph) -> String {
+        let name = |value: &ValueId| if graph.has_value(*value) { graph.name_of(*value) } else { "a value" };
+        match self {
+            Miss::NotThisPattern => "not the pattern of this rewrite".to_owned(),
+            Miss::NotConstant(value) if graph.has_value(*value) && graph.is_input(*value) => {
+                format!("`{}` is a graph input with a default, so it may change; drop it from the inputs", name(value))
+            }
+            Miss::NotConstant(value) => format!("`{}` is not constant", name(value)),
+            Miss::OtherUses(value) => format!("`{}` has other uses", name(value)),
+            Miss::NotFinite(value) => format!("`{}` has values that are not finite", name(value)),
+            Miss::UnknownType(value) => format!("the shape or type of `{}` is not known", name(value)),
+            Miss::Form(what) => format!("no rule for this form: {what}"),
+            Miss::Grows { added, removed } => format!("the file would grow: {added} bytes come, {removed} go"),
+            Miss::NotComputed(why) => format!("not computed: {why}"),
+            Miss::Kept(why) => format!("kept: {why}"),
+            Miss::DoesNotPay(why) => format!("does not pay: {why}"),
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Which passes run, in which order, and why in that order.
+use onnx_shrink_ir::Graph;
+
+use crate::{Context, EliminateDead, Pass, Result};
+
+/// The passes of the lossless part. They run in this order, again and again until nothing changes.
+pub fn lossless() -> Vec<Box<dyn Pass>> {
+    vec![
+        Box::new(EliminateDead), // last: it clears what the others left
+    ]
+}
+
+/// Rounds after which the lossless part ends even if something still changes.
+const ROUNDS: usize = 8;
+
+/// Runs the lossless passes on `graph` to a fixpoint.
+pub fn run_lossless(graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
+    let passes = lossless();
+    for _ in 0..ROUNDS {
+        let before = cx.journal.done();
+        for pass in &passes {
+            cx.run(pass.as_ref(), graph)?;
+        }
+        if cx.journal.done() == before {
+            break;
+        }
+    }
+    Ok(())
+}

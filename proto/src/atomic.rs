@@ -1,0 +1,156 @@
+//! Files that appear whole or not at all.
+//!
+//! A file is staged (written beside its target under another name, and synced) and then committed (renamed).
+//!
+//! **Never** changes an existing file in place, **never** follows a link, **never** leaves anything behind on failure.
+use std::{
+    fs::{self, File, OpenOptions, Permissions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use tempfile::NamedTempFile;
+
+use crate::error::SaveProblem;
+
+/// What stands at the path that is to be written.
+pub(crate) enum Target {
+    /// Something that cannot be replaced: written to directly.
+    Device,
+    /// A file, or nothing yet.
+    File(TargetFile),
+}
+
+pub(crate) struct TargetFile {
+    path: PathBuf,
+    folder: PathBuf,
+    /// The rights of the file that is there.
+    old: Option<Permissions>,
+}
+
+impl Target {
+    pub(crate) fn of(path: &Path) -> Result<Target, SaveProblem> {
+        let folder = match path.parent() {
+            Some(folder) if folder.as_os_str().is_empty() => PathBuf::from("."),
+            Some(folder) => folder.to_owned(),
+            None => return Err(SaveProblem::Folder), // the root
+        };
+        let old = match fs::metadata(path) {
+            Ok(there) if there.is_dir() => return Err(SaveProblem::Folder),
+            Ok(there) if !there.is_file() => return Ok(Target::Device),
+            Ok(there) if there.permissions().readonly() => return Err(SaveProblem::WriteProtected),
+            Ok(there) => Some(there.permissions()),
+            Err(_) if path.file_name().is_none() || !folder.is_dir() => return Err(SaveProblem::NoFolder { folder }),
+            Err(_) => None, // a name that cannot be used fails when the file is created
+        };
+        Ok(Target::File(TargetFile { path: path.to_owned(), folder, old }))
+    }
+}
+
+impl TargetFile {
+    /// Writes `parts` to a temporary file beside the target.
+    pub(crate) fn stage<T: AsRef<[u8]>>(self, parts: impl IntoIterator<Item = T>) -> Result<Staged, SaveProblem> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".onnx-shrink-");
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask: the system does that
+        let mut file = builder.tempfile_in(&self.folder).map_err(io("create a file in its folder"))?;
+        write_parts(file.as_file_mut(), parts).map_err(io("write"))?;
+        if let Some(old) = &self.old {
+            file.as_file().set_permissions(old.clone()).map_err(io("set the file's permissions"))?;
+        }
+        file.as_file().sync_all().map_err(io("write to the disk"))?;
+        Ok(Staged { file, target: self })
+    }
+}
+
+/// A file that is complete, but has not its name yet. Dropped, it is gone.
+pub(crate) struct Staged {
+    file: NamedTempFile,
+    target: TargetFile,
+}
+
+impl Staged {
+    pub(crate) fn commit(self) -> Result<(), SaveProblem> {
+        self.file.persist(&self.target.path).map_err(|error| io("rename the finished file")(error.error))?;
+        if let Ok(folder) = File::open(&self.target.folder) {
+            let _ = folder.sync_all(); // not every system can: the file itself is safe
+        }
+        Ok(())
+    }
+
+    pub(crate) fn commit_undoably(self) -> Result<Undo, SaveProblem> {
+        let path = self.target.path.clone();
+        let mut backup = None;
+        if self.target.old.is_some() {
+            let spare = tempfile::Builder::new()
+                .prefix(".onnx-shrink-")
+                .make_in(&self.target.folder, |spare| fs::hard_link(&path, spare));
+            backup = spare.ok().map(NamedTempFile::into_temp_path); // not every system has links: then there is no way back
+        }
+        let undo = Undo { backup, existed: self.target.old.is_some(), path };
+        self.commit()?;
+        Ok(undo)
+    }
+}
+
+/// How to bring back what was before a commit.
+pub(crate) struct Undo {
+    path: PathBuf,
+    existed: bool,
+    backup: Option<tempfile::TempPath>,
+}
+
+impl Undo {
+    /// As far as possible: it runs when something else has failed already.
+    pub(crate) fn run(self) {
+        let _ = match (self.backup, self.existed) {
+            (Some(backup), _) => backup.persist(&self.path).map_err(|error| error.error),
+            (None, true) => Ok(()),
+            (None, false) => fs::remove_file(&self.path),
+        };
+    }
+}
+
+/// The problem that `action` failed.
+pub(crate) fn io(action: &'static str) -> impl Fn(io::Error) -> SaveProblem {
+    move |source| SaveProblem::Io { action, source }
+}
+
+/// Writes one part after another.
+pub(crate) fn write_parts<T: AsRef<[u8]>>(out: &mut dyn Write, parts: impl IntoIterator<Item = T>) -> io::Result<()> {
+    parts.into_iter().try_for_each(|part| out.write_all(part.as_ref()))
+}
+
+/// Writes to what is there and cannot be replaced.
+pub(crate) fn write_device<T: AsRef<[u8]>>(path: &Path, parts: impl IntoIterator<Item = T>) -> Result<(), SaveProblem> {
+    let mut device = OpenOptions::new().write(true).open(path).map_err(io("open"))?;
+    write_parts(&mut device, parts).map_err(io("write"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::Target;
+    use crate::testing::names;
+
+    #[test]
+    fn a_failed_second_rename_takes_the_first_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.data");
+        let stage = |bytes: &'static [u8]| match Target::of(&path).unwrap() {
+            Target::File(file) => file.stage([bytes]).unwrap(),
+            Target::Device => panic!(),
+        };
+        stage(b"new").commit_undoably().unwrap().run();
+        assert_eq!(names(&folder), [""; 0]);
+        stage(b"old").commit().unwrap();
+        let undo = stage(b"new").commit_undoably().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        undo.run();
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        drop(stage(b"new").commit_undoably().unwrap());
+        assert_eq!(names(&folder), ["w.data"]);
+    }
+}
