@@ -8,6 +8,8 @@ mod context;
 mod journal;
 mod miss;
 pub mod pipeline;
+pub mod quantize;
+pub mod target;
 
 mod eliminate_dead;
 
