@@ -11,6 +11,7 @@ mod import;
 pub mod infer;
 mod model;
 pub mod op_schema;
+pub mod ops;
 mod patch;
 pub mod raise;
 mod tensor;
