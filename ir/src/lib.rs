@@ -14,6 +14,7 @@ pub mod op_schema;
 mod patch;
 pub mod raise;
 mod tensor;
+pub mod testing;
 pub mod text;
 mod types;
 pub mod verify;
