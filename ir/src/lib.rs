@@ -15,6 +15,7 @@ pub mod ops;
 mod patch;
 pub mod raise;
 mod tensor;
+pub mod testing;
 pub mod text;
 mod types;
 pub mod verify;
