@@ -30,7 +30,7 @@ impl Naming<'_> {
     }
 }
 
-fn export_graph(graph: &Graph, captured: &HashMap<ValueId, String>) -> GraphProto {
+pub(crate) fn export_graph(graph: &Graph, captured: &HashMap<ValueId, String>) -> GraphProto {
     let naming = Naming { graph, captured };
     let mut proto = graph.rest.clone();
     for (info, value) in proto.output.iter_mut().zip(graph.outputs()) {

@@ -126,7 +126,8 @@ impl Patch {
         refs
     }
 
-    /// Every use of `old` becomes one of `new`; a graph output keeps its name.
+    /// Every use of `old` becomes one of `new`. A name that someone may know stays: that of a graph output, and, when
+    /// `new` is the patch's own, that of a value which an op made.
     pub fn replace(&mut self, old: ValueId, new: impl Into<ValueRef>) {
         self.edits.push(Edit::Replace { old, new: new.into() });
     }
@@ -198,7 +199,8 @@ impl Patch {
         for edit in self.edits {
             match edit {
                 Edit::Replace { old, new } => {
-                    replace(graph, old, resolve(new), seq);
+                    let is_new = matches!(new, ValueRef::New(_));
+                    replace(graph, old, resolve(new), is_new, seq);
                     loose.push(old);
                 }
                 Edit::SetInput { op, index, value } => {
@@ -224,8 +226,9 @@ impl Patch {
 }
 
 /// Every use of `old` becomes one of `new`. Outputs of the graph keep their names: `new` takes the name over where it
-/// can, otherwise an Identity stands between.
-fn replace(graph: &mut Graph, old: ValueId, new: ValueId, seq: u64) {
+/// can, otherwise an Identity stands between. A value that the patch made (`is_new`) takes over the name of what an op made:
+/// the tensor is called in the new file as it was in the old one.
+fn replace(graph: &mut Graph, old: ValueId, new: ValueId, is_new: bool, seq: u64) {
     if old == new {
         return;
     }
@@ -233,6 +236,16 @@ fn replace(graph: &mut Graph, old: ValueId, new: ValueId, seq: u64) {
     let places: Vec<usize> =
         graph.uses(old).into_iter().filter_map(|place| if let Use::Output(k) = place { Some(k) } else { None }).collect();
     if places.is_empty() {
+        let names_differ_only = graph.producer(old).is_some() && !graph.is_output(new) && !graph.is_input(new);
+        if is_new && names_differ_only {
+            let name = graph.name_of(old).to_owned();
+            let hidden = graph.fresh_name("replaced");
+            graph.rename(old, &hidden);
+            graph.rename(new, &name);
+            let same_type = graph.ty(old) == graph.ty(new);
+            let info = graph.value_mut(old).origin.info.take().filter(|_| same_type);
+            graph.value_mut(new).origin.info = info;
+        }
         return;
     }
     let name = graph.name_of(old).to_owned();
@@ -257,4 +270,48 @@ fn replace(graph: &mut Graph, old: ValueId, new: ValueId, seq: u64) {
 /// A new graph input or output is declared like this.
 pub(crate) fn declaration(name: &str, ty: &TensorType) -> ValueInfoProto {
     ValueInfoProto { name: Some(name.to_owned()), r#type: Some(ty.to_proto()), ..ValueInfoProto::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::DataType;
+
+    /// x → Neg → t → Relu → y, with t declared in value_info.
+    fn chain() -> (Graph, OpId, ValueId) {
+        let ty = TensorType::fixed(DataType::Float, &[2]);
+        let mut graph = Graph::new(17);
+        let [x, t, y] = ["x", "t", "y"].map(|name| graph.insert_value(name, Some(ty.clone())));
+        graph.push_input(x, declaration("x", &ty));
+        graph.push_output(y, declaration("y", &ty));
+        graph.value_mut(t).origin.info = Some((0, Box::new(declaration("t", &ty))));
+        let neg = graph.insert_op(1, NewOp::new("Neg").node, vec![Some(x)], vec![Some(t)], Vec::new());
+        graph.insert_op(2, NewOp::new("Relu").node, vec![Some(t)], vec![Some(y)], Vec::new());
+        (graph, neg, t)
+    }
+
+    #[test]
+    fn a_new_value_takes_the_name_and_the_declaration_of_what_it_replaces() {
+        let (mut graph, neg, t) = chain();
+        let mut patch = Patch::new(neg);
+        let x = graph.op(neg).input(0).map(ValueRef::from);
+        let new = patch.op(NewOp::new("Abs"), &[x], "t", graph.ty(t).cloned());
+        patch.replace(t, new);
+        patch.apply(&mut graph).unwrap();
+        let t = graph.find("t").expect("the name is still there");
+        assert!(graph.op(graph.producer(t).unwrap()).is("Abs"));
+        assert!(graph.value(t).declared().is_some());
+        assert_eq!(graph.op_count(), 2);
+    }
+
+    #[test]
+    fn an_existing_value_keeps_its_own_name() {
+        let (mut graph, neg, t) = chain();
+        let mut patch = Patch::new(neg);
+        patch.replace(t, graph.find("x").unwrap());
+        patch.apply(&mut graph).unwrap();
+        assert!(graph.find("t").is_none());
+        assert_eq!(graph.inputs(), [graph.find("x").unwrap()]);
+        assert_eq!(graph.op_count(), 1);
+    }
 }

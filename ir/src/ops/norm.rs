@@ -1,0 +1,55 @@
+//! Normalizations.
+use super::Reader;
+use crate::graph::{Graph, NewOp, OpId, ValueId};
+
+/// `BatchNormalization` in inference: `y = (x - mean) / sqrt(var + epsilon) · scale + bias`, per channel (axis 1).
+#[derive(Clone, Debug)]
+pub struct BatchNormalization {
+    /// Input of shape [N, C, …]
+    pub x: ValueId,
+    /// One factor per channel
+    pub scale: ValueId,
+    /// One summand per channel
+    pub bias: ValueId,
+    /// Mean per channel
+    pub mean: ValueId,
+    /// Variance per channel
+    pub var: ValueId,
+    /// Output, of the shape of `x`
+    pub y: ValueId,
+    /// Added to the variance
+    pub epsilon: f32,
+    node: NewOp,
+}
+
+impl BatchNormalization {
+    /// The op as a batch normalization in inference; `None` when it is none, trains, or normalizes per cell
+    /// (`spatial = 0` of opset 7 and 8; opsets before 7 with `is_test = 0`).
+    pub fn of(graph: &Graph, op: OpId) -> Option<BatchNormalization> {
+        let mut reader = Reader::of(graph, op, "BatchNormalization")?;
+        let epsilon = reader.float("epsilon")?.unwrap_or(1e-5);
+        reader.ignore("momentum");
+        let opset = graph.opset();
+        let inference = match opset {
+            ..7 => reader.int_or("is_test", 0)? == 1 && reader.int_or("spatial", 1)? == 1,
+            7 | 8 => reader.int_or("spatial", 1)? == 1,
+            9..14 => true,
+            14.. => reader.int_or("training_mode", 0)? == 0,
+        };
+        if opset == 1 {
+            reader.ignore("consumed_inputs"); // a hint about memory
+        }
+        // Opset 7 to 13 trains when the further outputs are wanted.
+        let alone = reader.op.outputs().iter().skip(1).all(Option::is_none);
+        let input = |index| reader.op.input(index);
+        let (x, scale, bias, mean, var) = (input(0)?, input(1)?, input(2)?, input(3)?, input(4)?);
+        let y = reader.op.output(0)?;
+        let node = reader.finish(5, 5)?;
+        (inference && alone).then_some(BatchNormalization { x, scale, bias, mean, var, y, epsilon, node })
+    }
+
+    /// The node's name.
+    pub fn name(&self) -> &str {
+        self.node.node.name()
+    }
+}
