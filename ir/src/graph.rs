@@ -702,6 +702,9 @@ impl Graph {
 
     /// Makes every op input and capture of `old` one of `new`. Graph outputs stay.
     pub(crate) fn redirect(&mut self, old: ValueId, new: ValueId) {
+        if old == new {
+            return;
+        }
         let edges: Vec<_> = self
             .graph
             .edges_directed(old.0, Direction::Outgoing)
