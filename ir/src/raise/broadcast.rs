@@ -8,7 +8,6 @@ use crate::{
 /// Add, Sub, Mul, Div, Pow, And, Or, Xor, Equal, Greater, Less: with `broadcast` = 1 the second input's axes are those of the first from
 /// `axis` on; without `axis`, its last ones, which is NumPy's rule.
 pub(super) fn operator(edit: &mut Edit<'_>) -> Result<(), String> {
-    edit.take("consumed_inputs");
     let broadcast = edit.take("broadcast").and_then(|attribute| attribute.i).unwrap_or(0);
     let axis = edit.take("axis").and_then(|attribute| attribute.i);
     if let (1.., Some(axis)) = (broadcast, axis) {
@@ -26,7 +25,6 @@ pub(super) fn gemm(edit: &mut Edit<'_>) -> Result<(), String> {
 
 /// The slopes are those of the channels, axis 1.
 pub(super) fn prelu(edit: &mut Edit<'_>) -> Result<(), String> {
-    edit.take("consumed_inputs");
     let (x, slope) = (edit.required(0)?, edit.required(1)?);
     match edit.graph.ty(slope).and_then(|ty| ty.dims()) {
         Some(dims) if dims.iter().product::<usize>() == 1 => Ok(()),

@@ -67,7 +67,6 @@ pub(super) fn dropout_7(edit: &mut Edit<'_>) -> Result<(), String> {
         return Err("attribute `is_test` is 0, so it drops elements at random: training has no counterpart".to_owned());
     }
     edit.take("is_test");
-    edit.take("consumed_inputs");
     Ok(())
 }
 

@@ -8,7 +8,6 @@ pub(super) fn batch_7(edit: &mut Edit<'_>) -> Result<(), String> {
         return Err("attribute `is_test` is 0: training has no counterpart".to_owned());
     }
     edit.take("is_test");
-    edit.take("consumed_inputs");
     inference_only(edit)
 }
 
