@@ -17,6 +17,7 @@ mod refused;
 mod resize;
 mod softmax;
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod testing;
 
 use std::collections::{BTreeMap, HashMap};
@@ -241,4 +242,5 @@ fn raise_graph(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;
