@@ -34,7 +34,8 @@ fn inference_only(edit: &mut Edit<'_>) -> Result<(), String> {
 }
 
 /// 18 → 21: scale and bias are given for each channel, not for each group, and it calculates in f32 unless told otherwise:
-/// f64 would lose by that and is told; f16 and bf16 gain, and ONNX Runtime calculated them in f32 before, too (bit-equal, measured).
+/// f64 would lose by that and is told. Narrower floats are not: ONNX Runtime calculated f16 in f32 before, too (bit-equal on its CPU; bf16
+/// was not measured).
 pub(super) fn group_21(edit: &mut Edit<'_>) -> Result<(), String> {
     let groups =
         edit.op().int("num_groups").and_then(|groups| usize::try_from(groups).ok()).filter(|&groups| groups > 0);
