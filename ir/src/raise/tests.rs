@@ -406,6 +406,10 @@ fn group_normalization_repeats_scale_and_bias() {
     let x = model.graph.inputs()[0];
     model.graph.value_mut(x).ty = Some(TensorType::fixed(DataType::Double, &[1, 4, 2]));
     assert!(raised(model, 21).contains("stash_type=11"), "it goes on calculating in f64");
+    let mut model = norm(&[1, 4, 2], f32s(&[1.0, 2.0]));
+    let x = model.graph.inputs()[0];
+    model.graph.value_mut(x).ty = Some(TensorType::fixed(DataType::Float16, &[1, 4, 2]));
+    assert_eq!(raised(model, 21), after, "f32, the default, is what engines calculate f16 in");
 }
 
 #[test]
