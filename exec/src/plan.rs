@@ -117,7 +117,10 @@ impl<'g> Plan<'g> {
         let op = self.graph.op(id);
         for input in op.inputs().iter().flatten() {
             if self.graph.is_sparse(*input) {
-                return Err(HomeError::Op(format!("its input `{}` is a sparse initializer", self.graph.name_of(*input))));
+                return Err(HomeError::Op(format!(
+                    "its input `{}` is a sparse initializer",
+                    self.graph.name_of(*input)
+                )));
             }
         }
         if let Some(control) = self.control(id)? {
