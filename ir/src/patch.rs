@@ -151,6 +151,17 @@ impl Patch {
         self.values.iter().map(bytes).sum()
     }
 
+    /// Whether an edit or a new op of the patch reads `value`.
+    pub fn reads(&self, value: ValueId) -> bool {
+        let value = ValueRef::Existing(value);
+        let edits = self.edits.iter().any(|edit| match edit {
+            Edit::Replace { new, .. } => *new == value,
+            Edit::SetInput { value: new, .. } => *new == Some(value),
+            Edit::SetAttributes { .. } => false,
+        });
+        edits || self.ops.iter().any(|op| op.inputs.contains(&Some(value)))
+    }
+
     fn fits(&self, graph: &Graph) -> bool {
         let value = |value: &ValueRef| match value {
             ValueRef::Existing(value) => graph.has_value(*value),
@@ -233,8 +244,11 @@ fn replace(graph: &mut Graph, old: ValueId, new: ValueId, is_new: bool, seq: u64
         return;
     }
     graph.redirect(old, new);
-    let places: Vec<usize> =
-        graph.uses(old).into_iter().filter_map(|place| if let Use::Output(k) = place { Some(k) } else { None }).collect();
+    let places: Vec<usize> = graph
+        .uses(old)
+        .into_iter()
+        .filter_map(|place| if let Use::Output(k) = place { Some(k) } else { None })
+        .collect();
     if places.is_empty() {
         let names_differ_only = graph.producer(old).is_some() && !graph.is_output(new) && !graph.is_input(new);
         if is_new && names_differ_only {
