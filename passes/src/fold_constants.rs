@@ -1,10 +1,9 @@
 //! Computes ops whose inputs are all constant, and shapes that are known from types.
 //!
 //! ```onnx before
-//! # x: float[2,3]; a, b: int64[1] = {3}
+//! # x: float[2,3]; a: int64[1] = {3}; b: int64[1] = {2}
 //! s = Shape (x)
 //! n = Mul (a, b)
-//! p = Concat <axis = 0> (s, n)
 //! y = Expand (x, s)
 //! z = Reshape (x, n)
 //! ```

@@ -60,9 +60,14 @@ fn numbers(name: &str, ty: &str) -> String {
 fn graph_of(example: &str, declared: &[(String, String, Option<String>)], before: bool) -> Graph {
     let lines: Vec<&str> = example.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
     let made = made(&lines);
-    let read: Vec<&str> = lines.iter().filter_map(|line| line.split_once('=')).flat_map(|(_, right)| words(right)).collect();
-    let outputs: Vec<String> =
-        made.iter().filter(|name| !read.contains(&name.as_str())).filter(|name| name.starts_with('y') || name.starts_with('z')).cloned().collect();
+    let read: Vec<&str> =
+        lines.iter().filter_map(|line| line.split_once('=')).flat_map(|(_, right)| words(right)).collect();
+    let outputs: Vec<String> = made
+        .iter()
+        .filter(|name| !read.contains(&name.as_str()))
+        .filter(|name| name.starts_with('y') || name.starts_with('z'))
+        .cloned()
+        .collect();
     let mut inputs = Vec::new();
     let mut constants = Vec::new();
     for (name, ty, values) in declared {
@@ -77,13 +82,25 @@ fn graph_of(example: &str, declared: &[(String, String, Option<String>)], before
     }
     if !before {
         let known: Vec<&String> = declared.iter().map(|(name, ..)| name).chain(&made).collect();
-        let mut missing: Vec<&str> = lines.iter().filter_map(|line| line.rsplit_once('(')).flat_map(|(_, right)| words(right)).collect();
+        let mut missing: Vec<&str> =
+            lines.iter().filter_map(|line| line.rsplit_once('(')).flat_map(|(_, right)| words(right)).collect();
         missing.sort_unstable();
         missing.dedup();
-        constants.extend(missing.into_iter().filter(|name| !known.iter().any(|known| known == name)).map(|name| format!("float {name} = {{1}}")));
+        constants.extend(
+            missing
+                .into_iter()
+                .filter(|name| !known.iter().any(|known| known == name))
+                .map(|name| format!("float {name} = {{1}}")),
+        );
     }
     let outputs: Vec<String> = outputs.iter().map(|name| format!("float[] {name}")).collect();
-    let text = format!("g ({}) => ({}) <{}> {{\n{}\n}}", inputs.join(", "), outputs.join(", "), constants.join(", "), lines.join("\n"));
+    let text = format!(
+        "g ({}) => ({}) <{}> {{\n{}\n}}",
+        inputs.join(", "),
+        outputs.join(", "),
+        constants.join(", "),
+        lines.join("\n")
+    );
     parse(&text.replace("<> {", "{")).graph
 }
 
@@ -121,11 +138,15 @@ fn the_examples_in_the_headers_are_true() {
     let passes = pipeline::lossless();
     let mut checked = Vec::new();
     for pass in &passes {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(format!("{}.rs", pass.name().replace('-', "_")));
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(format!("{}.rs", pass.name().replace('-', "_")));
         let source = std::fs::read_to_string(&path)
             .unwrap_or_else(|error| panic!("the pass `{}` is not in a file of its name: {error}", pass.name()));
-        let header: String =
-            source.lines().map_while(|line| line.strip_prefix("//!")).map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line))).collect();
+        let header: String = source
+            .lines()
+            .map_while(|line| line.strip_prefix("//!"))
+            .map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)))
+            .collect();
         let (before, after) = (example(&header, "before"), example(&header, "after"));
         let (Some(before), Some(after)) = (before, after) else {
             panic!("the header of the pass `{}` has no example", pass.name());
