@@ -200,6 +200,12 @@ impl Patch {
             ValueRef::Existing(value) => value,
             ValueRef::New(index) => made[index],
         };
+        // Before the new ops are there: what they read is what the patch says, also when it replaces that for all others.
+        for edit in &self.edits {
+            if let Edit::Replace { old, new } = edit {
+                graph.redirect(*old, resolve(*new));
+            }
+        }
         for AddedOp { op, inputs, outputs } in self.ops {
             let inputs = inputs.into_iter().map(|value| value.map(resolve)).collect();
             let outputs = outputs.into_iter().map(|index| index.map(|index| made[index])).collect();
@@ -211,7 +217,7 @@ impl Patch {
             match edit {
                 Edit::Replace { old, new } => {
                     let is_new = matches!(new, ValueRef::New(_));
-                    replace(graph, old, resolve(new), is_new, seq);
+                    take_place(graph, old, resolve(new), is_new, seq);
                     loose.push(old);
                 }
                 Edit::SetInput { op, index, value } => {
@@ -236,19 +242,15 @@ impl Patch {
     }
 }
 
-/// Every use of `old` becomes one of `new`. Outputs of the graph keep their names: `new` takes the name over where it
-/// can, otherwise an Identity stands between. A value that the patch made (`is_new`) takes over the name of what an op made:
+/// The ops that used `old` use `new` by now; so do the graph's outputs. They keep their names: `new` takes the name over
+/// where it can, otherwise an Identity stands between. A value that the patch made (`is_new`) takes over the name of what an op made:
 /// the tensor is called in the new file as it was in the old one.
-fn replace(graph: &mut Graph, old: ValueId, new: ValueId, is_new: bool, seq: u64) {
+fn take_place(graph: &mut Graph, old: ValueId, new: ValueId, is_new: bool, seq: u64) {
     if old == new {
         return;
     }
-    graph.redirect(old, new);
-    let places: Vec<usize> = graph
-        .uses(old)
-        .into_iter()
-        .filter_map(|place| if let Use::Output(k) = place { Some(k) } else { None })
-        .collect();
+    let places: Vec<usize> =
+        graph.uses(old).into_iter().filter_map(|place| if let Use::Output(k) = place { Some(k) } else { None }).collect();
     if places.is_empty() {
         let names_differ_only = graph.producer(old).is_some() && !graph.is_output(new) && !graph.is_input(new);
         if is_new && names_differ_only {

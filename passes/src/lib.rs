@@ -10,6 +10,8 @@ mod journal;
 mod miss;
 mod net_bytes;
 pub mod pipeline;
+pub mod quantize;
+pub mod target;
 pub mod testing;
 
 mod eliminate_dead;

@@ -1,4 +1,6 @@
 //! Which passes run, in which order, and why in that order.
+use std::collections::BTreeSet;
+
 use onnx_shrink_ir::Graph;
 
 use crate::{
@@ -34,4 +36,11 @@ pub fn run_lossless(graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Names of all passes that a user can leave out.
+pub fn names() -> BTreeSet<&'static str> {
+    let mut names: BTreeSet<&'static str> = lossless().iter().map(|pass| pass.name()).collect();
+    names.extend(["insert-qdq", "store-int8"]);
+    names
 }

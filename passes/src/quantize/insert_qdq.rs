@@ -1,0 +1,445 @@
+//! Puts Quantize/Dequantize pairs around the units that a placement chose, and their weights and biases in integers.
+//!
+//! ```onnx before
+//! # x: float[1,2,4,4]; w: float[3,2,3,3]; b: float[3]
+//! y = Conv (x, w, b)
+//! ```
+//! ```onnx after
+//! q = QuantizeLinear (x, x_scale, x_zero_point)
+//! d = DequantizeLinear (q, x_scale, x_zero_point)
+//! w_d = DequantizeLinear <axis = 0> (w_q, w_scale)
+//! b_d = DequantizeLinear <axis = 0> (b_q, b_scale)
+//! c = Conv (d, w_d, b_d)
+//! p = QuantizeLinear (c, y_scale, y_zero_point)
+//! y = DequantizeLinear (p, y_scale, y_zero_point)
+//! ```
+//! Activations are u8 per tensor with zero exact; weights s8 per output channel with zero point 0, such that no pair of them
+//! saturates anywhere ([`super::weights`]); biases s32 with the scale f32(s_x·s_w), corrected by (W − Ŵ)·E\[x\] with the mean
+//! that calibration saw (Nagel et al. 2019, arXiv 1906.04721, §4.2).
+//!
+//! **Class:** approximate. **Legal when** the unit's form is one of [`super::units`]. **Source:** `reference/engines.md`
+//! §0–2, §8.3, §11: which forms engines fuse, and that Gemm needs the zero point of its weight.
+use std::collections::{BTreeMap, BTreeSet};
+
+use ndarray::{Array1, Array2, ArrayD};
+use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, TensorType, ValueId, ValueRef, attributes};
+
+use crate::{
+    Class, Context, Pass, Result,
+    quantize::{
+        calibration::Calibration,
+        calibrators::Calibrator,
+        units::{Form, Unit, Units, readers},
+        weights::{Pairing, QuantizedRows, conv_from_rows, conv_rows, quantize_rows},
+    },
+};
+
+/// See the [module](self).
+pub struct InsertQdq<'a> {
+    /// What the samples showed
+    pub calibration: &'a Calibration,
+    /// Which part of it 8 bits cover
+    pub calibrator: Calibrator,
+    /// The units of the graph
+    pub units: &'a Units,
+    /// Which of them run in integers
+    pub integer: &'a [bool],
+}
+
+impl Pass for InsertQdq<'_> {
+    fn name(&self) -> &'static str {
+        "insert-qdq"
+    }
+
+    fn class(&self) -> Class {
+        Class::Approximate
+    }
+
+    /// Works on the graph that `units` was found in; a body has none of them.
+    fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
+        let mut insertion = Insertion::new(self, graph);
+        for value in insertion.quantized.clone() {
+            insertion.pair(graph, cx, value)?;
+        }
+        for (index, unit) in self.units.units.iter().enumerate() {
+            if self.integer[index] && unit.is_weighted() {
+                insertion.weights(graph, cx, unit)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Scale and zero point of an activation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Parameters {
+    scale: f32,
+    zero_point: u8,
+}
+
+/// The parameters that cover [low, high] and zero in u8: s = (h − l)/255, z = rne(−l/s).
+fn parameters((low, high): (f64, f64)) -> Parameters {
+    let (low, high) = (low.min(0.0), high.max(0.0));
+    let scale = ((high - low) / 255.0) as f32;
+    if !scale.is_normal() {
+        return Parameters { scale: 1.0, zero_point: 0 };
+    }
+    let zero_point = (-low / f64::from(scale)).round_ties_even().clamp(0.0, 255.0) as u8;
+    Parameters { scale, zero_point }
+}
+
+/// Constants that the patches made, to be shared: key is type, dimensions and bytes.
+type Shared = BTreeMap<(DataType, Vec<usize>, Vec<u8>), ValueId>;
+
+struct Insertion<'a> {
+    plan: &'a InsertQdq<'a>,
+    parameters: BTreeMap<ValueId, Parameters>,
+    quantized: Vec<ValueId>,
+    made_integer: BTreeSet<ValueId>,
+    shared: Shared,
+}
+
+/// Joins values that have one range.
+struct Groups(BTreeMap<ValueId, ValueId>);
+
+impl Groups {
+    fn root(&self, mut value: ValueId) -> ValueId {
+        while let Some(&parent) = self.0.get(&value) {
+            value = parent;
+        }
+        value
+    }
+
+    fn join(&mut self, a: ValueId, b: ValueId) {
+        let (a, b) = (self.root(a), self.root(b));
+        if a != b {
+            self.0.insert(a.max(b), a.min(b));
+        }
+    }
+}
+
+/// Ranges that differ by more are not worth one scale: the narrow one would lose two bits.
+const SHARED_SPREAD: f64 = 4.0;
+
+impl<'a> Insertion<'a> {
+    fn new(plan: &'a InsertQdq<'a>, graph: &Graph) -> Insertion<'a> {
+        let units = &plan.units.units;
+        let on = || units.iter().zip(plan.integer).filter(|(_, on)| **on).map(|(unit, _)| unit);
+        let mut quantized = BTreeSet::new();
+        let mut made_integer = BTreeSet::new();
+        for unit in on() {
+            quantized.extend(unit.inputs.iter().map(|(_, value)| *value));
+            for &output in &unit.outputs {
+                let (by, _) = readers(graph, plan.units, output);
+                if !unit.can_end_float() || by.iter().any(|reader| plan.integer[*reader]) {
+                    quantized.insert(output);
+                    made_integer.insert(output);
+                }
+            }
+        }
+        let mut ranges: BTreeMap<ValueId, (f64, f64)> = BTreeMap::new();
+        let mut at_least_zero: BTreeMap<ValueId, Option<f64>> = BTreeMap::new();
+        for &value in &quantized {
+            let seen = plan.calibration.values.get(&value);
+            ranges.insert(value, seen.map_or((0.0, 0.0), |seen| plan.calibrator.range(&seen.histogram)));
+        }
+        for unit in on() {
+            let Some(&output) = unit.outputs.first() else { continue };
+            let Some(range) = ranges.get_mut(&output) else { continue };
+            if graph.op(unit.op).is("Sigmoid") {
+                *range = (0.0, 1.0);
+            }
+            if unit.activation.is_some() {
+                at_least_zero.insert(output, unit.upper);
+                *range = (0.0, unit.upper.map_or(range.1, |upper| range.1.min(upper)).max(0.0));
+            }
+        }
+        // Moved values keep their parameters; joined values get common ones where that costs neither bits nor the
+        // fusion of a Relu (its output's range must begin at zero).
+        let mut groups = Groups(BTreeMap::new());
+        for unit in on().filter(|unit| unit.form == Form::Shared && unit.inputs.len() == 1) {
+            for &output in &unit.outputs {
+                groups.join(unit.inputs[0].1, output);
+            }
+        }
+        for unit in on().filter(|unit| unit.form == Form::Shared && unit.inputs.len() > 1) {
+            let mut members: Vec<ValueId> = unit.inputs.iter().map(|(_, value)| groups.root(*value)).collect();
+            members.push(groups.root(unit.outputs[0]));
+            let whole: Vec<ValueId> =
+                quantized.iter().copied().filter(|value| members.contains(&groups.root(*value))).collect();
+            let spans: Vec<(f64, f64)> = whole.iter().filter_map(|value| ranges.get(value).copied()).collect();
+            let low = spans.iter().fold(0f64, |low, span| low.min(span.0));
+            let high = spans.iter().fold(0f64, |high, span| high.max(span.1));
+            let near = spans.iter().all(|span| (span.1.max(0.0) - span.0.min(0.0)) * SHARED_SPREAD >= high - low);
+            let fuses = whole.iter().filter_map(|value| at_least_zero.get(value)).all(|upper| {
+                low >= 0.0 && upper.is_none_or(|upper| high <= upper)
+            });
+            if near && fuses {
+                for (_, value) in &unit.inputs {
+                    groups.join(*value, unit.outputs[0]);
+                }
+            }
+        }
+        let mut joined: BTreeMap<ValueId, (f64, f64)> = BTreeMap::new();
+        for (value, range) in &ranges {
+            let whole = joined.entry(groups.root(*value)).or_insert(*range);
+            *whole = (whole.0.min(range.0), whole.1.max(range.1));
+        }
+        let parameters = ranges.keys().map(|&value| (value, parameters(joined[&groups.root(value)]))).collect();
+        Insertion {
+            plan,
+            parameters,
+            quantized: quantized.into_iter().collect(),
+            made_integer,
+            shared: Shared::new(),
+        }
+    }
+
+    /// A constant that is in the file once, however many ops read it.
+    fn constant(&self, patch: &mut Patch, fresh: &mut Vec<(Key, ValueRef)>, base: &str, tensor: Tensor) -> ValueRef {
+        let bytes = tensor.bytes().map(|bytes| bytes.to_vec()).unwrap_or_default();
+        let key = (tensor.dtype(), tensor.dims().to_vec(), bytes);
+        if let Some(&value) = self.shared.get(&key) {
+            return value.into();
+        }
+        if let Some((_, value)) = fresh.iter().find(|(known, _)| *known == key) {
+            return *value;
+        }
+        let value = patch.constant(base, tensor);
+        fresh.push((key, value));
+        value
+    }
+
+    fn apply(
+        &mut self,
+        graph: &mut Graph,
+        cx: &mut Context<'_>,
+        patch: Patch,
+        fresh: Vec<(Key, ValueRef)>,
+    ) -> Result<()> {
+        if let Some(applied) = cx.apply(graph, patch)? {
+            for (key, value) in fresh {
+                if let ValueRef::New(index) = value
+                    && graph.has_value(applied.values[index])
+                {
+                    self.shared.insert(key, applied.values[index]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The Quantize/Dequantize pair of `value`. An integer kernel's output goes to its Quantize alone, so everybody reads
+    /// the Dequantize; of a float value only the integer units do.
+    fn pair(&mut self, graph: &mut Graph, cx: &mut Context<'_>, value: ValueId) -> Result<()> {
+        let Parameters { scale, zero_point } = self.parameters[&value];
+        let (units, _) = readers(graph, self.plan.units, value);
+        let integer_readers: Vec<&Unit> =
+            units.iter().filter(|unit| self.plan.integer[**unit]).map(|unit| &self.plan.units.units[*unit]).collect();
+        let Some(anchor) = graph.producer(value).or_else(|| integer_readers.first().map(|unit| unit.op)) else {
+            return Ok(());
+        };
+        let mut patch = Patch::new(anchor);
+        let mut fresh = Vec::new();
+        let scale_value = self.constant(&mut patch, &mut fresh, "s", Tensor::scalar(scale));
+        let zero_value = self.constant(&mut patch, &mut fresh, "z", Tensor::scalar(zero_point));
+        let ty = graph.ty(value).cloned();
+        let bytes = ty.clone().map(|ty| TensorType { dtype: DataType::Uint8, ..ty });
+        let parameters = [Some(scale_value), Some(zero_value)];
+        let inputs = |x: ValueRef| [Some(x), parameters[0], parameters[1]];
+        let q = patch.op(NewOp::new("QuantizeLinear"), &inputs(value.into()), "q", bytes);
+        let d = patch.op(NewOp::new("DequantizeLinear"), &inputs(q), "d", ty.clone());
+        if self.made_integer.contains(&value) {
+            patch.replace(value, d);
+            let apart = self.float_between(graph, value);
+            if let Some(channels) = self.channels(value).filter(|_| !apart.is_empty()) {
+                // The engine would make an integer kernel of a float op between Dequantize and Quantize, with weights of
+                // its own making; it does not when the Dequantize is per axis.
+                let scales = Tensor::from_vec(&[channels], vec![scale; channels]);
+                let zeros = Tensor::from_vec(&[channels], vec![zero_point; channels]);
+                let scales = self.constant(&mut patch, &mut fresh, "s", scales);
+                let zeros = self.constant(&mut patch, &mut fresh, "z", zeros);
+                let own = patch.op(NewOp::new("DequantizeLinear"), &[Some(q), Some(scales), Some(zeros)], "d", ty);
+                for (op, index) in apart {
+                    patch.set_input(op, index, Some(own));
+                }
+            }
+        } else {
+            for unit in integer_readers {
+                for &(index, read) in &unit.inputs {
+                    if read == value {
+                        patch.set_input(unit.op, index, Some(d));
+                    }
+                }
+            }
+        }
+        self.apply(graph, cx, patch, fresh)
+    }
+
+    fn channels(&self, value: ValueId) -> Option<usize> {
+        self.plan.calibration.values.get(&value)?.dims.get(1).copied().filter(|channels| *channels > 0)
+    }
+
+    /// Float ops that read the integer value `value` and whose own output is quantized next.
+    fn float_between(&self, graph: &Graph, value: ValueId) -> Vec<(OpId, usize)> {
+        const FUSED_BY_ENGINE: [&str; 9] = [
+            "Conv", "Gemm", "MatMul", "AveragePool", "GlobalAveragePool", "Sigmoid", "LeakyRelu", "Softmax", "MaxPool",
+        ];
+        let is_float = |op: OpId| self.plan.units.of_op.get(&op).is_none_or(|unit| !self.plan.integer[*unit]);
+        let mut between = Vec::new();
+        for place in graph.uses(value) {
+            let onnx_shrink_ir::Use::Input(op, index) = place else { continue };
+            if !is_float(op) || index != 0 || !FUSED_BY_ENGINE.iter().any(|name| graph.op(op).is(name)) {
+                continue;
+            }
+            let mut end = graph.op(op).output(0);
+            if let Some((next, _)) = end.and_then(|end| graph.only_use(end))
+                && (graph.op(next).is("Relu") || graph.op(next).is("Clip"))
+            {
+                end = graph.op(next).output(0);
+            }
+            if end.is_some_and(|end| self.parameters.contains_key(&end)) {
+                between.push((op, index));
+            }
+        }
+        between
+    }
+
+    /// Weight and bias of `unit` in integers.
+    fn weights(&mut self, graph: &mut Graph, cx: &mut Context<'_>, unit: &Unit) -> Result<()> {
+        let op = graph.op(unit.op);
+        let (Some(w), Some(&(_, x))) = (op.input(1), unit.inputs.first()) else { return Ok(()) };
+        let b = match unit.bias {
+            Some((_, bias)) => Some(bias),
+            None => op.input(2),
+        };
+        let transposed = op.int("transB").unwrap_or(0) != 0;
+        let groups = usize::try_from(op.int("group").unwrap_or(1)).unwrap_or(1).max(1);
+        let Some(weight) = graph.constant(w).and_then(Tensor::to_f64) else { return Ok(()) };
+        let dims = weight.shape().to_vec();
+        let (rows, axis) = match unit.form {
+            Form::Conv => (conv_rows(&weight), 0),
+            _ => linear_rows(&weight, transposed),
+        };
+        let depthwise = unit.form == Form::Conv && dims[1] == 1 && dims[0] == groups;
+        let pairing = if depthwise { Pairing::None } else { Pairing::Neighbours };
+        let x_scale = self.parameters[&x].scale;
+        let bias = b.and_then(|b| graph.constant(b)).and_then(Tensor::to_f64_vec);
+        // The bias must fit its 32 bits beside the sums: |b| / (s_x s_w) <= 2^30.
+        let least: Vec<f64> = bias.iter().flatten().map(|b| b.abs() / (f64::from(x_scale) * 2f64.powi(30))).collect();
+        let quantized = quantize_rows(&rows, pairing, &least);
+        debug_assert!(pairing == Pairing::None || quantized.saturating_pairs() == 0);
+        let correction = self.correction(unit, x, &rows, &quantized, &dims, groups);
+        let count = quantized.scales.len();
+        let mut corrected = Array1::from(bias.clone().unwrap_or_else(|| vec![0.0; count]));
+        if let Some(correction) = &correction
+            && corrected.len() == count
+        {
+            corrected += correction;
+        }
+        let has_bias = bias.is_some() || (correction.is_some() && unit.form != Form::MatMul);
+
+        let mut patch = Patch::new(unit.op);
+        let mut fresh = Vec::new();
+        let integers = match unit.form {
+            Form::Conv => conv_from_rows(&quantized.integers, &dims),
+            _ if axis == 0 => quantized.integers.iter().copied().collect(),
+            _ => quantized.integers.t().iter().copied().collect(),
+        };
+        let integers = patch.constant("w", Tensor::from_vec(&dims, integers));
+        let scales = self.constant(&mut patch, &mut fresh, "s", Tensor::from_vec(&[count], quantized.scales.clone()));
+        let mut inputs = vec![Some(integers), Some(scales)];
+        if unit.form != Form::Conv {
+            let zeros = Tensor::from_vec(&[count], vec![0i8; count]);
+            inputs.push(Some(self.constant(&mut patch, &mut fresh, "z", zeros)));
+        }
+        let dequantize = |axis: i64| match axis {
+            1 => NewOp::new("DequantizeLinear"),
+            _ => NewOp::new("DequantizeLinear").with(attributes::int("axis", axis)),
+        };
+        let weight = patch.op(dequantize(axis), &inputs, "d", Some(TensorType::fixed(DataType::Float, &dims)));
+        patch.set_input(unit.op, 1, Some(weight));
+        if has_bias {
+            let scales: Vec<f32> = quantized.scales.iter().map(|scale| x_scale * scale).collect();
+            let integers: Vec<i32> = corrected
+                .iter()
+                .zip(&scales)
+                .map(|(b, scale)| (b / f64::from(*scale)).round_ties_even() as i32)
+                .collect();
+            let integers = patch.constant("b", Tensor::from_vec(&[count], integers));
+            let scales = self.constant(&mut patch, &mut fresh, "s", Tensor::from_vec(&[count], scales));
+            let ty = Some(TensorType::fixed(DataType::Float, &[count]));
+            let bias = patch.op(dequantize(0), &[Some(integers), Some(scales)], "d", ty);
+            match unit.bias {
+                Some((add, old)) => {
+                    let index = graph.op(add).inputs().iter().position(|input| *input == Some(old)).unwrap_or(1);
+                    patch.set_input(add, index, Some(bias));
+                }
+                None => patch.set_input(unit.op, 2, Some(bias)),
+            }
+        }
+        self.apply(graph, cx, patch, fresh)
+    }
+
+    /// What the rounding of the weights takes from the mean of each output: Σ (W − Ŵ)·E\[x\].
+    fn correction(
+        &self,
+        unit: &Unit,
+        x: ValueId,
+        rows: &Array2<f64>,
+        quantized: &QuantizedRows,
+        dims: &[usize],
+        groups: usize,
+    ) -> Option<Array1<f64>> {
+        let seen = self.plan.calibration.values.get(&x)?;
+        let difference = rows - &quantized.dequantized();
+        match unit.form {
+            Form::Conv => output_shift(&difference, &seen.channel_mean(), dims[1], groups),
+            _ => output_shift(&difference, &seen.last_axis_mean(), rows.ncols(), 1),
+        }
+    }
+}
+
+type Key = (DataType, Vec<usize>, Vec<u8>);
+
+/// Σ difference·mean per output row, where column c of a row is channel c mod `channels` of the row's group; `None` when
+/// `mean` does not fit.
+pub(crate) fn output_shift(difference: &Array2<f64>, mean: &[f64], channels: usize, groups: usize) -> Option<Array1<f64>> {
+    if mean.len() != channels * groups || channels == 0 {
+        return None;
+    }
+    let per_group = (difference.nrows() / groups).max(1);
+    let shift = |(row, difference): (usize, ndarray::ArrayView1<'_, f64>)| -> f64 {
+        let first = (row / per_group).min(groups - 1) * channels;
+        difference.iter().enumerate().map(|(column, w)| w * mean[first + column % channels]).sum()
+    };
+    Some(difference.outer_iter().enumerate().map(shift).collect())
+}
+
+/// A matrix as one row per output, and the axis of the outputs in its own layout.
+pub(crate) fn linear_rows(weight: &ArrayD<f64>, transposed: bool) -> (Array2<f64>, i64) {
+    let matrix = weight.clone().into_dimensionality().unwrap_or_else(|_| Array2::zeros((0, 0)));
+    if transposed { (matrix, 0) } else { (matrix.reversed_axes().as_standard_layout().into_owned(), 1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_is_exact_and_the_ends_are_covered() {
+        let Parameters { scale, zero_point } = parameters((-1.0, 3.0));
+        assert_eq!(zero_point, 64);
+        assert!((f64::from(scale) * 255.0 - 4.0).abs() < 1e-6);
+        assert_eq!(parameters((0.5, 2.0)).zero_point, 0);
+        assert_eq!(parameters((0.0, 0.0)), Parameters { scale: 1.0, zero_point: 0 });
+    }
+
+    #[test]
+    fn a_shift_is_summed_over_the_group_of_its_row() {
+        let difference = ndarray::array![[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]];
+        // Two groups of two channels, two taps, channels fastest.
+        let shift = output_shift(&difference, &[1.0, 2.0, 10.0, 20.0], 2, 2).unwrap();
+        assert_eq!(shift.to_vec(), [2.0, 40.0]);
+    }
+}

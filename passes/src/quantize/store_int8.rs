@@ -1,0 +1,292 @@
+//! Stores float constants in 8 bits, where the ops that read them stay float.
+//!
+//! ```onnx before
+//! # x: float[16,64]; w: float[64,32]
+//! y = MatMul (x, w)
+//! ```
+//! ```onnx after
+//! c = Cast <to = 1> (w_q)
+//! m = Mul (c, w_scale)
+//! y = MatMul (x, m)
+//! ```
+//! Engines fold Cast and Mul when they load the file: it is a quarter of the size and runs as before. (A DequantizeLinear in
+//! their place runs at every inference: `reference/engines.md` §0.2.) With the mean of what the op reads, from samples or
+//! batch norms, the bias takes up the mean error: b += (W − Ŵ)·E\[x\].
+//!
+//! A constant of the two values 0 and c is stored exactly (Cast → Mul), one of 0 and −∞, too (Cast → Log).
+//!
+//! **Class:** approximate. **Legal when** the constant is float and something other than a Quantize or Dequantize reads it.
+//! **Does not** touch vectors (biases, norms), nor what would not become smaller.
+
+use ndarray::{Array1, ArrayD, Axis};
+use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, Use, ValueId, attributes};
+
+use crate::{
+    Class, Context, Miss, Pass, Result, Statistics,
+    quantize::{
+        calibration::Calibration,
+        insert_qdq::{linear_rows, output_shift},
+        weights::{Pairing, conv_from_rows, conv_rows, quantize_rows},
+    },
+};
+
+/// See the [module](self).
+pub struct StoreInt8<'a> {
+    /// What samples showed of the main graph's values, if there were any
+    pub calibration: Option<&'a Calibration>,
+}
+
+/// Bytes that the two nodes and their names take.
+const OVERHEAD: usize = 120;
+
+/// Below this ratio of signal to rounding noise a constant is not worth storing in 8 bits.
+const LEAST_SQNR_DB: f64 = 28.0;
+
+impl Pass for StoreInt8<'_> {
+    fn name(&self) -> &'static str {
+        "store-int8"
+    }
+
+    fn class(&self) -> Class {
+        Class::Approximate
+    }
+
+    fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
+        if graph.opset() < 7 {
+            return Ok(()); // Mul does not broadcast before
+        }
+        for value in graph.values() {
+            if !graph.has_value(value) {
+                continue; // a bias that went with its weight
+            }
+            match self.store(graph, cx, value) {
+                Ok(patch) => {
+                    cx.apply(graph, patch)?;
+                }
+                Err(Some((op, miss))) => cx.missed(graph, op, &miss),
+                Err(None) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A constant in 8 bits, as the two ops read it.
+struct Stored {
+    integers: Tensor,
+    scales: Tensor,
+    error: ArrayD<f64>,
+}
+
+impl StoreInt8<'_> {
+    /// The patch that stores `value`, or why not (`None`: nobody would expect it).
+    fn store(&self, graph: &Graph, cx: &Context<'_>, value: ValueId) -> Result<Patch, Option<(OpId, Miss)>> {
+        let tensor = graph.constant(value).ok_or(None)?;
+        if tensor.dtype() != DataType::Float || tensor.dims().len() < 2 || tensor.byte_len() < 4 * OVERHEAD {
+            return Err(None);
+        }
+        let uses = graph.uses(value);
+        let mut first: Option<(OpId, Option<usize>)> = None;
+        for place in &uses {
+            match *place {
+                Use::Output(_) => return Err(None),
+                Use::Input(op, index) => {
+                    if graph.op(op).op_type().contains("quantizeLinear") || graph.op(op).op_type().contains("QuantizeLinear") {
+                        return Err(None);
+                    }
+                    first = first.or(Some((op, Some(index))));
+                }
+                Use::Capture(op, ..) => first = first.or(Some((op, None))),
+            }
+        }
+        let Some((op, index)) = first else { return Err(None) };
+        if let Some(patch) = store_exactly(graph, value, tensor, op) {
+            return Ok(patch);
+        }
+        let array = tensor.to_f64().ok_or(None)?;
+        if array.iter().any(|x| !x.is_finite()) {
+            return Err(Some((op, Miss::NotFinite(value))));
+        }
+        let stored = stored(graph, &array, op, index).ok_or(None)?;
+        let bytes = stored.integers.byte_len() + stored.scales.byte_len() + OVERHEAD;
+        if bytes >= tensor.byte_len() {
+            return Err(Some((op, Miss::Grows { added: bytes, removed: tensor.byte_len() })));
+        }
+        let signal: f64 = array.iter().map(|x| x * x).sum();
+        let noise: f64 = stored.error.iter().map(|x| x * x).sum();
+        if noise > 0.0 && 10.0 * (signal / noise).log10() < LEAST_SQNR_DB {
+            return Err(Some((op, Miss::Form("8 bits keep too little of its range"))));
+        }
+        let shift = match (uses.as_slice(), index) {
+            ([Use::Input(..)], Some(1)) => self.shift(graph, cx, op, &stored.error),
+            _ => None,
+        };
+        let mut patch = Patch::new(op);
+        let ty = Some(tensor.ty());
+        let integers = patch.constant("w", stored.integers);
+        let scales = patch.constant("s", stored.scales);
+        let cast = NewOp::new("Cast").with(attributes::int("to", DataType::Float as i64));
+        let cast = patch.op(cast, &[Some(integers)], "c", ty.clone());
+        let product = patch.op(NewOp::new("Mul"), &[Some(cast), Some(scales)], "m", ty);
+        patch.replace(value, product);
+        if let Some(shift) = shift {
+            correct_bias(graph, &mut patch, op, shift);
+        }
+        Ok(patch)
+    }
+
+    /// Σ error·E\[x\] per output channel of `op`, when the mean of what it reads is known.
+    fn shift(&self, graph: &Graph, cx: &Context<'_>, op: OpId, error: &ArrayD<f64>) -> Option<Array1<f64>> {
+        let node = graph.op(op);
+        let x = node.input(0)?;
+        if node.is("Conv") {
+            let groups = usize::try_from(node.int("group").unwrap_or(1)).ok()?;
+            let mean = self.mean(graph, cx, x, true)?;
+            return output_shift(&conv_rows(error), &mean, error.shape()[1], groups);
+        }
+        if node.is("Gemm") && node.float("alpha").unwrap_or(1.0) == 1.0 && node.int("transA").unwrap_or(0) == 0 {
+            let (rows, _) = linear_rows(error, node.int("transB").unwrap_or(0) != 0);
+            let mean = self.mean(graph, cx, x, false)?;
+            return output_shift(&rows, &mean, rows.ncols(), 1);
+        }
+        None
+    }
+
+    /// The mean of `x` per channel (axis 1) or per position of the last axis.
+    fn mean(&self, graph: &Graph, cx: &Context<'_>, x: ValueId, by_channel: bool) -> Option<Vec<f64>> {
+        if let Some(seen) = self.calibration.and_then(|calibration| calibration.values.get(&x)) {
+            let mean = if by_channel { seen.channel_mean() } else { seen.last_axis_mean() };
+            return (!mean.is_empty()).then_some(mean);
+        }
+        if !by_channel {
+            return None;
+        }
+        let known = |value: ValueId| cx.statistics.get(graph.name_of(value));
+        if let Some(statistics) = known(x) {
+            return Some(statistics.mean.clone());
+        }
+        let before = graph.op(graph.producer(x)?);
+        let statistics = known(before.input(0)?)?;
+        let bound = |index: usize| graph.constant(before.input(index)?)?.to_scalar_f64();
+        if before.is("Relu") {
+            Some(mean_of_clip(statistics, f64::INFINITY))
+        } else if before.is("Clip") && bound(1) == Some(0.0) {
+            Some(mean_of_clip(statistics, bound(2).unwrap_or(f64::INFINITY)))
+        } else {
+            None
+        }
+    }
+}
+
+/// E\[min(max(x, 0), h)\] of normal x per channel: with α = −m/σ, b = (h − m)/σ,
+/// m(Φ(b) − Φ(α)) + σ(φ(α) − φ(b)) + h(1 − Φ(b)) (`reference/methods.md` §1).
+fn mean_of_clip(statistics: &Statistics, upper: f64) -> Vec<f64> {
+    let density = |x: f64| if x.is_finite() { (-x * x / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt() } else { 0.0 };
+    let channel = |(&mean, &deviation): (&f64, &f64)| {
+        if deviation <= 0.0 {
+            return mean.clamp(0.0, upper);
+        }
+        let (alpha, beta) = (-mean / deviation, (upper - mean) / deviation);
+        let rest = if upper.is_finite() { upper * (1.0 - normal(beta)) } else { 0.0 };
+        mean * (normal(beta) - normal(alpha)) + deviation * (density(alpha) - density(beta)) + rest
+    };
+    statistics.mean.iter().zip(&statistics.deviation).map(channel).collect()
+}
+
+/// The distribution function of the standard normal distribution, to 1.5e-7 (Abramowitz and Stegun 1964, 7.1.26).
+fn normal(x: f64) -> f64 {
+    let z = x.abs() / std::f64::consts::SQRT_2;
+    let t = 1.0 / (1.0 + 0.327_591_1 * z);
+    let poly = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
+    let erf = if z.is_finite() { 1.0 - poly * (-z * z).exp() } else { 1.0 };
+    0.5 * (1.0 + erf.copysign(x))
+}
+
+/// The constant in 8 bits with the scales that suit the op that reads it; `None` when it has no shape for it.
+fn stored(graph: &Graph, array: &ArrayD<f64>, op: OpId, index: Option<usize>) -> Option<Stored> {
+    let dims = array.shape();
+    let rank = dims.len();
+    let node = graph.op(op);
+    let is_weight = index == Some(1);
+    if is_weight && node.is("Conv") && rank >= 3 {
+        let rows = conv_rows(array);
+        let quantized = quantize_rows(&rows, Pairing::None, &[]);
+        let integers = Tensor::from_vec(dims, conv_from_rows(&quantized.integers, dims));
+        let mut shape = vec![1; rank];
+        shape[0] = dims[0];
+        let scales = Tensor::from_vec(&shape, quantized.scales.clone());
+        return finish(array, integers, scales);
+    }
+    // The axes that keep a scale each; along the others numbers share one.
+    let kept: Vec<usize> = if is_weight && node.is("ConvTranspose") {
+        vec![if node.int("group").unwrap_or(1) == 1 { 1 } else { 0 }]
+    } else if is_weight && node.is("Gemm") {
+        vec![if node.int("transB").unwrap_or(0) != 0 { 0 } else { 1 }]
+    } else if is_weight && node.is("MatMul") {
+        (0..rank).filter(|axis| *axis != rank - 2).collect()
+    } else {
+        // Rows of a table, gates of a recurrent layer, anything else: along the last axis, if it is long enough.
+        if dims[rank - 1] >= 16 { (0..rank - 1).collect() } else { Vec::new() }
+    };
+    let shape: Vec<usize> = (0..rank).map(|axis| if kept.contains(&axis) { dims[axis] } else { 1 }).collect();
+    let mut largest = array.mapv(f64::abs);
+    for axis in (0..rank).filter(|axis| !kept.contains(axis)) {
+        largest = largest.fold_axis(Axis(axis), 0.0, |a: &f64, b| a.max(*b)).insert_axis(Axis(axis));
+    }
+    let scales = largest.mapv(|largest| if largest > 0.0 { ((largest / 127.0) as f32).max(f32::MIN_POSITIVE) } else { 1.0 });
+    let spread = scales.broadcast(dims)?;
+    let integers: Vec<i8> = array
+        .iter()
+        .zip(spread.iter())
+        .map(|(x, scale)| (x / f64::from(*scale)).round_ties_even().clamp(-127.0, 127.0) as i8)
+        .collect();
+    finish(array, Tensor::from_vec(dims, integers), Tensor::from_vec(&shape, scales.iter().copied().collect()))
+}
+
+fn finish(array: &ArrayD<f64>, integers: Tensor, scales: Tensor) -> Option<Stored> {
+    let spread = scales.to_f64()?;
+    let error = array - &(&integers.to_f64()? * &spread);
+    Some(Stored { integers, scales, error })
+}
+
+/// A constant of two values, one of them 0: bits times c, or the logarithm of bits.
+fn store_exactly(graph: &Graph, value: ValueId, tensor: &Tensor, op: OpId) -> Option<Patch> {
+    let numbers = tensor.as_slice::<f32>()?;
+    let other = numbers.iter().copied().find(|x| *x != 0.0)?;
+    if numbers.iter().any(|x| *x != other && x.to_bits() != 0) || other.is_nan() || other == f32::INFINITY {
+        return None;
+    }
+    let is_log = other == f32::NEG_INFINITY;
+    let bits: Vec<u8> = numbers.iter().map(|x| u8::from((*x == 0.0) == is_log)).collect();
+    let mut patch = Patch::new(op);
+    let ty = graph.ty(value).cloned();
+    let bits = patch.constant("w", Tensor::from_vec(tensor.dims(), bits));
+    let cast = NewOp::new("Cast").with(attributes::int("to", DataType::Float as i64));
+    let cast = patch.op(cast, &[Some(bits)], "c", ty.clone());
+    let result = if is_log {
+        patch.op(NewOp::new("Log"), &[Some(cast)], "m", ty)
+    } else {
+        let factor = patch.constant("s", Tensor::scalar(other));
+        patch.op(NewOp::new("Mul"), &[Some(cast), Some(factor)], "m", ty)
+    };
+    patch.replace(value, result);
+    Some(patch)
+}
+
+/// Adds `shift` to the bias of `op`, unless that is not a constant vector of its length.
+fn correct_bias(graph: &Graph, patch: &mut Patch, op: OpId, shift: Array1<f64>) {
+    let bias = match graph.op(op).input(2) {
+        Some(b) => {
+            let Some(tensor) = graph.constant(b) else { return };
+            if tensor.dtype() != DataType::Float || tensor.dims() != [shift.len()] {
+                return;
+            }
+            let Some(numbers) = tensor.to_f64_vec() else { return };
+            Array1::from(numbers) + shift
+        }
+        None => shift,
+    };
+    let bias = Tensor::from_vec(&[bias.len()], bias.iter().map(|b| *b as f32).collect());
+    let bias = patch.constant("b", bias);
+    patch.set_input(op, 2, Some(bias));
+}
