@@ -200,7 +200,12 @@ pub(super) fn infer(node: &mut Node<'_>) -> Outputs {
         }
         "OneHot" => {
             let axis = axis32(node, "axis", -1)?;
-            node.as_is(&ops::OneHot { axis })
+            let mut inputs = node.inputs.clone();
+            // The depth may be a float; what is behind its point does not count.
+            if let Some(depth) = node.constant(1).and_then(|depth| depth.to_scalar_f64()) {
+                inputs[1] = Some(SymTensor::from_scalar(layout::small(depth as i64)?));
+            }
+            node.by(&ops::OneHot { axis }, inputs)
         }
         "Range" => range(node),
         "NonZero" if node.rank(0) != Some(0) => node.as_is(&ops::NonZero),
@@ -229,6 +234,32 @@ pub(super) fn infer(node: &mut Node<'_>) -> Outputs {
             let onesided = node.int_or("onesided", 1) != 0;
             node.as_is(&ops::STFT { onesided })
         }
+        "DFT" => {
+            let (inverse, onesided) = (node.int_or("inverse", 0) != 0, node.int_or("onesided", 0) != 0);
+            let mut inputs = node.inputs.clone();
+            inputs.resize(3, None);
+            if node.graph.opset() < 20 {
+                let axis = axis32(node, "axis", 1)?;
+                inputs[2] = Some(SymTensor::from_scalar(SymExpr::Value(axis)));
+            }
+            node.by(&ops::DFT { inverse, onesided }, inputs)
+        }
+        "HannWindow" | "HammingWindow" | "BlackmanWindow" => {
+            let length = node.input(0)?.as_scalar().cloned();
+            let length = length.unwrap_or_else(|| node.symbols.gen_positive());
+            Some(vec![SymTensor::from_shape(vec![length])])
+        }
+        "Attention" => {
+            let heads = |name: &str| node.op.int(name).map(|heads| u32::try_from(heads).ok());
+            let (q_num_heads, kv_num_heads) = (heads("q_num_heads"), heads("kv_num_heads"));
+            if q_num_heads == Some(None) || kv_num_heads == Some(None) {
+                return None;
+            }
+            let rule = ops::Attention { q_num_heads: q_num_heads.flatten(), kv_num_heads: kv_num_heads.flatten() };
+            node.as_is(&rule)
+        }
+        "CenterCropPad" => center_crop_pad(node),
+        "OptionalHasElement" | "SequenceLength" => Some(vec![scalar()]),
         "Crop" => crop(node),
         _ => None,
     }
@@ -465,4 +496,24 @@ fn crop(node: &mut Node<'_>) -> Outputs {
         }
     };
     Some(vec![SymTensor::from_shape(vec![data[0].clone(), data[1].clone(), height, width])])
+}
+
+/// CenterCropPad: the sizes of input 1 along the axes, or along all.
+fn center_crop_pad(node: &mut Node<'_>) -> Outputs {
+    let mut dims = node.shape(0)?;
+    let axes: Vec<usize> = match node.op.ints("axes") {
+        Some(axes) => axes.iter().map(|&axis| resolve(axis, dims.len())).collect::<Option<_>>()?,
+        None => (0..dims.len()).collect(),
+    };
+    let sizes = match node.input(1)?.as_vector() {
+        Some(sizes) => sizes.to_vec(),
+        None => node.symbols.gen_shape(axes.len()),
+    };
+    if sizes.len() != axes.len() {
+        return None;
+    }
+    for (axis, size) in axes.into_iter().zip(sizes) {
+        dims[axis] = size;
+    }
+    Some(vec![SymTensor::from_shape(dims)])
 }
