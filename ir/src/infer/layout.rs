@@ -300,11 +300,13 @@ pub(super) fn slice(node: &mut Node<'_>) -> Outputs {
             dims[axis] = small(picked.count)?;
         } else {
             let size = &dims[axis];
-            let from_begin = start.is_some_and(|start| *start == SymExpr::Value(0));
-            let to_end = end.is_some_and(|end| *end == SymExpr::Value(i32::MAX) || end == size);
-            if !(from_begin && to_end && step == Some(1)) {
-                dims[axis] = node.symbols.gen_positive();
-            }
+            let from_begin = start.is_some_and(|start| *start == SymExpr::Value(0)) && step == Some(1);
+            dims[axis] = match end {
+                Some(SymExpr::Value(i32::MAX)) if from_begin => continue,
+                Some(end) if from_begin && end == size => continue,
+                Some(end) if from_begin && end.is_positive() => end.min(size),
+                _ => node.symbols.gen_positive(),
+            };
         }
     }
     Some(vec![SymTensor::from_shape(dims)])

@@ -168,12 +168,14 @@ pub(super) fn infer(node: &mut Node<'_>) -> Outputs {
         "Resize" | "Upsample" => layout::resize(node),
         "ConstantOfShape" => layout::constant_of_shape(node),
         "Tile" if node.op.inputs().len() == 2 => node.as_is(&ops::Tile),
-        "Expand" => {
-            if node.input(1)?.values().is_some_and(|sizes| sizes.len() > symbols::MAX_RANK) {
-                return None;
+        "Expand" => match node.input(1)?.values() {
+            Some(sizes) if sizes.len() > symbols::MAX_RANK => None,
+            Some(sizes) => {
+                let pair = [node.input(0)?.clone(), SymTensor::from_shape(sizes.to_vec())];
+                broadcast_all(node, &pair)
             }
-            node.as_is(&ops::Expand)
-        }
+            None => node.as_is(&ops::Expand),
+        },
         "Gather" => {
             let axis = axis32(node, "axis", 0)?;
             node.as_is(&ops::Gather { axis })
@@ -342,11 +344,30 @@ fn broadcast(node: &mut Node<'_>, inputs: std::ops::Range<usize>) -> Outputs {
 fn broadcast_all(node: &mut Node<'_>, inputs: &[SymTensor]) -> Outputs {
     let mut result = symbols::shape_only(inputs.first()?.clone());
     for input in &inputs[1..] {
-        let pair = vec![Some(result), Some(symbols::shape_only(input.clone()))];
-        let wide = node.by(&BinaryOp, pair)?.pop()?;
+        let (a, b) = (without_bounds(&result, input), without_bounds(input, &result));
+        let wide = node.by(&BinaryOp, vec![Some(a), Some(b)])?.pop()?;
         result = symbols::tame(wide, node.symbols);
     }
     Some(vec![result])
+}
+
+/// The shape of `a`, with min(x, number) replaced by x where it meets x in `b`: were the number less than x, it would have
+/// to be 1, and the result would be x all the same. So a table of 512 places, cut to a length, takes that length's name.
+fn without_bounds(a: &SymTensor, b: &SymTensor) -> SymTensor {
+    let (Some(dims), Some(others)) = (a.shape(), b.shape()) else { return symbols::shape_only(a.clone()) };
+    let (rank, count) = (dims.len(), others.len());
+    let others: Vec<SymExpr> = others.collect();
+    let dims = dims.enumerate().map(|(index, size)| {
+        let other = (index + count).checked_sub(rank).and_then(|place| others.get(place));
+        match (&size, other) {
+            (SymExpr::Min(x, y), Some(other)) => match (&**x, &**y) {
+                (SymExpr::Value(bound), x) | (x, SymExpr::Value(bound)) if *bound >= 1 && x == other => x.clone(),
+                _ => size,
+            },
+            _ => size,
+        }
+    });
+    SymTensor::from_shape(dims.collect())
 }
 
 fn reduced(node: &mut Node<'_>, axes: Axes) -> Outputs {

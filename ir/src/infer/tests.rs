@@ -237,6 +237,22 @@ fn the_same_word_for_every_unknown_dimension_is_no_name() {
 }
 
 #[test]
+fn a_table_cut_to_a_length_takes_its_name() {
+    let model = Build::default()
+        .input("x", Float, "batch,time,8")
+        .constant("table", Tensor::from_vec(&[1, 512, 8], vec![0f32; 4096]))
+        .ints("zero", &[0])
+        .ints("one", &[1])
+        .op("Shape x -> s", vec![])
+        .op("Gather s,one -> time", vec![])
+        .op("Slice table,zero,time,one -> cut", vec![])
+        .op("Add cut,x -> y", vec![])
+        .inferred(13);
+    assert_eq!(shown(&model, "cut"), "float[1,?,8]", "at most 512");
+    assert_eq!(shown(&model, "y"), "float[batch,time,8]");
+}
+
+#[test]
 fn if_keeps_what_both_branches_say() {
     let branch =
         |name: &str, op: &str, target: &[i64]| Build::default().ints("t", target).op(op, vec![]).output("o").body(name);
