@@ -7,10 +7,14 @@
 //! **Never** wrong rather than unknown: a rule that is not sure, panics or would pass its number range says nothing.
 //! **Never** makes a known type less known. A declared type is a hint: where the inferred one contradicts it, the
 //! inferred one stands, with a warning.
+mod algebra;
 mod control;
 mod element_types;
+mod foreign;
+mod generate;
 mod layout;
 mod node;
+mod resize;
 mod rules;
 mod symbols;
 mod values;
