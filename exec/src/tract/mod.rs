@@ -142,7 +142,7 @@ impl OneOp {
             Some(tensor) => Input::Source(tensor.dtype(), tensor.dims().to_vec()),
         });
         let wide = matches!(self.rule.types, Types::Computes { .. });
-        let built = Arc::new(Built::new(call, kinds.collect(), wide)?);
+        let built = Arc::new(Built::new(call, kinds.collect(), wide, self.rule.plain)?);
         let mut kept = self.built.write().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= KEPT {
             kept.remove(0);
