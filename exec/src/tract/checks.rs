@@ -52,10 +52,9 @@ fn window(call: &Call<'_>, kernel: &[usize]) -> Check {
         return failed(format!("a kernel of {rank} dimensions on an input of rank {}", dims.len()));
     }
     for name in ["strides", "dilations"] {
-        if let Some(steps) = call.ints(name) {
-            if steps.len() != rank || steps.iter().any(|&step| step < 1) {
-                return failed(format!("{name} {steps:?}"));
-            }
+        let steps = call.ints(name).unwrap_or(&[]);
+        if !steps.is_empty() && (steps.len() != rank || steps.iter().any(|&step| step < 1)) {
+            return failed(format!("{name} {steps:?}"));
         }
     }
     let same = call.string("auto_pad", "NOTSET").starts_with("SAME");
@@ -64,7 +63,7 @@ fn window(call: &Call<'_>, kernel: &[usize]) -> Check {
         return unsupported("negative or missing pads");
     }
     for (axis, (&size, &kernel)) in dims[2..].iter().zip(kernel).enumerate() {
-        let dilation = call.ints("dilations").map_or(1, |steps| steps[axis]);
+        let dilation = step(call, "dilations", axis);
         let padded = pads.get(axis).unwrap_or(&0) + pads.get(axis + rank).unwrap_or(&0);
         let size = i64::try_from(size).unwrap_or(i64::MAX).saturating_add(padded);
         let span = i64::try_from(kernel).unwrap_or(i64::MAX).saturating_sub(1).saturating_mul(dilation);
@@ -73,6 +72,11 @@ fn window(call: &Call<'_>, kernel: &[usize]) -> Check {
         }
     }
     Ok(())
+}
+
+/// Entry `axis` of the list of strides or dilations, which are 1 where not given.
+fn step(call: &Call<'_>, name: &str, axis: usize) -> i64 {
+    call.ints(name).and_then(|steps| steps.get(axis)).copied().unwrap_or(1)
 }
 
 pub(super) fn conv(call: &Call<'_>) -> Check {
@@ -102,10 +106,10 @@ pub(super) fn conv_transpose(call: &Call<'_>) -> Check {
         return failed(format!("input {x:?} with a weight {weight:?} in {group} groups"));
     }
     for name in ["strides", "dilations"] {
-        if let Some(steps) = call.ints(name) {
-            if steps.len() + 2 != x.len() || steps.iter().any(|&step| !(1..=1 << 20).contains(&step)) {
-                return failed(format!("{name} {steps:?}"));
-            }
+        let steps = call.ints(name).unwrap_or(&[]);
+        if !steps.is_empty() && (steps.len() + 2 != x.len() || steps.iter().any(|&step| !(1..=1 << 20).contains(&step)))
+        {
+            return failed(format!("{name} {steps:?}"));
         }
     }
     if call.ints("pads").is_some_and(|pads| pads.iter().any(|&pad| pad < 0)) {
@@ -117,8 +121,8 @@ pub(super) fn conv_transpose(call: &Call<'_>) -> Check {
     }
     let mut dims = vec![x[0], weight[1].saturating_mul(group)];
     for axis in 0..x.len() - 2 {
-        let stride = call.ints("strides").map_or(1, |steps| steps[axis]);
-        let dilation = call.ints("dilations").map_or(1, |steps| steps[axis]);
+        let stride = step(call, "strides", axis);
+        let dilation = step(call, "dilations", axis);
         let as_size = |step: i64| usize::try_from(step).unwrap_or(usize::MAX);
         let reach = x[axis + 2].saturating_mul(as_size(stride));
         dims.push(reach.saturating_add(weight[axis + 2].saturating_mul(as_size(dilation))));

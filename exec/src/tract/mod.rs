@@ -84,10 +84,10 @@ impl OneOp {
 
     /// The input as tract gets it.
     fn given(&self, value: &Value) -> Result<Arc<tract_onnx::prelude::Tensor>, KernelError> {
-        if matches!(self.rule.types, Types::Computes { .. }) {
-            if let Some(wide) = widened(&value.tensor) {
-                return Held::of(&wide).map(Held::into_inner);
-            }
+        if matches!(self.rule.types, Types::Computes { .. })
+            && let Some(wide) = widened(&value.tensor)
+        {
+            return Held::of(&wide).map(Held::into_inner);
         }
         if let Some(held) = value.held.get() {
             return Ok(held.clone().into_inner());
