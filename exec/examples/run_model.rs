@@ -162,7 +162,12 @@ fn difference(got: &Tensor, want: &Tensor) -> Option<String> {
     let count = a.iter().zip(&b).filter(bad).count();
     let worst: f64 = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     let first = a.iter().zip(&b).position(|(a, b)| bad(&(a, b)))?;
-    Some(format!("{count} of {} differ, at most by {worst:e} (largest {largest:e}); [{first}] {} for {}", a.len(), a[first], b[first]))
+    Some(format!(
+        "{count} of {} differ, at most by {worst:e} (largest {largest:e}); [{first}] {} for {}",
+        a.len(),
+        a[first],
+        b[first]
+    ))
 }
 
 fn time(count: usize, path: &Path, set: &Path) -> Result<String> {

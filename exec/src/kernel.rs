@@ -4,11 +4,13 @@
 use onnx_shrink_ir::{Op, Tensor};
 
 /// Why a kernel made nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KernelError {
-    /// The kernel does not do this element type, attribute or form
+    /// The kernel does not do this element type, attribute or form; another engine may
+    #[error("{0}")]
     Unsupported(String),
     /// The op cannot be computed on these inputs
+    #[error("{0}")]
     Failed(String),
 }
 

@@ -11,6 +11,7 @@ use crate::{
     control::{Body, Control},
     kernel::{Call, Kernel, KernelError},
     kernels,
+    panics::contained,
     tract::OneOp,
     value::Value,
 };
@@ -18,10 +19,8 @@ use crate::{
 /// Who runs an op.
 #[derive(Debug)]
 pub(crate) enum Home<'g> {
-    /// A kernel of ours, and tract for the types and forms that it leaves alone
-    Kernel(Kernel, Option<OneOp>),
-    /// tract
-    Tract(OneOp),
+    /// A kernel of ours, and where it does not do the form at hand, or there is none, tract
+    Op(Option<Kernel>, Option<OneOp>),
     /// The interpreter: an op with bodies
     Control(Control<'g>),
 }
@@ -126,22 +125,18 @@ impl<'g> Plan<'g> {
         if let Some(control) = self.control(id)? {
             return Ok(Home::Control(control));
         }
-        let tract = self.tract(op, constant);
-        match kernels::find(op, self.graph.opset()) {
-            Some(kernel) => Ok(Home::Kernel(kernel, tract.ok())),
-            None => tract.map(Home::Tract).map_err(HomeError::Op),
-        }
-    }
-
-    /// tract for `op`, or why not.
-    fn tract(&self, op: &Op, constant: Vec<bool>) -> Result<OneOp, String> {
-        let one = OneOp::new(op, constant)?;
-        for ty in op.inputs().iter().flatten().filter_map(|input| self.graph.ty(*input)) {
-            if !one.takes(ty.dtype) {
-                return Err(format!("inputs of {}", ty.dtype));
+        let kernel = kernels::find(op, self.graph.opset());
+        match OneOp::new(op, constant) {
+            Ok(one) => {
+                let known = op.inputs().iter().flatten().filter_map(|input| self.graph.ty(*input));
+                match known.map(|ty| ty.dtype).find(|&dtype| !one.takes(dtype)) {
+                    Some(dtype) if kernel.is_none() => Err(HomeError::Op(format!("inputs of {dtype}"))),
+                    _ => Ok(Home::Op(kernel, Some(one))),
+                }
             }
+            Err(reason) if kernel.is_none() => Err(HomeError::Op(reason)),
+            Err(_) => Ok(Home::Op(kernel, None)),
         }
-        Ok(one)
     }
 
     /// The bodies of the op, prepared; `None` when it is no control-flow op.
@@ -251,22 +246,11 @@ impl Step<'_> {
         let error = |error| named(plan.graph, self.id, error);
         let outputs = match &self.home {
             Home::Control(control) => control.run(self, plan, inputs, frame)?,
-            Home::Kernel(..) | Home::Tract(_) => {
+            Home::Op(kernel, one) => {
                 let tensors: Vec<Option<Tensor>> = inputs.iter().map(|value| value.map(|v| v.tensor.clone())).collect();
                 let max_bytes = plan.options.max_result_bytes;
                 let call = Call { op: self.op, opset: plan.graph.opset(), inputs: &tensors, max_bytes };
-                match &self.home {
-                    Home::Tract(one) => one.run(&call, inputs).map_err(error)?,
-                    Home::Kernel(kernel, tract) => {
-                        let outputs = crate::panics::contained(|| kernel(&call))
-                            .map_err(|panic| error(KernelError::Failed(format!("its kernel panicked: {panic}"))))?;
-                        match (outputs, tract) {
-                            (Err(KernelError::Unsupported(_)), Some(one)) => one.run(&call, inputs).map_err(error)?,
-                            (outputs, _) => outputs.map_err(error)?.into_iter().map(|output| output.map(Value::from)).collect(),
-                        }
-                    }
-                    Home::Control(_) => Vec::new(),
-                }
+                call_op(*kernel, one.as_ref(), &call, inputs).map_err(error)?
             }
         };
         for (index, wanted) in self.op.outputs().iter().enumerate() {
@@ -281,5 +265,34 @@ impl Step<'_> {
             }
         }
         Ok(outputs)
+    }
+}
+
+/// Runs a kernel of ours, and tract where there is none or it does not do this form.
+fn call_op(
+    kernel: Option<Kernel>,
+    one: Option<&OneOp>,
+    call: &Call<'_>,
+    values: &[Option<&Value>],
+) -> Result<Vec<Option<Value>>, KernelError> {
+    let mut refusal = None;
+    if let Some(kernel) = kernel {
+        let outputs =
+            contained(|| kernel(call)).map_err(|panic| KernelError::Failed(format!("its kernel panicked: {panic}")))?;
+        match outputs {
+            Ok(outputs) => return Ok(outputs.into_iter().map(|output| output.map(Value::from)).collect()),
+            Err(KernelError::Unsupported(reason)) => refusal = Some(reason),
+            Err(error) => return Err(error),
+        }
+    }
+    match (refusal, one) {
+        (refusal, None) => {
+            Err(KernelError::Unsupported(refusal.unwrap_or_else(|| "there is no kernel for it".to_owned())))
+        }
+        (None, Some(one)) => one.run(call, values),
+        (Some(refusal), Some(one)) => one.run(call, values).map_err(|error| match error {
+            KernelError::Unsupported(reason) => KernelError::Unsupported(format!("{refusal}; {reason}")),
+            error => error,
+        }),
     }
 }

@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-//! Kernels of ours, one file each.
-=======
 //! The kernels, by op. Exact by ONNX's definitions; what an op leaves open is done as ONNX Runtime does.
 //!
 //! Two sorts of ops are here: those that the float engine lacks or gets wrong, and those so small that its overhead
@@ -33,16 +30,10 @@ mod upsample;
 mod variadic;
 mod window;
 
->>>>>>> execk
 use onnx_shrink_ir::Op;
 
 use crate::kernel::Kernel;
 
-<<<<<<< HEAD
-/// The kernel for `op`, if it is one of ours.
-pub fn find(_op: &Op, _opset: i64) -> Option<Kernel> {
-    None
-=======
 /// The kernel of `op` in version `opset` of ONNX's ops; `None` for ops that have none here.
 pub fn find(op: &Op, opset: i64) -> Option<Kernel> {
     if !op.domain().is_empty() {
@@ -226,5 +217,4 @@ mod tests {
         let model = import(ModelProto { graph: Some(Box::new(graph)), ..ModelProto::default() }).expect("a model");
         assert!(super::find(model.graph.op(model.graph.ops()[0]), 13).is_none());
     }
->>>>>>> execk
 }

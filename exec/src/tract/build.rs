@@ -35,9 +35,10 @@ pub(super) struct Built {
 
 impl Built {
     /// Builds the op of `call`. With `wide`, 16-bit floats are baked in as float, and sources are expected as float.
-    pub(super) fn new(call: &Call<'_>, inputs: Vec<Input>, wide: bool) -> Result<Built, KernelError> {
+    /// With `plain`, tract rewrites nothing.
+    pub(super) fn new(call: &Call<'_>, inputs: Vec<Input>, wide: bool, plain: bool) -> Result<Built, KernelError> {
         let model = one_node(call, &inputs, wide)?;
-        let plan = contained(|| plan(&model))
+        let plan = contained(|| plan(&model, plain))
             .map_err(|panic| KernelError::Failed(format!("the engine panicked: {panic}")))?
             .map_err(|error| KernelError::Unsupported(format!("{error:#}")))?;
         let sources = (0..inputs.len()).filter(|&index| matches!(inputs[index], Input::Source(..))).collect();
@@ -66,7 +67,7 @@ impl Built {
     }
 }
 
-fn plan(model: &pb::ModelProto) -> TractResult<Arc<TypedSimplePlan>> {
+fn plan(model: &pb::ModelProto, plain: bool) -> TractResult<Arc<TypedSimplePlan>> {
     let graph = model.graph.as_ref().ok_or_else(|| std::io::Error::other("no graph"))?;
     let parse = || {
         // Not `ONNX.parse`, which logs a warning for each op of an opset that is newer than it.
@@ -84,6 +85,9 @@ fn plan(model: &pb::ModelProto) -> TractResult<Arc<TypedSimplePlan>> {
             None => Ok::<_, TractError>(parsed.model),
         }
     };
+    if plain {
+        return parse()?.into_typed()?.into_runnable();
+    }
     match parse()?.into_optimized().and_then(|model| model.into_runnable()) {
         Ok(plan) => Ok(plan),
         Err(error) => match parse()?.into_typed().and_then(|model| model.into_runnable()) {
@@ -144,6 +148,12 @@ fn one_node(call: &Call<'_>, inputs: &[Input], wide: bool) -> Result<pb::ModelPr
             node.attribute.push(converted(call, attribute)?);
         }
     }
+    if call.op.is("Resize") && call.opset < 11 {
+        // Opset 10 rounds down; tract would round to the nearest.
+        let (name, floor) = ("nearest_mode".to_owned(), b"floor".to_vec());
+        let text = pb::attribute_proto::AttributeType::String as i32;
+        node.attribute.push(pb::AttributeProto { name, r#type: text, s: floor, ..pb::AttributeProto::default() });
+    }
     graph.node.push(node);
     let import = pb::OperatorSetIdProto { domain: String::new(), version: call.opset };
     Ok(pb::ModelProto { ir_version: 8, opset_import: vec![import], graph: Some(graph), ..pb::ModelProto::default() })
@@ -163,7 +173,8 @@ fn initializer(call: &Call<'_>, index: usize, tensor: &Tensor, name: &str) -> Re
     let mut proto = tensor_proto(tensor)?;
     proto.name = name.to_owned();
     // Scalars that exporters write as vectors of one element; tract wants them as the standard says.
-    let scalar = matches!((call.op.op_type(), index), ("Pad", 2) | ("CumSum", 1) | ("Trilu", 1) | ("OneHot", 1));
+    let scalar =
+        matches!((call.op.op_type(), index), ("Range", _) | ("Pad", 2) | ("CumSum", 1) | ("Trilu", 1) | ("OneHot", 1));
     if scalar && tensor.len() == 1 {
         proto.dims.clear();
     }

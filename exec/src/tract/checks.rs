@@ -1,7 +1,7 @@
 //! What must hold before tract sees a call: everything that it answers with a panic, a wrong result or no limit.
 //!
 //! Each check knows one op and the facts that were measured of it. **Never** computes a result.
-use onnx_shrink_ir::DataType;
+use onnx_shrink_ir::{DataType, Tensor};
 
 use crate::kernel::{Call, KernelError};
 
@@ -52,10 +52,9 @@ fn window(call: &Call<'_>, kernel: &[usize]) -> Check {
         return failed(format!("a kernel of {rank} dimensions on an input of rank {}", dims.len()));
     }
     for name in ["strides", "dilations"] {
-        if let Some(steps) = call.ints(name) {
-            if steps.len() != rank || steps.iter().any(|&step| step < 1) {
-                return failed(format!("{name} {steps:?}"));
-            }
+        let steps = call.ints(name).unwrap_or(&[]);
+        if !steps.is_empty() && (steps.len() != rank || steps.iter().any(|&step| step < 1)) {
+            return failed(format!("{name} {steps:?}"));
         }
     }
     let same = call.string("auto_pad", "NOTSET").starts_with("SAME");
@@ -64,7 +63,7 @@ fn window(call: &Call<'_>, kernel: &[usize]) -> Check {
         return unsupported("negative or missing pads");
     }
     for (axis, (&size, &kernel)) in dims[2..].iter().zip(kernel).enumerate() {
-        let dilation = call.ints("dilations").map_or(1, |steps| steps[axis]);
+        let dilation = step(call, "dilations", axis);
         let padded = pads.get(axis).unwrap_or(&0) + pads.get(axis + rank).unwrap_or(&0);
         let size = i64::try_from(size).unwrap_or(i64::MAX).saturating_add(padded);
         let span = i64::try_from(kernel).unwrap_or(i64::MAX).saturating_sub(1).saturating_mul(dilation);
@@ -73,6 +72,11 @@ fn window(call: &Call<'_>, kernel: &[usize]) -> Check {
         }
     }
     Ok(())
+}
+
+/// Entry `axis` of the list of strides or dilations, which are 1 where not given.
+fn step(call: &Call<'_>, name: &str, axis: usize) -> i64 {
+    call.ints(name).and_then(|steps| steps.get(axis)).copied().unwrap_or(1)
 }
 
 pub(super) fn conv(call: &Call<'_>) -> Check {
@@ -102,19 +106,23 @@ pub(super) fn conv_transpose(call: &Call<'_>) -> Check {
         return failed(format!("input {x:?} with a weight {weight:?} in {group} groups"));
     }
     for name in ["strides", "dilations"] {
-        if let Some(steps) = call.ints(name) {
-            if steps.len() + 2 != x.len() || steps.iter().any(|&step| !(1..=1 << 20).contains(&step)) {
-                return failed(format!("{name} {steps:?}"));
-            }
+        let steps = call.ints(name).unwrap_or(&[]);
+        if !steps.is_empty() && (steps.len() + 2 != x.len() || steps.iter().any(|&step| !(1..=1 << 20).contains(&step)))
+        {
+            return failed(format!("{name} {steps:?}"));
         }
     }
     if call.ints("pads").is_some_and(|pads| pads.iter().any(|&pad| pad < 0)) {
         return unsupported("negative pads");
     }
+    let extra = call.ints("output_padding").is_some_and(|pads| pads.iter().any(|&pad| pad != 0));
+    if extra && call.string("auto_pad", "NOTSET").starts_with("SAME") {
+        return unsupported("output_padding with automatic padding, where engines disagree");
+    }
     let mut dims = vec![x[0], weight[1].saturating_mul(group)];
     for axis in 0..x.len() - 2 {
-        let stride = call.ints("strides").map_or(1, |steps| steps[axis]);
-        let dilation = call.ints("dilations").map_or(1, |steps| steps[axis]);
+        let stride = step(call, "strides", axis);
+        let dilation = step(call, "dilations", axis);
         let as_size = |step: i64| usize::try_from(step).unwrap_or(usize::MAX);
         let reach = x[axis + 2].saturating_mul(as_size(stride));
         dims.push(reach.saturating_add(weight[axis + 2].saturating_mul(as_size(dilation))));
@@ -129,6 +137,10 @@ pub(super) fn pool(call: &Call<'_>) -> Check {
     };
     if !call.input(0)?.dtype().is_float() && call.op.is("AveragePool") {
         return unsupported("an average of integers");
+    }
+    let dilated = call.ints("dilations").is_some_and(|steps| steps.iter().any(|&step| step != 1));
+    if dilated && call.string("auto_pad", "NOTSET").starts_with("SAME") {
+        return unsupported("dilations with automatic padding, where engines disagree");
     }
     if call.int("ceil_mode", 0) != 0 && call.string("auto_pad", "NOTSET") != "NOTSET" {
         return unsupported("ceil_mode with auto_pad");
@@ -157,17 +169,68 @@ pub(super) fn batch_normalization(call: &Call<'_>) -> Check {
 
 /// tract leaves the factor alpha out.
 pub(super) fn celu(call: &Call<'_>) -> Check {
-    if call.float("alpha", 1.0) == 1.0 { Ok(()) } else { unsupported("alpha other than 1") }
+    if call.float("alpha", 1.0) == 1.0 { no_nan(call) } else { unsupported("alpha other than 1") }
+}
+
+/// Whether `holds` is true of every number of a float tensor; other types hold.
+fn every(tensor: &Tensor, holds: impl Fn(f32) -> bool) -> bool {
+    let all = |numbers: &[f32]| numbers.chunks(1024).all(|part| part.iter().fold(true, |all, &x| all & holds(x)));
+    match tensor.dtype() {
+        DataType::Float => tensor.as_slice::<f32>().is_some_and(|numbers| all(&numbers)),
+        dtype if dtype.is_float() => {
+            let numbers = tensor.to_f64_vec().unwrap_or_default();
+            numbers.iter().all(|&x| holds(x as f32))
+        }
+        _ => true,
+    }
+}
+
+/// No input has a NaN: tract's minimum, maximum and approximations make numbers of it.
+pub(super) fn no_nan(call: &Call<'_>) -> Check {
+    let clean = call.inputs.iter().flatten().all(|tensor| every(tensor, |x| !x.is_nan()));
+    if clean { Ok(()) } else { unsupported("NaN") }
+}
+
+/// Numbers of a size where the engine's formula does not overflow (a square, a cube, an exponential).
+pub(super) fn magnitude(call: &Call<'_>) -> Check {
+    let limit = match call.op.op_type() {
+        "Softplus" | "Mish" => 80.0,
+        _ => 1e12,
+    };
+    let one_sided = limit == 80.0;
+    let fits = |x: f32| x < limit && (one_sided || x > -limit);
+    if every(call.input(0)?, fits) { Ok(()) } else { unsupported("numbers of this size") }
+}
+
+/// tract takes the logarithm of the softmax, which has no digits left below e^-80.
+pub(super) fn log_softmax(call: &Call<'_>) -> Check {
+    axis(call)?;
+    let numbers = call.input(0)?.to_f64_vec().unwrap_or_default();
+    let (low, high) =
+        numbers.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)));
+    if numbers.iter().any(|x| x.is_nan()) || high - low > 80.0 {
+        return unsupported("numbers that are this far apart");
+    }
+    Ok(())
+}
+
+pub(super) fn arg_max(call: &Call<'_>) -> Check {
+    axis(call)?;
+    no_nan(call)
+}
+
+pub(super) fn grid_sample(call: &Call<'_>) -> Check {
+    let cubic = matches!(call.string("mode", "linear"), "cubic" | "bicubic");
+    if cubic && call.string("padding_mode", "zeros") == "border" {
+        return unsupported("mode = cubic with padding_mode = border");
+    }
+    Ok(())
 }
 
 /// The input has neither infinities nor NaN: tract's maximum of infinities is the largest finite number, and it skips NaN.
 pub(super) fn finite(call: &Call<'_>) -> Check {
     let x = call.input(0)?;
-    let finite = match x.dtype() {
-        DataType::Float => x.as_slice::<f32>().is_some_and(|x| x.iter().all(|x| x.is_finite())),
-        dtype if dtype.is_float() => x.to_f64_vec().is_some_and(|x| x.iter().all(|x| x.is_finite())),
-        _ => true,
-    };
+    let finite = every(x, f32::is_finite);
     if finite { Ok(()) } else { unsupported("the maximum or minimum of infinities or NaN") }
 }
 
@@ -177,7 +240,8 @@ pub(super) fn clip(call: &Call<'_>) -> Check {
         return unsupported("an opset below 6");
     }
     match call.input(0)?.dtype() {
-        dtype if dtype.is_float() || dtype.bits() <= 32 => Ok(()),
+        dtype if dtype.is_float() => no_nan(call),
+        dtype if dtype.bits() <= 16 => Ok(()),
         dtype => Err(KernelError::Unsupported(format!("bounds of {dtype}"))),
     }
 }
@@ -239,7 +303,14 @@ pub(super) fn dropout(call: &Call<'_>) -> Check {
 }
 
 pub(super) fn einsum(call: &Call<'_>) -> Check {
-    if call.string("equation", "").contains('.') { unsupported("an ellipsis") } else { Ok(()) }
+    let equation = call.string("equation", "");
+    if equation.contains('.') {
+        return unsupported("an ellipsis");
+    }
+    if equation.trim_end().ends_with("->") && call.inputs.iter().flatten().any(|input| !input.dims().is_empty()) {
+        return unsupported("a sum of everything"); // tract keeps the axes
+    }
+    Ok(())
 }
 
 pub(super) fn expand(call: &Call<'_>) -> Check {
@@ -422,7 +493,16 @@ pub(super) fn reduce(call: &Call<'_>) -> Check {
         }
         seen.push(axis);
     }
-    if matches!(call.op.op_type(), "ReduceMax" | "ReduceMin") { finite(call) } else { Ok(()) }
+    match call.op.op_type() {
+        "ReduceMax" | "ReduceMin" => finite(call),
+        "ReduceLogSum" | "ReduceLogSumExp" if !x.dtype().is_float() => unsupported("integers"),
+        "ReduceProd" if !x.dtype().is_float() => {
+            let product: f64 = x.to_f64_vec().unwrap_or_default().iter().map(|x| x.abs().max(1.0)).product();
+            let limit = 2f64.powi(i32::try_from(x.dtype().bits()).unwrap_or(64).min(53) - 1);
+            if product < limit { Ok(()) } else { unsupported("a product of integers that may overflow") }
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn resize(call: &Call<'_>) -> Check {
@@ -450,6 +530,19 @@ pub(super) fn resize(call: &Call<'_>) -> Check {
     };
     if factors.len() != axes || factors.iter().any(|&factor| factor.is_nan() || factor <= 0.0) {
         return failed(format!("scales {factors:?} for {axes} axes"));
+    }
+    if call.opset < 11 && call.string("mode", "nearest") == "nearest" && factors.iter().any(|&factor| factor < 1.0) {
+        return unsupported("making smaller in opset 10, where engines disagree");
+    }
+    if call.string("coordinate_transformation_mode", "half_pixel") == "align_corners" {
+        let whole =
+            |axis: usize, factor: f64| x.dims().get(axis).is_none_or(|&dim| (dim as f64 * factor).fract() == 0.0);
+        let axis_of = |place: usize| call.ints("axes").map_or(Ok(place), |axes| call.axis(axes[place], x.dims().len()));
+        for (place, &factor) in factors.iter().enumerate() {
+            if !whole(axis_of(place)?, factor) {
+                return unsupported("align_corners with a scale that gives a broken number of elements");
+            }
+        }
     }
     let growth: f64 = factors.iter().product();
     if growth * x.len() as f64 * (x.dtype().bits() / 8) as f64 > call.max_bytes as f64 {
@@ -481,7 +574,7 @@ pub(super) fn top_k(call: &Call<'_>) -> Check {
         None => call.int("k", -1),
     };
     if usize::try_from(k).is_ok_and(|k| k <= x.dims()[axis]) {
-        return Ok(());
+        return no_nan(call);
     }
     failed(format!("k = {k} of {} elements", x.dims()[axis]))
 }

@@ -84,10 +84,10 @@ impl OneOp {
 
     /// The input as tract gets it.
     fn given(&self, value: &Value) -> Result<Arc<tract_onnx::prelude::Tensor>, KernelError> {
-        if matches!(self.rule.types, Types::Computes { .. }) {
-            if let Some(wide) = widened(&value.tensor) {
-                return Held::of(&wide).map(Held::into_inner);
-            }
+        if matches!(self.rule.types, Types::Computes { .. })
+            && let Some(wide) = widened(&value.tensor)
+        {
+            return Held::of(&wide).map(Held::into_inner);
         }
         if let Some(held) = value.held.get() {
             return Ok(held.clone().into_inner());
@@ -142,7 +142,7 @@ impl OneOp {
             Some(tensor) => Input::Source(tensor.dtype(), tensor.dims().to_vec()),
         });
         let wide = matches!(self.rule.types, Types::Computes { .. });
-        let built = Arc::new(Built::new(call, kinds.collect(), wide)?);
+        let built = Arc::new(Built::new(call, kinds.collect(), wide, self.rule.plain)?);
         let mut kept = self.built.write().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= KEPT {
             kept.remove(0);

@@ -30,6 +30,8 @@ pub(crate) struct Rule {
     pub parameters: &'static [usize],
     /// Element types
     pub types: Types,
+    /// Run as written: tract's rewrites would change the result (a division becomes a multiplication)
+    pub plain: bool,
     /// What else must hold
     pub check: fn(&Call<'_>) -> Result<(), KernelError>,
 }
@@ -39,7 +41,7 @@ fn nothing(_: &Call<'_>) -> Result<(), KernelError> {
 }
 
 const fn computes(attributes: &'static [&'static str]) -> Rule {
-    Rule { attributes, parameters: &[], types: Types::Computes { float: u32::MAX }, check: nothing }
+    Rule { attributes, parameters: &[], types: Types::Computes { float: u32::MAX }, plain: false, check: nothing }
 }
 
 const fn moves(attributes: &'static [&'static str]) -> Rule {
@@ -92,19 +94,21 @@ pub(crate) fn rule(op: &Op) -> Result<Rule, String> {
         return Err("ops of this domain are not known".to_owned());
     }
     let rule = match op.op_type() {
-        "Abs" | "Acos" | "Acosh" | "Asin" | "Asinh" | "Atan" | "Atanh" | "Ceil" | "Cos" | "Cosh" | "Erf" | "Exp"
-        | "Floor" | "Log" | "Neg" | "Reciprocal" | "Relu" | "Round" | "Sigmoid" | "Sign" | "Sin" | "Sinh"
-        | "Softplus" | "Softsign" | "Sqrt" | "Tan" | "Tanh" | "Mish" | "HardSwish" | "IsNaN" | "Add" | "Sub"
-        | "Mul" | "Pow" | "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" | "Max" | "Min" | "Mean"
-        | "Sum" | "PRelu" | "GlobalAveragePool" | "GlobalMaxPool" => computes(&[]),
+        "Abs" | "Acos" | "Asin" | "Atan" | "Atanh" | "Ceil" | "Cos" | "Cosh" | "Erf" | "Exp" | "Floor" | "Log"
+        | "Neg" | "Reciprocal" | "Round" | "Sign" | "Sin" | "Sinh" | "Softsign" | "Sqrt" | "Tan" | "IsNaN" | "Add"
+        | "Sub" | "Mul" | "Pow" | "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" | "Mean" | "Sum"
+        | "PRelu" | "GlobalAveragePool" => computes(&[]),
+        "Max" | "Min" | "Relu" | "Sigmoid" | "Tanh" => computes(&[]).when(super::checks::no_nan),
+        "Acosh" | "Asinh" | "HardSwish" | "Mish" | "Softplus" => computes(&[]).when(super::checks::magnitude),
+        "GlobalMaxPool" => computes(&[]).when(super::checks::finite),
         "Not" | "And" | "Or" | "Xor" | "BitwiseAnd" | "BitwiseNot" | "BitwiseOr" | "BitwiseXor" => {
             computes(&[]).as_is()
         }
         "Where" => moves(&[]),
         "Identity" => moves(&[]),
-        "Div" => computes(&[]).when(super::checks::divisor),
+        "Div" => Rule { plain: true, ..computes(&[]).when(super::checks::divisor) },
         "Mod" => computes(&["fmod"]).when(super::checks::divisor),
-        "ArgMax" | "ArgMin" => computes(&["axis", "keepdims", "select_last_index"]).when(super::checks::axis),
+        "ArgMax" | "ArgMin" => computes(&["axis", "keepdims", "select_last_index"]).when(super::checks::arg_max),
         "AveragePool" => computes(AVERAGE).when(super::checks::pool),
         "MaxPool" => computes(MAX).first_is_float().when(super::checks::pool),
         "BatchNormalization" => computes(&["epsilon", "momentum", "spatial", "training_mode"])
@@ -115,7 +119,7 @@ pub(crate) fn rule(op: &Op) -> Result<Rule, String> {
         "Celu" => computes(&["alpha"]).when(super::checks::celu),
         "Elu" | "LeakyRelu" | "ThresholdedRelu" => computes(&["alpha"]),
         "Clip" => computes(&["max", "min"]).when(super::checks::clip),
-        "Compress" => moves(&["axis"]).with(&[1]).when(super::checks::axis),
+        "Compress" => moves(&["axis"]).with(&[0, 1]).when(super::checks::axis),
         "Concat" => moves(&["axis"]).when(super::checks::axis),
         "Constant" => {
             let forms =
@@ -146,14 +150,15 @@ pub(crate) fn rule(op: &Op) -> Result<Rule, String> {
         "Gather" => moves(&["axis"]).when(super::checks::gather),
         "GatherElements" => moves(&["axis"]).when(super::checks::gather),
         "GatherND" => moves(&["batch_dims"]),
-        "Gelu" => computes(&["approximate"]),
+        "Gelu" => computes(&["approximate"]).when(super::checks::magnitude),
         "Gemm" => computes(&["alpha", "beta", "transA", "transB"]).when(super::checks::gemm),
-        "GridSample" => computes(&["align_corners", "mode", "padding_mode"]),
+        "GridSample" => computes(&["align_corners", "mode", "padding_mode"]).when(super::checks::grid_sample),
         "GroupNormalization" => computes(&["epsilon", "num_groups"]).when(super::checks::group_normalization),
         "GRU" => computes(GRU).with(&[1, 2, 3, 4]).when(super::checks::recurrent),
         "LSTM" | "RNN" => computes(RECURRENT).with(&[1, 2, 3, 4]).when(super::checks::recurrent),
-        "HardSigmoid" => computes(&["alpha", "beta"]),
-        "Hardmax" | "LogSoftmax" | "Softmax" => computes(&["axis"]).when(super::checks::axis),
+        "HardSigmoid" => computes(&["alpha", "beta"]).when(super::checks::no_nan),
+        "LogSoftmax" => computes(&["axis"]).when(super::checks::log_softmax),
+        "Hardmax" | "Softmax" => computes(&["axis"]).when(super::checks::axis),
         "InstanceNormalization" => computes(&["epsilon"]),
         "IsInf" => computes(&["detect_negative", "detect_positive"]),
         "LRN" => computes(&["alpha", "beta", "bias", "size"]),
@@ -164,7 +169,7 @@ pub(crate) fn rule(op: &Op) -> Result<Rule, String> {
         "MeanVarianceNormalization" => computes(&["axes"]),
         "NonMaxSuppression" => computes(&["center_point_box"]).as_is(),
         "NonZero" => computes(&[]),
-        "OneHot" => moves(&["axis"]).with(&[1]).when(super::checks::one_hot),
+        "OneHot" => moves(&["axis"]).with(&[1, 2]).when(super::checks::one_hot),
         "Pad" => computes(&["mode", "pads", "value"]).with(&[1, 2, 3]).when(super::checks::pad),
         "Range" => computes(&[]).with(&[0, 1, 2]).as_is().when(super::checks::range),
         "ReduceL1" | "ReduceL2" | "ReduceLogSum" | "ReduceLogSumExp" | "ReduceMax" | "ReduceMean" | "ReduceMin"
