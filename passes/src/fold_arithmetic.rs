@@ -61,8 +61,8 @@ fn fold(graph: &Graph, op: OpId, growth: usize) -> Result<Patch, Miss> {
     };
     let linear = linear(from).ok_or(Miss::NotThisPattern)?;
     let weight = linear.weight();
-    let scales = binary.kind != BinaryKind::Add && !(binary.kind == BinaryKind::Sub && !constant_is_left);
-    if scales && graph.default_of(weight).is_none() {
+    let only_shifts = binary.kind == BinaryKind::Add || (binary.kind == BinaryKind::Sub && !constant_is_left);
+    if !only_shifts && graph.default_of(weight).is_none() {
         return Err(Miss::NotThisPattern); // a product of two activations
     }
     let (numbers, is_vector) = per_channel(graph, &linear, from, constant)?;
