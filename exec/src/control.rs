@@ -132,7 +132,10 @@ impl Run<'_, '_> {
         let mut values: Vec<(ValueId, Value)> = plan.graph.inputs().iter().copied().zip(given).collect();
         for &(outer, inner) in &body.captures {
             let Some(value) = self.plan.value(self.frame, outer) else {
-                return Err(Error::Own(KernelError::Failed(format!("`{}` has no value", self.plan.graph.name_of(outer)))));
+                return Err(Error::Own(KernelError::Failed(format!(
+                    "`{}` has no value",
+                    self.plan.graph.name_of(outer)
+                ))));
             };
             values.push((inner, value.clone()));
         }
@@ -181,7 +184,8 @@ impl Run<'_, '_> {
         if plan.graph.inputs().len() != carried + 2 || made < carried + 1 {
             return Ok(failed("its body takes or makes another number of values".to_owned())?);
         }
-        let mut state = (2..self.inputs.len()).map(|index| self.input(index).cloned()).collect::<Result<Vec<_>, _>>()?;
+        let mut state =
+            (2..self.inputs.len()).map(|index| self.input(index).cloned()).collect::<Result<Vec<_>, _>>()?;
         let mut collected: Vec<Vec<Tensor>> = vec![Vec::new(); made - carried - 1];
         let mut bytes = 0usize;
         let mut trip = 0u64;
@@ -204,7 +208,10 @@ impl Run<'_, '_> {
                 parts.push(part.tensor);
             }
             if bytes > self.plan.options.max_result_bytes {
-                return Ok(failed(format!("its results pass the limit of {} bytes", self.plan.options.max_result_bytes))?);
+                return Ok(failed(format!(
+                    "its results pass the limit of {} bytes",
+                    self.plan.options.max_result_bytes
+                ))?);
             }
             trip += 1;
         }

@@ -79,7 +79,8 @@ impl<'a> Call<'a> {
 
     /// Refuses a result of `dims` whose elements take `bits` each, when it would pass the limit.
     pub fn check_size(&self, dims: &[usize], bits: usize) -> Result<(), KernelError> {
-        let bytes = onnx_shrink_ir::element_count(dims).and_then(|count| count.checked_mul(bits)).map(|n| n.div_ceil(8));
+        let bytes =
+            onnx_shrink_ir::element_count(dims).and_then(|count| count.checked_mul(bits)).map(|n| n.div_ceil(8));
         if bytes.is_some_and(|bytes| bytes <= self.max_bytes) {
             return Ok(());
         }

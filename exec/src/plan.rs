@@ -18,8 +18,8 @@ use crate::{
 /// Who runs an op.
 #[derive(Debug)]
 pub(crate) enum Home<'g> {
-    /// A kernel of ours
-    Kernel(Kernel),
+    /// A kernel of ours, and tract for the types and forms that it leaves alone
+    Kernel(Kernel, Option<OneOp>),
     /// tract
     Tract(OneOp),
     /// The interpreter: an op with bodies
@@ -117,24 +117,31 @@ impl<'g> Plan<'g> {
         let op = self.graph.op(id);
         for input in op.inputs().iter().flatten() {
             if self.graph.is_sparse(*input) {
-                return Err(HomeError::Op(format!("its input `{}` is a sparse initializer", self.graph.name_of(*input))));
+                return Err(HomeError::Op(format!(
+                    "its input `{}` is a sparse initializer",
+                    self.graph.name_of(*input)
+                )));
             }
         }
         if let Some(control) = self.control(id)? {
             return Ok(Home::Control(control));
         }
-        if let Some(kernel) = kernels::find(op, self.graph.opset()) {
-            return Ok(Home::Kernel(kernel));
+        let tract = self.tract(op, constant);
+        match kernels::find(op, self.graph.opset()) {
+            Some(kernel) => Ok(Home::Kernel(kernel, tract.ok())),
+            None => tract.map(Home::Tract).map_err(HomeError::Op),
         }
-        let one = OneOp::new(op, constant).map_err(HomeError::Op)?;
-        for input in op.inputs().iter().flatten() {
-            if let Some(ty) = self.graph.ty(*input) {
-                if !one.takes(ty.dtype) {
-                    return Err(HomeError::Op(format!("inputs of {}", ty.dtype)));
-                }
+    }
+
+    /// tract for `op`, or why not.
+    fn tract(&self, op: &Op, constant: Vec<bool>) -> Result<OneOp, String> {
+        let one = OneOp::new(op, constant)?;
+        for ty in op.inputs().iter().flatten().filter_map(|input| self.graph.ty(*input)) {
+            if !one.takes(ty.dtype) {
+                return Err(format!("inputs of {}", ty.dtype));
             }
         }
-        Ok(Home::Tract(one))
+        Ok(one)
     }
 
     /// The bodies of the op, prepared; `None` when it is no control-flow op.
@@ -244,16 +251,19 @@ impl Step<'_> {
         let error = |error| named(plan.graph, self.id, error);
         let outputs = match &self.home {
             Home::Control(control) => control.run(self, plan, inputs, frame)?,
-            Home::Kernel(_) | Home::Tract(_) => {
+            Home::Kernel(..) | Home::Tract(_) => {
                 let tensors: Vec<Option<Tensor>> = inputs.iter().map(|value| value.map(|v| v.tensor.clone())).collect();
                 let max_bytes = plan.options.max_result_bytes;
                 let call = Call { op: self.op, opset: plan.graph.opset(), inputs: &tensors, max_bytes };
                 match &self.home {
                     Home::Tract(one) => one.run(&call, inputs).map_err(error)?,
-                    Home::Kernel(kernel) => {
+                    Home::Kernel(kernel, tract) => {
                         let outputs = crate::panics::contained(|| kernel(&call))
                             .map_err(|panic| error(KernelError::Failed(format!("its kernel panicked: {panic}"))))?;
-                        outputs.map_err(error)?.into_iter().map(|output| output.map(Value::from)).collect()
+                        match (outputs, tract) {
+                            (Err(KernelError::Unsupported(_)), Some(one)) => one.run(&call, inputs).map_err(error)?,
+                            (outputs, _) => outputs.map_err(error)?.into_iter().map(|output| output.map(Value::from)).collect(),
+                        }
                     }
                     Home::Control(_) => Vec::new(),
                 }

@@ -7,16 +7,23 @@
 //! **Never** wrong rather than unknown: a rule that is not sure, panics or would pass its number range says nothing.
 //! **Never** makes a known type less known. A declared type is a hint: where the inferred one contradicts it, the
 //! inferred one stands, with a warning.
+mod algebra;
 mod control;
 mod element_types;
+mod foreign;
+mod generate;
 mod layout;
 mod node;
+mod resize;
 mod rules;
 mod symbols;
 mod values;
 mod windows;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    collections::HashSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use log::warn;
 use node::Node;
@@ -56,23 +63,37 @@ impl Inferred {
     }
 }
 
-/// What is known of every value of a graph so far.
-struct Facts(Vec<SymTensor>);
+/// What is known of the values of a graph so far.
+struct Facts {
+    /// By the value's index
+    tensors: Vec<SymTensor>,
+    /// Names of dimensions of what comes from outside: a declared name among them says more than an expression
+    names: HashSet<String>,
+}
 
 impl Facts {
     fn of(&self, value: ValueId) -> &SymTensor {
-        &self.0[value.index()]
+        &self.tensors[value.index()]
     }
 }
 
 /// Infers all of `graph`, beginning with `seeds` for values that come from outside.
 fn infer_graph(graph: &mut Graph, seeds: Vec<(ValueId, Inferred)>, symbols: &mut SymbolGen) -> Facts {
-    let mut facts = Facts(vec![SymTensor::unknown("not yet"); graph.bound()]);
+    let mut facts = Facts { tensors: vec![SymTensor::unknown("not yet"); graph.bound()], names: HashSet::new() };
     for value in graph.values() {
-        facts.0[value.index()] = known(graph, value, symbols);
+        facts.tensors[value.index()] = known(graph, value, symbols);
     }
+    let mut outside = graph.inputs().to_vec();
     for (value, seed) in seeds {
         settle(graph, value, seed, &mut facts, symbols);
+        outside.push(value);
+    }
+    for value in outside {
+        let dims = graph.ty(value).and_then(|ty| ty.shape.as_deref()).unwrap_or_default();
+        facts.names.extend(dims.iter().filter_map(|dim| match dim {
+            Dim::Symbol(name) => Some(name.clone()),
+            _ => None,
+        }));
     }
     for op in graph.ops() {
         let outputs = if control::is_control(graph, op) {
@@ -144,7 +165,7 @@ fn settle(graph: &mut Graph, value: ValueId, inferred: Inferred, facts: &mut Fac
         (Some(new), None) => Some(new),
         (None, old) => old.clone(),
     };
-    facts.0[value.index()] = refine(tensor, shape.as_deref(), symbols);
+    facts.tensors[value.index()] = refine(tensor, shape.as_deref(), &facts.names, symbols);
     if let Some(dtype) = dtype {
         graph.value_mut(value).ty = Some(TensorType { dtype, shape });
     }
@@ -163,7 +184,7 @@ fn join<'a>(new: Dim, old: &Dim, name: impl FnOnce() -> &'a str) -> Dim {
 }
 
 /// `tensor` with what its joined shape knows better. Elements that are followed stay.
-fn refine(tensor: SymTensor, shape: Option<&[Dim]>, symbols: &mut SymbolGen) -> SymTensor {
+fn refine(tensor: SymTensor, shape: Option<&[Dim]>, names: &HashSet<String>, symbols: &mut SymbolGen) -> SymTensor {
     let Some(shape) = shape else { return tensor };
     if tensor.values().is_some() {
         return tensor;
@@ -174,10 +195,15 @@ fn refine(tensor: SymTensor, shape: Option<&[Dim]>, symbols: &mut SymbolGen) -> 
             .zip(shape)
             .map(|(size, dim)| match (symbols::dim(&size), dim) {
                 (Dim::Unknown, Dim::Known(_)) => symbols::expr(dim, symbols),
-                (Dim::Unknown, Dim::Symbol(_)) if symbols::is_fresh(&size) => symbols::expr(dim, symbols),
+                (Dim::Unknown, Dim::Symbol(name)) if symbols::is_fresh(&size) || names.contains(name) => {
+                    symbols::expr(dim, symbols)
+                }
                 (Dim::Symbol(_), Dim::Known(_)) => symbols::expr(dim, symbols),
                 _ => size,
             })
             .collect(),
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 use std::sync::{Arc, LazyLock};
 
 use onnx_shrink_ir::{DataType, Tensor, proto::schema};
-use tract_onnx::{Onnx, pb, prelude::*};
+use tract_onnx::{Onnx, model::ParsingContext, pb, prelude::*};
 
 use super::{convert::widened, rules::stand_in};
 use crate::{
@@ -67,10 +67,22 @@ impl Built {
 }
 
 fn plan(model: &pb::ModelProto) -> TractResult<Arc<TypedSimplePlan>> {
+    let graph = model.graph.as_ref().ok_or_else(|| std::io::Error::other("no graph"))?;
     let parse = || {
-        let parsed = ONNX.parse(model, None)?;
-        anyhow_ensure(parsed.unresolved_inputs.is_empty())?;
-        Ok::<_, TractError>(parsed.model)
+        // Not `ONNX.parse`, which logs a warning for each op of an opset that is newer than it.
+        let context = ParsingContext {
+            onnx_operator_set_version: model.opset_import.first().map_or(0, |import| import.version),
+            framework: &ONNX,
+            model,
+            parent_graphs: Vec::new(),
+            model_dir: None,
+            template: InferenceModel::default(),
+        };
+        let parsed = context.parse_graph(graph)?;
+        match parsed.unresolved_inputs.first() {
+            Some(name) => Err(std::io::Error::other(format!("nothing makes {name}")).into()),
+            None => Ok::<_, TractError>(parsed.model),
+        }
     };
     match parse()?.into_optimized().and_then(|model| model.into_runnable()) {
         Ok(plan) => Ok(plan),
@@ -81,10 +93,6 @@ fn plan(model: &pb::ModelProto) -> TractResult<Arc<TypedSimplePlan>> {
     }
 }
 
-fn anyhow_ensure(condition: bool) -> TractResult<()> {
-    if condition { Ok(()) } else { Err(std::io::Error::other("an input without a maker").into()) }
-}
-
 fn one_node(call: &Call<'_>, inputs: &[Input], wide: bool) -> Result<pb::ModelProto, KernelError> {
     let mut graph = pb::GraphProto { name: "op".to_owned(), ..pb::GraphProto::default() };
     let mut node = pb::NodeProto { op_type: call.op.op_type().to_owned(), ..pb::NodeProto::default() };
@@ -92,6 +100,13 @@ fn one_node(call: &Call<'_>, inputs: &[Input], wide: bool) -> Result<pb::ModelPr
         let name = format!("i{index}");
         match (input, call.optional(index)) {
             (Input::Absent, _) | (_, None) => {
+                node.input.push(String::new());
+                continue;
+            }
+            // Resize: an empty tensor stands for an input that is left out.
+            (Input::Constant | Input::Parameter(_), Some(tensor))
+                if tensor.is_empty() && call.op.is("Resize") && call.opset >= 13 =>
+            {
                 node.input.push(String::new());
                 continue;
             }
@@ -182,7 +197,8 @@ fn converted(call: &Call<'_>, attribute: &schema::AttributeProto) -> Result<pb::
     };
     if attribute.t.is_some() {
         let tensor = call.op.tensor(attribute.name());
-        let tensor = tensor.ok_or_else(|| KernelError::Failed(format!("attribute `{}` is malformed", attribute.name())))?;
+        let tensor =
+            tensor.ok_or_else(|| KernelError::Failed(format!("attribute `{}` is malformed", attribute.name())))?;
         if stand_in(tensor.dtype()) != Some(tensor.dtype()) {
             return Err(KernelError::Unsupported(format!("an attribute of {}", tensor.dtype())));
         }

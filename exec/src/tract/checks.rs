@@ -146,10 +146,29 @@ pub(super) fn batch_normalization(call: &Call<'_>) -> Check {
     let channels = call.input(0)?.dims().get(1).copied().unwrap_or(1);
     for index in 1..5 {
         if call.input(index)?.dims() != [channels] {
-            return failed(format!("input {index} has the shape {:?}, [{channels}] is needed", call.input(index)?.dims()));
+            return failed(format!(
+                "input {index} has the shape {:?}, [{channels}] is needed",
+                call.input(index)?.dims()
+            ));
         }
     }
     Ok(())
+}
+
+/// tract leaves the factor alpha out.
+pub(super) fn celu(call: &Call<'_>) -> Check {
+    if call.float("alpha", 1.0) == 1.0 { Ok(()) } else { unsupported("alpha other than 1") }
+}
+
+/// The input has neither infinities nor NaN: tract's maximum of infinities is the largest finite number, and it skips NaN.
+pub(super) fn finite(call: &Call<'_>) -> Check {
+    let x = call.input(0)?;
+    let finite = match x.dtype() {
+        DataType::Float => x.as_slice::<f32>().is_some_and(|x| x.iter().all(|x| x.is_finite())),
+        dtype if dtype.is_float() => x.to_f64_vec().is_some_and(|x| x.iter().all(|x| x.is_finite())),
+        _ => true,
+    };
+    if finite { Ok(()) } else { unsupported("the maximum or minimum of infinities or NaN") }
 }
 
 /// tract keeps the bounds as float.
@@ -301,9 +320,8 @@ pub(super) fn recurrent(call: &Call<'_>) -> Check {
         _ => &["Tanh"],
     };
     if let Some(attribute) = call.op.attribute("activations") {
-        let is_usual = |(index, name): (usize, &bytes::Bytes)| {
-            name.eq_ignore_ascii_case(usual[index % usual.len()].as_bytes())
-        };
+        let is_usual =
+            |(index, name): (usize, &bytes::Bytes)| name.eq_ignore_ascii_case(usual[index % usual.len()].as_bytes());
         if !attribute.strings.iter().enumerate().all(is_usual) {
             return unsupported("activations other than the usual ones");
         }
@@ -327,7 +345,9 @@ pub(super) fn norm(call: &Call<'_>) -> Check {
 pub(super) fn one_hot(call: &Call<'_>) -> Check {
     let (indices, values) = (call.input(0)?, call.input(2)?);
     let depth = call.input(1)?.to_scalar_f64().filter(|depth| (1.0..=1e9).contains(depth));
-    let Some(depth) = depth.map(|depth| depth as usize) else { return failed("a depth that is no number above 0".to_owned()) };
+    let Some(depth) = depth.map(|depth| depth as usize) else {
+        return failed("a depth that is no number above 0".to_owned());
+    };
     let Some(numbers) = indices.to_f64_vec() else { return unsupported("these indices") };
     let limit = depth as f64;
     if numbers.iter().any(|&index| index < -limit || index >= limit) {
@@ -402,7 +422,7 @@ pub(super) fn reduce(call: &Call<'_>) -> Check {
         }
         seen.push(axis);
     }
-    Ok(())
+    if matches!(call.op.op_type(), "ReduceMax" | "ReduceMin") { finite(call) } else { Ok(()) }
 }
 
 pub(super) fn resize(call: &Call<'_>) -> Check {
@@ -414,6 +434,7 @@ pub(super) fn resize(call: &Call<'_>) -> Check {
     let scales = if call.opset < 11 { call.optional(1) } else { call.optional(2) };
     let sizes = if call.opset < 11 { None } else { numbers(call, 3)? };
     let axes = call.ints("axes").map_or(x.dims().len(), <[i64]>::len);
+    let sizes = sizes.filter(|sizes| !sizes.is_empty());
     let factors = match (sizes, scales) {
         (Some(sizes), _) => {
             if sizes.iter().any(|&size| size < 1) {

@@ -1,8 +1,5 @@
 //! Tensors: ours to tract's and back. One copy into tract, none out of it.
-use std::{
-    borrow::Cow,
-    sync::Arc,
-};
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use half::{bf16, f16, slice::HalfFloatSliceExt};

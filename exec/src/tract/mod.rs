@@ -113,7 +113,8 @@ impl OneOp {
                 }
             }
             Types::Moves => {
-                let hidden = call.inputs.iter().flatten().map(Tensor::dtype).find(|&dtype| stand_in(dtype) != Some(dtype));
+                let hidden =
+                    call.inputs.iter().flatten().map(Tensor::dtype).find(|&dtype| stand_in(dtype) != Some(dtype));
                 match hidden {
                     Some(dtype) if stand_in(dtype) == Some(value.tensor.dtype()) => {
                         let bytes = value.tensor.bytes().cloned().unwrap_or_default();

@@ -94,10 +94,12 @@ pub(crate) fn rule(op: &Op) -> Result<Rule, String> {
     let rule = match op.op_type() {
         "Abs" | "Acos" | "Acosh" | "Asin" | "Asinh" | "Atan" | "Atanh" | "Ceil" | "Cos" | "Cosh" | "Erf" | "Exp"
         | "Floor" | "Log" | "Neg" | "Reciprocal" | "Relu" | "Round" | "Sigmoid" | "Sign" | "Sin" | "Sinh"
-        | "Softplus" | "Softsign" | "Sqrt" | "Tan" | "Tanh" | "Mish" | "HardSwish" | "IsNaN" | "Add" | "Sub" | "Mul"
-        | "Pow" | "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" | "Max" | "Min" | "Mean" | "Sum"
-        | "PRelu" | "GlobalAveragePool" | "GlobalMaxPool" => computes(&[]),
-        "Not" | "And" | "Or" | "Xor" | "BitwiseAnd" | "BitwiseNot" | "BitwiseOr" | "BitwiseXor" => computes(&[]).as_is(),
+        | "Softplus" | "Softsign" | "Sqrt" | "Tan" | "Tanh" | "Mish" | "HardSwish" | "IsNaN" | "Add" | "Sub"
+        | "Mul" | "Pow" | "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" | "Max" | "Min" | "Mean"
+        | "Sum" | "PRelu" | "GlobalAveragePool" | "GlobalMaxPool" => computes(&[]),
+        "Not" | "And" | "Or" | "Xor" | "BitwiseAnd" | "BitwiseNot" | "BitwiseOr" | "BitwiseXor" => {
+            computes(&[]).as_is()
+        }
         "Where" => moves(&[]),
         "Identity" => moves(&[]),
         "Div" => computes(&[]).when(super::checks::divisor),
@@ -110,7 +112,8 @@ pub(crate) fn rule(op: &Op) -> Result<Rule, String> {
             .when(super::checks::batch_normalization),
         "Cast" => computes(&["to", "saturate"]).as_is(),
         "CastLike" => computes(&["saturate"]).as_is(),
-        "Celu" | "Elu" | "LeakyRelu" | "ThresholdedRelu" => computes(&["alpha"]),
+        "Celu" => computes(&["alpha"]).when(super::checks::celu),
+        "Elu" | "LeakyRelu" | "ThresholdedRelu" => computes(&["alpha"]),
         "Clip" => computes(&["max", "min"]).when(super::checks::clip),
         "Compress" => moves(&["axis"]).with(&[1]).when(super::checks::axis),
         "Concat" => moves(&["axis"]).when(super::checks::axis),
@@ -165,9 +168,7 @@ pub(crate) fn rule(op: &Op) -> Result<Rule, String> {
         "Pad" => computes(&["mode", "pads", "value"]).with(&[1, 2, 3]).when(super::checks::pad),
         "Range" => computes(&[]).with(&[0, 1, 2]).as_is().when(super::checks::range),
         "ReduceL1" | "ReduceL2" | "ReduceLogSum" | "ReduceLogSumExp" | "ReduceMax" | "ReduceMean" | "ReduceMin"
-        | "ReduceProd" | "ReduceSum" | "ReduceSumSquare" => {
-            computes(REDUCE).with(&[1]).when(super::checks::reduce)
-        }
+        | "ReduceProd" | "ReduceSum" | "ReduceSumSquare" => computes(REDUCE).with(&[1]).when(super::checks::reduce),
         "Reshape" => moves(&["allowzero"]).with(&[1]),
         "Resize" => computes(RESIZE).with(&[1, 2, 3]).when(super::checks::resize),
         "RotaryEmbedding" => computes(&["interleaved", "num_heads", "rotary_embedding_dim"]),

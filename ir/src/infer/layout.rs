@@ -1,13 +1,11 @@
-//! Ops that move, cut, repeat or join elements: Reshape, Slice, Concat, Split, Pad, Resize and their kin.
+//! Ops that move, cut or join elements: Reshape, Slice, Concat, Split, Pad and their kin.
 use rten_shape_inference::{SymExpr, SymTensor, SymbolGen, ops};
 
 use super::{
     node::{Axes, Node, resolve},
+    rules::Outputs,
     symbols::{MAX_RANK, MAX_VALUES},
 };
-use crate::types::DataType;
-
-type Outputs = Option<Vec<SymTensor>>;
 
 /// A vector of integers, when all fit.
 pub(super) fn vector(numbers: &[i64]) -> Option<SymTensor> {
@@ -300,11 +298,13 @@ pub(super) fn slice(node: &mut Node<'_>) -> Outputs {
             dims[axis] = small(picked.count)?;
         } else {
             let size = &dims[axis];
-            let from_begin = start.is_some_and(|start| *start == SymExpr::Value(0));
-            let to_end = end.is_some_and(|end| *end == SymExpr::Value(i32::MAX) || end == size);
-            if !(from_begin && to_end && step == Some(1)) {
-                dims[axis] = node.symbols.gen_positive();
-            }
+            let from_begin = start.is_some_and(|start| *start == SymExpr::Value(0)) && step == Some(1);
+            dims[axis] = match end {
+                Some(SymExpr::Value(i32::MAX)) if from_begin => continue,
+                Some(end) if from_begin && end == size => continue,
+                Some(end) if from_begin && end.is_positive() => end.min(size),
+                _ => node.symbols.gen_positive(),
+            };
         }
     }
     Some(vec![SymTensor::from_shape(dims)])
@@ -367,71 +367,4 @@ pub(super) fn pad(node: &mut Node<'_>) -> Outputs {
     let axes = node.input(3).cloned();
     let inputs = vec![node.input(0).cloned(), pads, None, axes];
     node.by(&ops::Pad, inputs)
-}
-
-/// ConstantOfShape; its elements are followed when they are integers and few.
-pub(super) fn constant_of_shape(node: &mut Node<'_>) -> Outputs {
-    let sizes = node.input(0)?.values();
-    if sizes.is_some_and(|sizes| sizes.len() > MAX_RANK) {
-        return None;
-    }
-    let few = match sizes {
-        Some([SymExpr::Value(count)]) => usize::try_from(*count).is_ok_and(|count| count <= MAX_VALUES),
-        Some([]) => true,
-        _ => false,
-    };
-    let value = node.op.tensor("value").filter(|value| matches!(value.dtype(), DataType::Int64 | DataType::Int32));
-    let value = value.filter(|_| few).and_then(|value| i32::try_from(*value.to_i64_vec()?.first()?).ok());
-    node.as_is(&ops::ConstantOfShape { value })
-}
-
-/// Resize and Upsample, in all their versions.
-pub(super) fn resize(node: &mut Node<'_>) -> Outputs {
-    let data = node.shape(0)?;
-    let fresh = |node: &mut Node<'_>| Some(vec![SymTensor::from_shape(node.symbols.gen_shape(data.len()))]);
-    let (at_scales, at_sizes) = match (node.op.op_type(), node.op.inputs().len()) {
-        ("Resize", 3..) => (2, Some(3)),
-        _ => (1, None),
-    };
-    let axes: Vec<usize> = match node.op.ints("axes").filter(|axes| !axes.is_empty()) {
-        Some(axes) => axes.iter().map(|&axis| resolve(axis, data.len())).collect::<Option<_>>()?,
-        None => (0..data.len()).collect(),
-    };
-    let stretches = node.op.string("keep_aspect_ratio_policy").is_none_or(|policy| policy == "stretch");
-    let crops = node.op.string("coordinate_transformation_mode") == Some("tf_crop_and_resize");
-    let mut dims = data.clone();
-    if let Some(sizes) =
-        at_sizes.and_then(|index| node.input(index)).filter(|sizes| sizes.size(0) != Some(SymExpr::Value(0)))
-    {
-        match sizes.as_vector() {
-            Some(sizes) if stretches && sizes.len() == axes.len() => {
-                for (&axis, size) in axes.iter().zip(sizes) {
-                    dims[axis] = size.clone();
-                }
-                return Some(vec![SymTensor::from_shape(dims)]);
-            }
-            _ => return fresh(node),
-        }
-    }
-    let scales = match (node.op.floats("scales"), node.op.float("height_scale"), node.op.float("width_scale")) {
-        (Some(scales), _, _) => Some(scales.to_vec()),
-        (None, Some(height), Some(width)) => Some(vec![1.0, 1.0, height, width]),
-        _ => node.constant(at_scales).and_then(|scales| scales.as_slice::<f32>().map(|scales| scales.to_vec())),
-    };
-    let Some(scales) = scales.filter(|scales| scales.len() == axes.len() && !crops) else { return fresh(node) };
-    for (&axis, &scale) in axes.iter().zip(&scales) {
-        let scaled = match &data[axis] {
-            size if scale == 1.0 => Some(size.clone()),
-            SymExpr::Value(size) => {
-                let scaled = (*size as f32 * scale).floor();
-                (0.0..1e9).contains(&scaled).then_some(SymExpr::Value(scaled as i32))
-            }
-            size if scale.fract() == 0.0 && (1.0..1e6).contains(&scale) => {
-                Some(size.clone() * SymExpr::Value(scale as i32))
-            }
-            _ => None,
-        };
-        dims[axis] = scaled.unwrap_or_else(|| node.symbols.gen_positive());
-    }
-    Some(vec![SymTensor::from_shape(dims)])
 }

@@ -28,14 +28,9 @@ pub(super) fn generator() -> SymbolGen {
 pub(super) fn expr(dim: &Dim, symbols: &mut SymbolGen) -> SymExpr {
     match dim {
         Dim::Known(number) => i32::try_from(*number).map_or_else(|_| symbols.gen_positive(), SymExpr::Value),
-        Dim::Symbol(name) if is_name(name) => SymExpr::pos_var(name),
-        _ => symbols.gen_positive(),
+        Dim::Symbol(name) => SymExpr::pos_var(name),
+        Dim::Unknown => symbols.gen_positive(),
     }
-}
-
-/// Whether a dimension's name means anything: some exporters write one and the same word for every unknown dimension.
-fn is_name(name: &str) -> bool {
-    !matches!(name, "" | "?" | "None" | "-1" | "unk" | "unknown" | "Unknown")
 }
 
 /// The dimension of a simplified expression: a number, a name of the file, or unknown.
@@ -97,6 +92,16 @@ pub(super) fn shape_only(tensor: SymTensor) -> SymTensor {
 
 /// Simplifies what an op returned, with fresh symbols for what is too deep, too large, or a negative dimension.
 pub(super) fn tame(tensor: SymTensor, symbols: &mut SymbolGen) -> SymTensor {
+    let is_plain = |size: SymExpr| match size {
+        SymExpr::Value(number) => number >= 0,
+        SymExpr::Var(_) => true,
+        _ => false,
+    };
+    if tensor.values().is_none()
+        && tensor.shape().is_some_and(|mut shape| shape.len() <= MAX_RANK && shape.all(is_plain))
+    {
+        return tensor;
+    }
     if let Some(element) = tensor.as_scalar() {
         return SymTensor::from_scalar(tame_element(element, symbols));
     }
