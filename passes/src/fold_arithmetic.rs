@@ -60,6 +60,11 @@ fn fold(graph: &Graph, op: OpId, growth: usize) -> Result<Patch, Miss> {
         _ => return Err(Miss::NotThisPattern),
     };
     let linear = linear(from).ok_or(Miss::NotThisPattern)?;
+    let weight = linear.weight();
+    let only_shifts = binary.kind == BinaryKind::Add || (binary.kind == BinaryKind::Sub && !constant_is_left);
+    if !only_shifts && graph.default_of(weight).is_none() {
+        return Err(Miss::NotThisPattern); // a product of two activations
+    }
     let (numbers, is_vector) = per_channel(graph, &linear, from, constant)?;
     let negated = || numbers.iter().map(|number| -number).collect::<Vec<f64>>();
     let (factor, shift) = match (binary.kind, constant_is_left) {

@@ -20,6 +20,7 @@ mod fold_arithmetic;
 mod fold_batch_norm;
 mod fold_constants;
 mod fold_pad;
+mod inline_if;
 
 pub use context::{Context, Options, Statistics};
 pub use eliminate_dead::EliminateDead;
@@ -28,6 +29,7 @@ pub use fold_arithmetic::FoldArithmetic;
 pub use fold_batch_norm::FoldBatchNorm;
 pub use fold_constants::FoldConstants;
 pub use fold_pad::FoldPad;
+pub use inline_if::InlineIf;
 pub use journal::{Entry, Journal, Outcome};
 pub use miss::Miss;
 

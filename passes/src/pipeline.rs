@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use onnx_shrink_ir::Graph;
 
 use crate::{
-    Context, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm, FoldConstants, FoldPad, Pass, Result,
+    Context, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm, FoldConstants, FoldPad, InlineIf, Pass,
+    Result,
 };
 
 /// The passes of the lossless part. They run in this order, again and again until nothing changes.
@@ -12,7 +13,8 @@ pub fn lossless() -> Vec<Box<dyn Pass>> {
     vec![
         Box::new(FoldConstants::exact()),
         Box::new(FoldConstants::rounding()), // before all that wants constant weights
-        Box::new(EliminateIdentity),         // before all that looks at producers
+        Box::new(InlineIf),
+        Box::new(EliminateIdentity), // before all that looks at producers
         Box::new(FoldBatchNorm),
         Box::new(FoldArithmetic),
         Box::new(FoldPad),

@@ -2,6 +2,7 @@
 //!
 //! All numbers are f64, rounded once to the type of the result (integers wrap): slow, and nearer to the real function
 //! than any engine. Knows the ops that the tests use; every other op is refused by name.
+#![allow(clippy::needless_range_loop, reason = "loops over axes read several lists at once")]
 use std::collections::HashMap;
 
 use ndarray::{ArrayD, ArrayViewD, Axis, Dimension, IxDyn, Slice, Zip};
