@@ -9,10 +9,7 @@ use std::{
 
 use anyhow::anyhow;
 use bytes::Bytes;
-use onnx_shrink_ir::proto::{
-    self, ExternalData, Limits, Loaded, SaveOptions,
-    schema::ModelProto,
-};
+use onnx_shrink_ir::proto::{self, ExternalData, Limits, Loaded, SaveOptions, schema::ModelProto};
 
 use crate::request::{ExitCode, Failure};
 
@@ -64,13 +61,7 @@ pub fn size_of(model: &ModelProto) -> u64 {
 
 /// Bytes of the model that was read, its external data included.
 pub fn size_of_input(loaded: &Loaded) -> u64 {
-    if has_external_data(loaded) { size_of(&loaded.model) } else { loaded.bytes.len() as u64 }
-}
-
-/// Whether some tensor of the model lies in a file of its own.
-fn has_external_data(loaded: &Loaded) -> bool {
-    // What was read from other files is not in the bytes of this one.
-    size_of(&loaded.model) > loaded.bytes.len() as u64
+    if proto::has_external_data(&loaded.model) { size_of(&loaded.model) } else { loaded.bytes.len() as u64 }
 }
 
 /// Writes `result` to `output` (`-`: standard output), or the input itself if `result` is equal or would be larger.
@@ -82,9 +73,10 @@ pub fn write(
     external: &ExternalData,
 ) -> Result<Written, Failure> {
     let (before, after) = (size_of_input(loaded), size_of(result));
-    let external_before = has_external_data(loaded);
-    let larger = after > before;
-    let input_kept = larger || (*result == loaded.model && loaded.unknown.is_empty());
+    let external_before = proto::has_external_data(&loaded.model);
+    let same = *result == loaded.model;
+    let larger = after > before && !same;
+    let input_kept = larger || (same && loaded.unknown.is_empty());
     // Dropping fields is what the user asked for: then the input's own bytes are not what is wanted.
     let verbatim = input_kept && !external_before && loaded.unknown.is_empty();
     let chosen = if input_kept { &loaded.model } else { result };
@@ -105,7 +97,7 @@ pub fn write(
             proto::save_bytes(&loaded.bytes, output).map_err(failed)?;
         }
         // In place, unchanged, with its data beside it: all is as it shall be.
-        ExternalData::Auto | ExternalData::Keep if *result == loaded.model && is_same_file(input, output) => {}
+        ExternalData::Auto | ExternalData::Keep if same && is_same_file(input, output) => {}
         _ => proto::save(chosen, output, &SaveOptions { external: external.clone() }).map_err(failed)?,
     }
     Ok(Written { bytes, input_kept, larger })

@@ -334,7 +334,13 @@ pub struct GateResult {
 }
 
 impl GateResult {
-    fn new(gate: &'static str, output: Option<&str>, measured: Option<f64>, limit: f64, problem: Option<String>) -> Self {
+    fn new(
+        gate: &'static str,
+        output: Option<&str>,
+        measured: Option<f64>,
+        limit: f64,
+        problem: Option<String>,
+    ) -> Self {
         let output = output.map(str::to_owned);
         GateResult { gate, output, measured, limit, passed: problem.is_none(), reason: problem.unwrap_or_default() }
     }

@@ -226,7 +226,9 @@ impl Request {
         }
         if output.is_dir() {
             let output = output.display();
-            return Err(Failure::usage(format_args!("{output}: cannot be written: this is a folder; name a file in it")));
+            return Err(Failure::usage(format_args!(
+                "{output}: cannot be written: this is a folder; name a file in it"
+            )));
         }
         let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if !folder.is_dir() {
@@ -264,7 +266,9 @@ mod tests {
             request.checked_output().map(|_| ()).map_err(|failure| (failure.code, failure.to_string()))
         };
         assert!(check(Some("out.onnx")).is_ok());
-        for (output, part) in [(None, "-o m.small.onnx"), (Some("a/out.onnx"), "does not exist"), (Some("."), "a folder")] {
+        for (output, part) in
+            [(None, "-o m.small.onnx"), (Some("a/out.onnx"), "does not exist"), (Some("."), "a folder")]
+        {
             let (code, sentence) = check(output).unwrap_err();
             assert!(code == ExitCode::Usage && sentence.contains(part), "{sentence}");
         }

@@ -46,12 +46,15 @@ pub fn shrink(request: &Request, progress: &dyn Progress) -> Result<Report, Fail
     drop(stage);
     if let Some(data) = &request.data {
         let samples = crate::Samples::open(data, &model.graph, &request.sample_options).map_err(Failure::samples)?;
-        report.notes.push(format!("{} samples in {} were not used: this build has no engine", samples.len(), data.display()));
+        report.notes.push(format!(
+            "{} samples in {} were not used: this build has no engine",
+            samples.len(),
+            data.display()
+        ));
     }
 
     let stage = progress.stage("lossless rewrites", None);
-    let options =
-        Options { skip: request.skip.iter().cloned().collect(), exact: request.exact, ..Options::default() };
+    let options = Options { skip: request.skip.iter().cloned().collect(), exact: request.exact, ..Options::default() };
     let mut context = Context::new(options, &NoEngine);
     pipeline::run_lossless(&mut model.graph, &mut context)
         .map_err(|error| Failure::bug(anyhow::Error::from(error).context(name.clone())))?;

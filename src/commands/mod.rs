@@ -1,7 +1,7 @@
 //! The commands. `shrink` is the main form, without a name; every other is a file here and a line in [`OTHERS`].
 use std::io::Write;
 
-use clap::{ArgMatches, Args, FromArgMatches};
+use clap::{ArgMatches, Args};
 
 use crate::request::{ExitCode, Failure};
 

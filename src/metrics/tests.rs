@@ -89,7 +89,8 @@ fn gates_hold_and_fail() {
     let gates = Gates::default();
     let failed = |before: &[f32], after: &[f32]| {
         let comparison = comparison(metrics(before, after));
-        let reason = |results: Vec<super::GateResult>| results.into_iter().find(|gate| !gate.passed).map(|gate| gate.reason);
+        let reason =
+            |results: Vec<super::GateResult>| results.into_iter().find(|gate| !gate.passed).map(|gate| gate.reason);
         (reason(gates.lossless(&comparison, false)), reason(gates.int8(&comparison)))
     };
     assert_eq!(failed(&[1.0, 2.0], &[1.0, 2.0]), (None, None));

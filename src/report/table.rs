@@ -24,7 +24,8 @@ impl Style {
     /// The style for standard output, which is a terminal or not. `NO_COLOR` and `COLUMNS` are respected.
     pub fn detect(terminal: bool) -> Style {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).filter(|&width| width >= 40);
+        let columns =
+            std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).filter(|&width| width >= 40);
         Style { bold: terminal && !no_color, width: terminal.then(|| columns.unwrap_or(WIDTH)) }
     }
 }
@@ -87,7 +88,11 @@ fn bytes(count: u64) -> String {
 }
 
 fn change(before: f64, after: f64) -> String {
-    if before == 0.0 || before == after { "the same".to_owned() } else { format!("{:+.1} %", 100.0 * (after - before) / before) }
+    if before == 0.0 || before == after {
+        "the same".to_owned()
+    } else {
+        format!("{:+.1} %", 100.0 * (after - before) / before)
+    }
 }
 
 fn size(report: &Report, lines: &mut Lines) {
@@ -121,7 +126,12 @@ fn ops(report: &Report, lines: &mut Lines) {
     let more = changes.len().saturating_sub(6);
     if !changes.is_empty() {
         let shown: Vec<String> = changes.into_iter().take(6).map(|(_, text)| text).collect();
-        let _ = write!(line, " ({}{})", shown.join(", "), if more > 0 { format!(", {more} more kinds") } else { String::new() });
+        let _ = write!(
+            line,
+            " ({}{})",
+            shown.join(", "),
+            if more > 0 { format!(", {more} more kinds") } else { String::new() }
+        );
     }
     lines.add(&line);
 }
@@ -219,7 +229,11 @@ fn outputs(what: &str, comparison: &Comparison, lines: &mut Lines) {
         Some(worst) if worst.unequal == 0.0 => line.push_str("equal to the bit"),
         Some(worst) => {
             let sqnr = worst.sqnr_db.map_or_else(|| "no SQNR".to_owned(), |sqnr| format!("SQNR {sqnr:.1} dB"));
-            let _ = write!(line, "`{}` {sqnr}, relative L2 {:.2e}, largest error {:.2e}", worst.name, worst.rel_l2, worst.max_abs);
+            let _ = write!(
+                line,
+                "`{}` {sqnr}, relative L2 {:.2e}, largest error {:.2e}",
+                worst.name, worst.rel_l2, worst.max_abs
+            );
             if let Some(agreement) = worst.top1_agreement {
                 let _ = write!(line, ", top-1 agrees {:.1} %", 100.0 * agreement);
             }

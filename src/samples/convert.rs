@@ -40,9 +40,7 @@ fn integers(dims: &[usize], numbers: &[i64], dtype: DataType) -> Option<Result<T
         ($type:ty) => {{
             let place = numbers.iter().position(|&number| <$type>::try_from(number).is_err());
             match place {
-                Some(place) => {
-                    Err(format!("{} (at place {place}) is out of the range of {dtype}", numbers[place]))
-                }
+                Some(place) => Err(format!("{} (at place {place}) is out of the range of {dtype}", numbers[place])),
                 None => Ok(Tensor::from_vec(dims, numbers.iter().map(|&number| number as $type).collect())),
             }
         }};

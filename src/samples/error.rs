@@ -33,7 +33,9 @@ pub enum SampleProblem {
     #[error("no such file or folder")]
     Missing,
     /// No sample in it
-    #[error("{found} in it; wanted are .npz files (arrays named as the inputs), .npy files, images (.jpg, .png) or test_data_set_* folders")]
+    #[error(
+        "{found} in it; wanted are .npz files (arrays named as the inputs), .npy files, images (.jpg, .png) or test_data_set_* folders"
+    )]
     Empty {
         /// What is there instead
         found: String,
@@ -129,7 +131,9 @@ pub enum SampleProblem {
     #[error("not an image that can be read")]
     Image(#[from] image::ImageError),
     /// An image of the wrong size
-    #[error("the image has {width}x{height} pixels, the model's input `{input}` wants {wanted_width}x{wanted_height}; say {hint}")]
+    #[error(
+        "the image has {width}x{height} pixels, the model's input `{input}` wants {wanted_width}x{wanted_height}; say {hint}"
+    )]
     ImageSize {
         /// Its width
         width: u32,

@@ -88,7 +88,10 @@ impl Inputs {
             *name = single.name.clone();
         }
         let mut take = |wanted: &str| {
-            arrays.iter_mut().find(|(name, tensor)| name == wanted && tensor.is_some()).and_then(|(_, tensor)| tensor.take())
+            arrays
+                .iter_mut()
+                .find(|(name, tensor)| name == wanted && tensor.is_some())
+                .and_then(|(_, tensor)| tensor.take())
         };
         let mut inputs = Vec::with_capacity(self.0.len());
         let mut symbols = BTreeMap::new();
@@ -192,7 +195,9 @@ mod tests {
     fn fit(inputs: &[Input], arrays: &[(&str, Tensor)]) -> Result<Sample, String> {
         let arrays = arrays.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.clone())).collect();
         let inputs = Inputs(inputs.to_vec());
-        inputs.fit(Raw { arrays, others: Vec::new(), label: None }, "s.npz".to_owned(), true).map_err(|error| error.to_string())
+        inputs
+            .fit(Raw { arrays, others: Vec::new(), label: None }, "s.npz".to_owned(), true)
+            .map_err(|error| error.to_string())
     }
 
     fn zeros(dims: &[usize]) -> Tensor {
@@ -208,7 +213,8 @@ mod tests {
             input("b", DataType::Int64, &[batch, Dim::Unknown]),
         ];
         let b = Tensor::from_vec(&[1, 3], vec![1i32, 2, 3]);
-        let sample = fit(&inputs, &[("y", Tensor::scalar(4i64)), ("b", b), ("a", zeros(&[2])), ("z", zeros(&[]))]).unwrap();
+        let sample =
+            fit(&inputs, &[("y", Tensor::scalar(4i64)), ("b", b), ("a", zeros(&[2])), ("z", zeros(&[]))]).unwrap();
         assert_eq!(sample.inputs[0].as_ref().unwrap().dims(), [1, 2]);
         assert!(sample.inputs[1].is_none());
         assert_eq!(sample.inputs[2], Some(Tensor::from_vec(&[1, 3], vec![1i64, 2, 3])));
@@ -243,7 +249,11 @@ mod tests {
             (x(&[1, 2, 2]), zeros(&[2]), "its rank must be 3, or 2 without the batch axis"),
             (x(&[2]), Tensor::from_vec(&[2], vec![1.0, f32::NAN]), "not finite (NaN, at place 1)"),
             (x(&[1]), Tensor::scalar(f64::INFINITY), "not finite (inf, at place 0)"),
-            ([input("x", DataType::Uint8, &[])], Tensor::scalar(300i64), "300 (at place 0) is out of the range of uint8"),
+            (
+                [input("x", DataType::Uint8, &[])],
+                Tensor::scalar(300i64),
+                "300 (at place 0) is out of the range of uint8",
+            ),
         ] {
             let error = fit(&inputs, &[("x", tensor)]).unwrap_err();
             assert!(error.contains(part), "{error}");

@@ -84,7 +84,11 @@ fn entries(folder: &Path) -> Result<(Form, Vec<PathBuf>), SampleProblem> {
         others.sort();
         let found = match others.len() {
             0 => "no files are".to_owned(),
-            count => format!("no samples are ({count} other entries: {}{})", others[..count.min(3)].join(", "), if count > 3 { " …" } else { "" }),
+            count => format!(
+                "no samples are ({count} other entries: {}{})",
+                others[..count.min(3)].join(", "),
+                if count > 3 { " …" } else { "" }
+            ),
         };
         return Err(SampleProblem::Empty { found });
     };
@@ -119,7 +123,10 @@ mod tests {
 
     use onnx_shrink_ir::DataType;
 
-    use crate::samples::{SampleOptions, Samples, npz::tests::{floats, graph}};
+    use crate::samples::{
+        SampleOptions, Samples,
+        npz::tests::{floats, graph},
+    };
 
     #[test]
     fn empty_mixed_and_foreign_folders_are_errors() {

@@ -1,6 +1,6 @@
 //! Samples that are made up: for comparing two models when there are no real ones.
-use onnx_shrink_ir::{DataType, Tensor, element_count};
 use ndarray::{ArrayD, IxDyn};
+use onnx_shrink_ir::{DataType, Tensor, element_count};
 
 use super::{Raw, SampleProblem, Source, fit::Inputs};
 
@@ -17,7 +17,8 @@ impl Generated {
     /// An error when the type or rank of an input is not known.
     pub(super) fn new(inputs: &Inputs, count: usize) -> Result<Generated, SampleProblem> {
         let made = |input: &super::fit::Input| {
-            let unknown = || SampleProblem::Format(format!("the shape of the input `{}` is not known; give --data", input.name));
+            let unknown =
+                || SampleProblem::Format(format!("the shape of the input `{}` is not known; give --data", input.name));
             let ty = input.ty.as_ref().ok_or_else(unknown)?;
             let shape = ty.shape.as_ref().ok_or_else(unknown)?;
             let dims: Vec<usize> = shape.iter().map(|dim| dim.known().unwrap_or(1)).collect();

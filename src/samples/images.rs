@@ -55,7 +55,9 @@ impl Images {
             3 => (false, &shape[..]),
             rank => {
                 let name = &input.name;
-                return Err(SampleProblem::Format(format!("the model's input `{name}` has rank {rank}: no image input")));
+                return Err(SampleProblem::Format(format!(
+                    "the model's input `{name}` has rank {rank}: no image input"
+                )));
             }
         };
         let counts = |dim: &Dim| matches!(dim, Dim::Known(1 | 3));
@@ -86,7 +88,9 @@ impl Images {
         for (flag, numbers) in [("mean", &options.mean), ("std", &options.std)] {
             if !matches!(numbers.len(), 0 | 1) && numbers.len() != channels {
                 let found = numbers.len();
-                return Err(SampleProblem::Format(format!("--{flag} has {found} numbers, the model's images {channels} channels")));
+                return Err(SampleProblem::Format(format!(
+                    "--{flag} has {found} numbers, the model's images {channels} channels"
+                )));
             }
         }
         if options.std.iter().any(|&std| std == 0.0 || !std.is_finite()) {
@@ -150,7 +154,9 @@ impl Images {
             let hint = match self.options.resize {
                 None => {
                     let shorter = wanted_width.max(wanted_height);
-                    format!("{exact}, or --resize {shorter} --crop {wanted_width}x{wanted_height} to keep its proportions")
+                    format!(
+                        "{exact}, or --resize {shorter} --crop {wanted_width}x{wanted_height} to keep its proportions"
+                    )
                 }
                 Some(Resize::Shorter(_)) if self.options.crop.is_none() => {
                     format!("--crop {wanted_width}x{wanted_height} too, or {exact}")
@@ -183,7 +189,8 @@ impl Images {
         });
         if self.batch {
             dims.insert(0, 1);
-            array = array.into_shape_with_order(IxDyn(&dims)).map_err(|error| SampleProblem::Format(error.to_string()))?;
+            array =
+                array.into_shape_with_order(IxDyn(&dims)).map_err(|error| SampleProblem::Format(error.to_string()))?;
         }
         if self.dtype.is_integer() {
             let (least, largest) = array.iter().fold((0f64, 0f64), |(low, high), &x| (low.min(x), high.max(x)));
@@ -317,7 +324,10 @@ mod tests {
         let folder = folder();
         let small = graph(&[("x", DataType::Float, &[1, 3, 2, 2])]);
         let error = first(folder.path(), &small, &SampleOptions::default()).unwrap_err();
-        assert!(error.contains("has 4x2 pixels") && error.contains("say --resize 2x2, or --resize 2 --crop 2x2"), "{error}");
+        assert!(
+            error.contains("has 4x2 pixels") && error.contains("say --resize 2x2, or --resize 2 --crop 2x2"),
+            "{error}"
+        );
         let crop = SampleOptions { crop: Some((2, 2)), ..SampleOptions::default() };
         let numbers = first(folder.path(), &small, &crop).unwrap().inputs[0].as_ref().unwrap().to_f64().unwrap();
         assert!((numbers[[0, 0, 0, 0]] - 10.0 / 255.0).abs() < 1e-6);

@@ -128,7 +128,8 @@ impl Header {
         match self.kind {
             Kind::Number(dtype) => {
                 if self.big_endian && item > 1 {
-                    let unit = if matches!(dtype, DataType::Complex64 | DataType::Complex128) { item / 2 } else { item };
+                    let unit =
+                        if matches!(dtype, DataType::Complex64 | DataType::Complex128) { item / 2 } else { item };
                     bytes.chunks_exact_mut(unit).for_each(<[u8]>::reverse);
                 }
                 if dtype == DataType::Bool {

@@ -147,8 +147,7 @@ pub(super) struct Columns {
 impl Columns {
     /// One .npy file, for a model with one input.
     pub(super) fn of_npy(path: &Path) -> Result<Columns, SampleProblem> {
-        let (column, len) =
-            Column::new(UNNAMED.to_owned(), File::open(path)?, 0).map_err(SampleProblem::Format)?;
+        let (column, len) = Column::new(UNNAMED.to_owned(), File::open(path)?, 0).map_err(SampleProblem::Format)?;
         Ok(Columns { path: path.to_owned(), columns: vec![column], len })
     }
 
@@ -287,7 +286,8 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let graph = graph(&[("x", DataType::Float, &[1, 2])]);
         for method in [CompressionMethod::Stored, CompressionMethod::Deflated] {
-            let arrays = [("x", floats(&[3, 2], &[0., 1., 2., 3., 4., 5.])), ("y", npy("|u1", false, "(3,)", &[7, 8, 9]))];
+            let arrays =
+                [("x", floats(&[3, 2], &[0., 1., 2., 3., 4., 5.])), ("y", npy("|u1", false, "(3,)", &[7, 8, 9]))];
             let samples = open(&npz(&folder.path().join("all.npz"), method, &arrays), &graph).unwrap();
             assert_eq!(samples.len(), 3);
             let sample = samples.get(2).unwrap();

@@ -55,11 +55,7 @@ impl Source for TestData {
 mod tests {
     use std::fs;
 
-    use onnx_shrink_ir::{
-        DataType, Tensor,
-        convert::tensor_to_proto,
-        proto::prost::Message,
-    };
+    use onnx_shrink_ir::{DataType, Tensor, convert::tensor_to_proto, proto::prost::Message};
 
     use crate::samples::{SampleOptions, Samples, npz::tests::graph};
 
