@@ -6,7 +6,6 @@ pub mod cli;
 pub mod commands;
 pub mod files;
 pub mod int8;
-pub mod int8;
 pub mod metrics;
 pub mod progress;
 pub mod report;
