@@ -157,7 +157,7 @@ fn difference(got: &Tensor, want: &Tensor) -> Option<String> {
     let relative = if want.dtype() == DataType::Bfloat16 { 1e-2 } else { 1e-3 };
     let bad = |&(a, b): &(&f64, &f64)| {
         let equal = a == b || (a.is_nan() && b.is_nan());
-        !equal && !((a - b).abs() <= absolute + relative * b.abs())
+        !equal && ((a - b).is_nan() || (a - b).abs() > absolute + relative * b.abs())
     };
     let count = a.iter().zip(&b).filter(bad).count();
     let worst: f64 = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
