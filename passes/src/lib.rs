@@ -20,6 +20,7 @@ mod fold_arithmetic;
 mod fold_batch_norm;
 mod fold_constants;
 mod fold_pad;
+mod fuse_global_average_pool;
 mod inline_if;
 
 pub use context::{Context, Options, Statistics};
@@ -29,6 +30,7 @@ pub use fold_arithmetic::FoldArithmetic;
 pub use fold_batch_norm::FoldBatchNorm;
 pub use fold_constants::FoldConstants;
 pub use fold_pad::FoldPad;
+pub use fuse_global_average_pool::FuseGlobalAveragePool;
 pub use inline_if::InlineIf;
 pub use journal::{Entry, Journal, Outcome};
 pub use miss::Miss;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use onnx_shrink_ir::Graph;
 
 use crate::{
-    Context, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm, FoldConstants, FoldPad, InlineIf, Pass,
-    Result,
+    Context, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm, FoldConstants, FoldPad,
+    FuseGlobalAveragePool, InlineIf, Pass, Result,
 };
 
 /// The passes of the lossless part. They run in this order, again and again until nothing changes.
@@ -18,6 +18,7 @@ pub fn lossless() -> Vec<Box<dyn Pass>> {
         Box::new(FoldBatchNorm),
         Box::new(FoldArithmetic),
         Box::new(FoldPad),
+        Box::new(FuseGlobalAveragePool),
         Box::new(EliminateDead), // last: it clears what the others left
     ]
 }
@@ -29,6 +30,8 @@ const ROUNDS: usize = 8;
 pub fn run_lossless(graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
     let passes = lossless();
     for _ in 0..ROUNDS {
+        // What the last round folded may tell shapes that were not known before.
+        onnx_shrink_ir::infer::infer(graph);
         let before = cx.journal.done();
         for pass in &passes {
             cx.run(pass.as_ref(), graph)?;

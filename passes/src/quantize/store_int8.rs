@@ -13,10 +13,13 @@
 //! their place runs at every inference: `reference/engines.md` §0.2.) With the mean of what the op reads, from samples or
 //! batch norms, the bias takes up the mean error: b += (W − Ŵ)·E\[x\].
 //!
+//! The smallest constants, a few hundredths of the bytes, are stored in 16-bit floats instead (Cast alone).
 //! A constant of the two values 0 and c is stored exactly (Cast → Mul), one of 0 and −∞, too (Cast → Log).
 //!
 //! **Class:** approximate. **Legal when** the constant is float and something other than a Quantize or Dequantize reads it.
 //! **Does not** touch vectors (biases, norms), nor what would not become smaller.
+
+use std::collections::BTreeSet;
 
 use ndarray::{Array1, ArrayD, Axis};
 use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, Use, ValueId, attributes};
@@ -55,11 +58,12 @@ impl Pass for StoreInt8<'_> {
         if graph.opset() < 7 {
             return Ok(()); // Mul does not broadcast before
         }
+        let small = small_constants(graph);
         for value in graph.values() {
             if !graph.has_value(value) {
                 continue; // a bias that went with its weight
             }
-            match self.store(graph, cx, value) {
+            match self.store(graph, cx, value, small.contains(&value)) {
                 Ok(patch) => {
                     cx.apply(graph, patch)?;
                 }
@@ -71,6 +75,58 @@ impl Pass for StoreInt8<'_> {
     }
 }
 
+/// The constant `value`, if it is one that is worth storing: float, two axes or more, and larger than what it takes.
+fn candidate(graph: &Graph, value: ValueId) -> Option<&Tensor> {
+    let is_worth = |tensor: &&Tensor| {
+        tensor.dtype() == DataType::Float && tensor.dims().len() >= 2 && tensor.byte_len() >= 4 * OVERHEAD
+    };
+    graph.constant(value).filter(is_worth)
+}
+
+/// Share of the bytes of all weights that small constants may have together, to be stored in 16 bits.
+const SMALL_SHARE: f64 = 0.06;
+
+/// The smallest constants, as many as have [`SMALL_SHARE`] of the bytes: first and last layers and depthwise filters, whose
+/// rounding costs most where their bytes cost least.
+fn small_constants(graph: &Graph) -> BTreeSet<ValueId> {
+    let mut total = 0;
+    let mut by_size = Vec::new();
+    for value in graph.values() {
+        let Some(tensor) = graph.constant(value) else { continue };
+        match tensor.dtype() {
+            DataType::Float => total += tensor.byte_len(),
+            DataType::Int8 => total += 4 * tensor.byte_len(),
+            _ => {}
+        }
+        if candidate(graph, value).is_some() {
+            by_size.push((tensor.byte_len(), value));
+        }
+    }
+    by_size.sort();
+    let mut left = SMALL_SHARE * total as f64;
+    by_size.retain(|(bytes, _)| {
+        left -= *bytes as f64;
+        left >= 0.0
+    });
+    by_size.into_iter().map(|(_, value)| value).collect()
+}
+
+/// The constant in 16-bit floats behind a Cast; `None` when its range is too wide for them.
+fn store_half(graph: &Graph, value: ValueId, array: &ArrayD<f64>, op: OpId) -> Option<Patch> {
+    let half = Tensor::from_f64(DataType::Float16, array)?;
+    let error = &half.to_f64()? - array;
+    let (noise, signal) = (error.iter().map(|x| x * x).sum::<f64>(), array.iter().map(|x| x * x).sum::<f64>());
+    if !(noise <= signal * 1e-5) {
+        return None; // overflow, or mostly denormal
+    }
+    let mut patch = Patch::new(op);
+    let half = patch.constant("w", half);
+    let cast = NewOp::new("Cast").with(attributes::int("to", DataType::Float as i64));
+    let cast = patch.op(cast, &[Some(half)], "c", graph.ty(value).cloned());
+    patch.replace(value, cast);
+    Some(patch)
+}
+
 /// A constant in 8 bits, as the two ops read it.
 struct Stored {
     integers: Tensor,
@@ -80,11 +136,8 @@ struct Stored {
 
 impl StoreInt8<'_> {
     /// The patch that stores `value`, or why not (`None`: nobody would expect it).
-    fn store(&self, graph: &Graph, cx: &Context<'_>, value: ValueId) -> Result<Patch, Option<(OpId, Miss)>> {
-        let tensor = graph.constant(value).ok_or(None)?;
-        if tensor.dtype() != DataType::Float || tensor.dims().len() < 2 || tensor.byte_len() < 4 * OVERHEAD {
-            return Err(None);
-        }
+    fn store(&self, graph: &Graph, cx: &Context<'_>, value: ValueId, small: bool) -> Result<Patch, Option<(OpId, Miss)>> {
+        let tensor = candidate(graph, value).ok_or(None)?;
         let uses = graph.uses(value);
         let mut first: Option<(OpId, Option<usize>)> = None;
         for place in &uses {
@@ -106,6 +159,9 @@ impl StoreInt8<'_> {
         let array = tensor.to_f64().ok_or(None)?;
         if array.iter().any(|x| !x.is_finite()) {
             return Err(Some((op, Miss::NotFinite(value))));
+        }
+        if small && let Some(patch) = store_half(graph, value, &array, op) {
+            return Ok(patch);
         }
         let stored = stored(graph, &array, op, index).ok_or(None)?;
         let bytes = stored.integers.byte_len() + stored.scales.byte_len() + OVERHEAD;
