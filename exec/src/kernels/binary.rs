@@ -56,9 +56,9 @@ pub(super) trait Arithmetic: Element + PartialOrd + Default + Send + Sync {
     /// With the sign of the divisor
     fn floored_rem(self, other: Self) -> Self;
     /// The larger; NaN when either is
-    fn maximum(self, other: Self) -> Self;
+    fn larger(self, other: Self) -> Self;
     /// The smaller; NaN when either is
-    fn minimum(self, other: Self) -> Self;
+    fn smaller(self, other: Self) -> Self;
     fn to_f64(self) -> f64;
     /// Integers: truncated
     fn from_f64(x: f64) -> Self;
@@ -81,9 +81,9 @@ macro_rules! integer_arithmetic {
             if rem != 0 && ((rem < 0) != (other < 0)) { rem.wrapping_add(other) } else { rem }
         }
         #[inline(always)]
-        fn maximum(self, other: Self) -> Self { self.max(other) }
+        fn larger(self, other: Self) -> Self { self.max(other) }
         #[inline(always)]
-        fn minimum(self, other: Self) -> Self { self.min(other) }
+        fn smaller(self, other: Self) -> Self { self.min(other) }
         #[inline(always)]
         fn to_f64(self) -> f64 { self as f64 }
         #[inline(always)]
@@ -109,9 +109,9 @@ macro_rules! float_arithmetic {
             if rem != 0.0 && ((rem < 0.0) != (other < 0.0)) { rem + other } else { rem }
         }
         #[inline(always)]
-        fn maximum(self, other: Self) -> Self { if self >= other || self.is_nan() { self } else { other } }
+        fn larger(self, other: Self) -> Self { if self >= other || self.is_nan() { self } else { other } }
         #[inline(always)]
-        fn minimum(self, other: Self) -> Self { if self <= other || self.is_nan() { self } else { other } }
+        fn smaller(self, other: Self) -> Self { if self <= other || self.is_nan() { self } else { other } }
         #[inline(always)]
         fn to_f64(self) -> f64 { f64::from(self) }
         #[inline(always)]
@@ -194,8 +194,8 @@ fn combined_plain(a: &Tensor, b: &Tensor, dims: &[usize], how: Combine) -> Resul
             Combine::Div => zipped(x, y, dims, <T as Arithmetic>::div),
             Combine::FloorRem => zipped(x, y, dims, <T as Arithmetic>::floored_rem),
             Combine::TruncRem => zipped(x, y, dims, <T as Arithmetic>::truncated_rem),
-            Combine::Max => zipped(x, y, dims, <T as Arithmetic>::maximum),
-            Combine::Min => zipped(x, y, dims, <T as Arithmetic>::minimum),
+            Combine::Max => zipped(x, y, dims, <T as Arithmetic>::larger),
+            Combine::Min => zipped(x, y, dims, <T as Arithmetic>::smaller),
         }?;
         Ok(Tensor::from_vec(dims, out))
     }, unsupported(format!("arithmetic on {}", a.dtype())))

@@ -134,8 +134,8 @@ fn scattered(call: &Call<'_>, data: &Tensor, updates: &Tensor, places: &[usize])
         let combine: fn(T, T) -> T = match how {
             "add" => <T as Arithmetic>::add,
             "mul" => <T as Arithmetic>::mul,
-            "max" => <T as Arithmetic>::maximum,
-            "min" => <T as Arithmetic>::minimum,
+            "max" => <T as Arithmetic>::larger,
+            "min" => <T as Arithmetic>::smaller,
             other => return failed(format!("reduction {other} is none of ONNX's")),
         };
         let mut out = slice::<T>(&wide)?.into_owned();

@@ -57,8 +57,8 @@ fn reduced_row<T: Arithmetic>(row: &[T], how: Reduction, lowest: T, highest: T) 
         Reduction::SumSquare if T::INTEGER => row.iter().fold(T::default(), |sum, &x| sum.add(x.mul(x))),
         Reduction::Sum => T::from_f64(sum_f64(row, |x| x)),
         Reduction::Mean => T::from_f64(sum_f64(row, |x| x) / row.len() as f64),
-        Reduction::Max => row.iter().fold(lowest, |best, &x| best.maximum(x)),
-        Reduction::Min => row.iter().fold(highest, |best, &x| best.minimum(x)),
+        Reduction::Max => row.iter().fold(lowest, |best, &x| best.larger(x)),
+        Reduction::Min => row.iter().fold(highest, |best, &x| best.smaller(x)),
         Reduction::Prod if T::INTEGER => row.iter().fold(one, |product, &x| product.mul(x)),
         Reduction::Prod => T::from_f64(row.iter().fold(1.0, |product, &x| product * x.to_f64())),
         Reduction::L1 if T::INTEGER => row.iter().fold(T::default(), |sum, &x| {
@@ -69,7 +69,7 @@ fn reduced_row<T: Arithmetic>(row: &[T], how: Reduction, lowest: T, highest: T) 
         Reduction::SumSquare => T::from_f64(sum_f64(row, |x| x * x)),
         Reduction::LogSum => T::from_f64(sum_f64(row, |x| x).ln()),
         Reduction::LogSumExp => {
-            let peak = row.iter().fold(f64::NEG_INFINITY, |best, &x| best.maximum(x.to_f64()));
+            let peak = row.iter().fold(f64::NEG_INFINITY, |best, &x| best.larger(x.to_f64()));
             // With an infinite or NaN peak the difference below would be NaN by accident.
             if !peak.is_finite() {
                 return T::from_f64(peak);

@@ -81,9 +81,9 @@ pub(super) fn clip(call: &Call<'_>) -> Outputs {
         };
         let numbers = slice::<T>(&wide)?;
         let out: Vec<T> = match (one_of(&low)?, one_of(&high)?) {
-            (Some(low), Some(high)) => numbers.iter().map(|&x| x.maximum(low).minimum(high)).collect(),
-            (Some(low), None) => numbers.iter().map(|&x| x.maximum(low)).collect(),
-            (None, Some(high)) => numbers.iter().map(|&x| x.minimum(high)).collect(),
+            (Some(low), Some(high)) => numbers.iter().map(|&x| x.larger(low).smaller(high)).collect(),
+            (Some(low), None) => numbers.iter().map(|&x| x.larger(low)).collect(),
+            (None, Some(high)) => numbers.iter().map(|&x| x.smaller(high)).collect(),
             (None, None) => return one(x.clone()),
         };
         Tensor::from_vec(x.dims(), out)
