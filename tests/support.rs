@@ -10,8 +10,11 @@ use tempfile::TempDir;
 
 /// What a run of the binary gave.
 pub struct Run {
+    /// Exit code; -1 when a signal ended it
     pub code: i32,
+    /// Standard output
     pub stdout: Vec<u8>,
+    /// Standard error
     pub stderr: String,
 }
 

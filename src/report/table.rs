@@ -81,8 +81,8 @@ impl Lines {
 fn bytes(count: u64) -> String {
     match count {
         ..10_000 => format!("{count} B"),
-        ..1_000_000 => format!("{:.1} kB", count as f64 / 1e3),
-        ..1_000_000_000 => format!("{:.2} MB", count as f64 / 1e6),
+        10_000..1_000_000 => format!("{:.1} kB", count as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.2} MB", count as f64 / 1e6),
         _ => format!("{:.2} GB", count as f64 / 1e9),
     }
 }
@@ -162,18 +162,21 @@ fn rewrites(report: &Report, lines: &mut Lines) {
     }
 }
 
+/// Picks layers by what became of them.
+type Which = fn(&Fate) -> bool;
+
 fn layers(report: &Report, lines: &mut Lines) {
     if report.layers.is_empty() {
         return;
     }
-    let share = |which: fn(&Fate) -> bool| {
+    let share = |which: Which| {
         let layers = report.layers.iter().filter(|layer| which(&layer.fate));
         layers.fold((0, 0, 0), |(count, before, after), layer| {
             (count + 1, before + layer.bytes_before, after + layer.bytes_after)
         })
     };
     lines.heading("layers with weights");
-    let kinds: [(&str, fn(&Fate) -> bool); 3] = [
+    let kinds: [(&str, Which); 3] = [
         ("integer", |fate| matches!(fate, Fate::Integer)),
         ("stored as integers", |fate| matches!(fate, Fate::Storage { .. })),
         ("float", |fate| matches!(fate, Fate::Float { .. })),

@@ -11,7 +11,7 @@ pub struct SampleError {
     pub path: PathBuf,
     /// What is wrong, and what helps
     #[source]
-    pub problem: SampleProblem,
+    pub problem: Box<SampleProblem>,
 }
 
 /// What is wrong with samples, and what helps.

@@ -141,7 +141,7 @@ impl std::fmt::Debug for Samples {
 impl Samples {
     /// The samples in `path` for the model `graph`; the first one is read to find out whether they fit.
     pub fn open(path: &Path, graph: &Graph, options: &SampleOptions) -> Result<Samples, SampleError> {
-        let at = |problem| SampleError { path: path.to_owned(), problem };
+        let at = |problem| SampleError { path: path.to_owned(), problem: Box::new(problem) };
         let inputs = Inputs::of(graph).map_err(at)?;
         let source = folder::open(path, &inputs, options).map_err(at)?;
         let samples = Samples { indices: (0..source.len()).collect(), source, inputs: Arc::new(inputs) };
@@ -157,7 +157,7 @@ impl Samples {
     /// dimensions as 1. They show whether two models compute the same, and nothing about accuracy. An error when an input
     /// cannot be made up (no shape, or not a tensor of numbers).
     pub fn generated(graph: &Graph, count: usize) -> Result<Samples, SampleError> {
-        let at = |problem| SampleError { path: "generated samples".into(), problem };
+        let at = |problem| SampleError { path: "generated samples".into(), problem: Box::new(problem) };
         let inputs = Inputs::of(graph).map_err(at)?;
         let source = generated::Generated::new(&inputs, count).map_err(at)?;
         Ok(Samples { indices: (0..count).collect(), source: Arc::new(source), inputs: Arc::new(inputs) })
@@ -175,8 +175,9 @@ impl Samples {
 
     /// Sample `index`, which must be below [`Samples::len`].
     pub fn get(&self, index: usize) -> Result<Sample, SampleError> {
-        self.read(index, false)
-            .map_err(|problem| SampleError { path: self.source.name(self.indices[index]).into(), problem })
+        let at =
+            |problem| SampleError { path: self.source.name(self.indices[index]).into(), problem: Box::new(problem) };
+        self.read(index, false).map_err(at)
     }
 
     fn read(&self, index: usize, first: bool) -> Result<Sample, SampleProblem> {
