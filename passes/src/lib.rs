@@ -10,11 +10,14 @@ mod miss;
 pub mod pipeline;
 pub mod quantize;
 pub mod target;
+pub mod testing;
 
 mod eliminate_dead;
+mod eliminate_identity;
 
 pub use context::{Context, Options, Statistics};
 pub use eliminate_dead::EliminateDead;
+pub use eliminate_identity::EliminateIdentity;
 pub use journal::{Entry, Journal, Outcome};
 pub use miss::Miss;
 

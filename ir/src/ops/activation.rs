@@ -12,7 +12,8 @@ pub struct Relu {
     pub x: ValueId,
     /// Output
     pub y: ValueId,
-    node: NewOp,
+    /// The node as in the file; `to_op` writes the fields above into it
+    pub node: NewOp,
 }
 
 impl Relu {
@@ -44,7 +45,8 @@ pub struct Clip {
     pub min: Option<f64>,
     /// Upper bound; `None`: none
     pub max: Option<f64>,
-    node: NewOp,
+    /// The node as in the file; `to_op` writes the fields above into it
+    pub node: NewOp,
 }
 
 impl Clip {

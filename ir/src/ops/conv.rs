@@ -62,7 +62,8 @@ pub struct Conv {
     pub kernel_shape: Option<Vec<i64>>,
     /// How `pads` is found
     pub auto_pad: AutoPad,
-    node: NewOp,
+    /// The node as in the file; `to_op` writes the fields above into it
+    pub node: NewOp,
 }
 
 /// What `Conv` and `ConvTranspose` share.
@@ -151,7 +152,8 @@ pub struct ConvTranspose {
     pub kernel_shape: Option<Vec<i64>>,
     /// How `pads` is found
     pub auto_pad: AutoPad,
-    node: NewOp,
+    /// The node as in the file; `to_op` writes the fields above into it
+    pub node: NewOp,
 }
 
 impl ConvTranspose {

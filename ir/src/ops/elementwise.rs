@@ -31,7 +31,8 @@ pub struct Binary {
     pub b: ValueId,
     /// Output
     pub y: ValueId,
-    node: NewOp,
+    /// The node as in the file; `to_op` writes the fields above into it
+    pub node: NewOp,
 }
 
 impl Binary {

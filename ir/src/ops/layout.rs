@@ -16,7 +16,8 @@ pub struct Reshape {
     pub y: ValueId,
     /// Whether 0 in the shape means 0 and not "as in the input"
     pub allowzero: bool,
-    node: NewOp,
+    /// The node as in the file; `to_op` writes the fields above into it
+    pub node: NewOp,
 }
 
 impl Reshape {
@@ -46,7 +47,8 @@ pub struct Transpose {
     pub y: ValueId,
     /// Axis `k` of the output is axis `perm[k]` of the input
     pub perm: Vec<usize>,
-    node: NewOp,
+    /// The node as in the file; `to_op` writes the fields above into it
+    pub node: NewOp,
 }
 
 impl Transpose {
@@ -305,7 +307,8 @@ pub struct Concat {
     pub y: ValueId,
     /// As written: negative counts from the back
     pub axis: i64,
-    node: NewOp,
+    /// The node as in the file; `to_op` writes the fields above into it
+    pub node: NewOp,
 }
 
 impl Concat {

@@ -21,7 +21,8 @@ pub struct Gemm {
     pub trans_a: bool,
     /// Whether `b` is transposed
     pub trans_b: bool,
-    node: NewOp,
+    /// The node as in the file; `to_op` writes the fields above into it
+    pub node: NewOp,
 }
 
 impl Gemm {
@@ -67,7 +68,8 @@ pub struct MatMul {
     pub b: ValueId,
     /// Output
     pub y: ValueId,
-    node: NewOp,
+    /// The node as in the file; `to_op` writes the fields above into it
+    pub node: NewOp,
 }
 
 impl MatMul {

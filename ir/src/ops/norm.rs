@@ -19,7 +19,8 @@ pub struct BatchNormalization {
     pub y: ValueId,
     /// Added to the variance
     pub epsilon: f32,
-    node: NewOp,
+    /// The node as in the file; `to_op` writes the fields above into it
+    pub node: NewOp,
 }
 
 impl BatchNormalization {
