@@ -5,6 +5,7 @@
 //! graph and returns a [`Patch`](onnx_shrink_ir::Patch) or a [`Miss`]; [`Context::apply`] and [`Context::missed`] are the
 //! only doors.
 mod context;
+pub mod egg;
 mod journal;
 mod miss;
 pub mod pipeline;
@@ -16,6 +17,7 @@ mod eliminate_dead;
 mod eliminate_identity;
 
 pub use context::{Context, Options, Statistics};
+pub use egg::SimplifyIslands;
 pub use eliminate_dead::EliminateDead;
 pub use eliminate_identity::EliminateIdentity;
 pub use journal::{Entry, Journal, Outcome};

@@ -1,11 +1,13 @@
 //! Which passes run, in which order, and why in that order.
 use onnx_shrink_ir::Graph;
 
-use crate::{Context, EliminateDead, Pass, Result};
+use crate::{Context, EliminateDead, Pass, Result, SimplifyIslands};
 
 /// The passes of the lossless part. They run in this order, again and again until nothing changes.
 pub fn lossless() -> Vec<Box<dyn Pass>> {
     vec![
+        Box::new(SimplifyIslands::exact()),    // after folding: its rules look at constants
+        Box::new(SimplifyIslands::rounding()), // what is left when rounding may differ
         Box::new(EliminateDead), // last: it clears what the others left
     ]
 }
