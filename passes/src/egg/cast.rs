@@ -3,10 +3,10 @@
 //! ```onnx before
 //! # x: float16[2]
 //! a = Cast <to = 1> (x)
-//! b = Cast <to = 11> (a)
+//! y = Cast <to = 11> (a)
 //! ```
 //! ```onnx after
-//! b = Cast <to = 11> (x)
+//! y = Cast <to = 11> (x)
 //! ```
 //! **Legal when** the inner cast keeps every number, and the outer one depends on the number alone.
 //! **Does not** touch casts to or from strings and 8-bit floats, nor a narrowing inner cast: it rounds or clips.

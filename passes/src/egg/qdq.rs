@@ -5,9 +5,10 @@
 //! # s = 0.1; z = 3
 //! d = DequantizeLinear (q, s, z)
 //! p = QuantizeLinear (d, s, z)
+//! y = DequantizeLinear (p, s, z)
 //! ```
 //! ```onnx after
-//! p = q
+//! y = DequantizeLinear (q, s, z)
 //! ```
 //! In float32 both roundings together move an integer of 16 bits by less than 2^16 · 2^-23 < 1/2, so it comes back; with
 //! the same zero point it cannot saturate.

@@ -39,7 +39,7 @@ const FIRES: &[(&str, &str)] = &[
     ("reshape-to-same", "g (float[2,3] x) => (float[2,3] y) <int64[2] s = {2, -1}> { a = Reshape (x, s)  y = Relu (a) }"),
     ("squeeze-unsqueeze", "g (float[2,3] x) => (float[2,3] y) <int64[1] a = {1}, int64[1] b = {-2}, float[2,1,3] u> { u = Unsqueeze (x, a)  t = Squeeze (u, b)  y = Relu (t) }"),
     ("unsqueeze-squeeze", "g (float[2,1,3] x) => (float[2,1,3] y) <int64[1] a = {1}> { u = Squeeze (x, a)  t = Unsqueeze (u, a)  y = Relu (t) }"),
-    ("slice-of-slice", "g (float[9,4] x) => (float[2,2] y) <int64[1] s = {2}, int64[1] e = {9}, int64[1] zero = {0}, int64[1] two = {2}, int64[2] s2 = {1, 1}, int64[2] e2 = {4, 3}> {
+    ("slice-of-slice", "g (float[9,4] x) => (float[3,2] y) <int64[1] s = {2}, int64[1] e = {9}, int64[1] zero = {0}, int64[1] two = {2}, int64[2] s2 = {1, 1}, int64[2] e2 = {4, 3}> {
         a = Slice (x, s, e, zero, two)  y = Slice (a, s2, e2) }"),
     ("reshape-of-reshape", "g (float[2,6] x) => (float[3,4] y) <int64[1] s = {-1}, int64[2] t = {3, -1}> { a = Reshape (x, s)  y = Reshape (a, t) }"),
     ("reshape-of-flatten", "g (float[2,2,3] x) => (float[3,4] y) <int64[2] t = {3, -1}> { a = Flatten (x)  y = Reshape (a, t) }"),
@@ -67,18 +67,18 @@ const FIRES: &[(&str, &str)] = &[
 
 /// Rules that pay only together with `transpose-transpose`: they move a Transpose to where it meets another.
 fn sinking() -> Vec<(String, String)> {
-    let between = |op: &str| format!("g (float[2,3] x) => (float[2,3] y) <float c = {{2}}> {{ e = Exp (x)  a = Transpose (e)  {op}  y = Transpose (b) }}");
+    let between = |op: &str| format!("g (float[2,3] x) => (float[2,3] y) <float c = {{2}}> {{ e = Exp (x)  a = Transpose <perm = [1, 0]> (e)  {op}  y = Transpose <perm = [1, 0]> (b) }}");
     let mut cases = vec![
         ("clip-sinks".to_owned(), between("b = Clip (a, c)")),
         ("transpose-sinks-LeakyRelu".to_owned(), between("b = LeakyRelu <alpha = 0.5> (a)")),
         ("transpose-sinks-Cast".to_owned(), between("b = Cast <to = 11> (a)").replace("(float[2,3] y)", "(double[2,3] y)")),
-        ("transpose-sinks-Not".to_owned(), "g (bool[2,3] x) => (bool[2,3] y) { a = Transpose (x)  b = Not (a)  y = Transpose (b) }".to_owned()),
+        ("transpose-sinks-Not".to_owned(), "g (bool[2,3] x) => (bool[2,3] y) { a = Transpose <perm = [1, 0]> (x)  b = Not (a)  y = Transpose <perm = [1, 0]> (b) }".to_owned()),
     ];
     for op in ["Relu", "Sigmoid", "Tanh", "Exp", "Erf", "Abs", "Sqrt", "Neg"] {
         cases.push((format!("transpose-sinks-{op}"), between(&format!("b = {op} (a)"))));
     }
     for op in ["Add", "Sub", "Mul", "Div"] {
-        let both = format!("g (float[2,3] x, float[1,3] z) => (float[3,2] y) {{ a = Transpose (x)  e = Exp (z)  b = Transpose (e)  y = {op} (a, b) }}");
+        let both = format!("g (float[2,3] x, float[1,3] z) => (float[3,2] y) {{ a = Transpose <perm = [1, 0]> (x)  e = Exp (z)  b = Transpose <perm = [1, 0]> (e)  y = {op} (a, b) }}");
         cases.push((format!("transposes-sink-{op}"), both));
         cases.push((format!("transpose-sinks-{op}-constant"), between(&format!("b = {op} (a, c)"))));
         cases.push((format!("transpose-sinks-constant-{op}"), between(&format!("b = {op} (c, a)"))));
@@ -150,7 +150,7 @@ fn conditions_refuse() {
         // Transpose
         "g (float[2,3] x) => (float[3,2] y) { a = Relu (x)  y = Transpose (a) }",
         "g (float[2,3] x, float[3,2] z) => (float[3,2] y) { a = Transpose (x)  y = Add (a, z) }",
-        "g (float[3,3] x) => (float[3,3] y) <float[3] c = {1, 2, 3}> { a = Transpose (x)  b = Add (a, c)  y = Transpose (b) }",
+        "g (float[3,3] x) => (float[3,3] y) <float[3] c = {1, 2, 3}> { a = Transpose (x)  b = Add (a, c)  y = Transpose <perm = [1, 0]> (b) }",
         "g (float[2,2] x) => (float[2,1,2] y) <float[1,1,1] c = {2}> { a = Transpose (x)  b = Mul (a, c)  y = Transpose <perm = [2, 0, 1]> (b) }",
         "g (float[2,3] x, float[2,3] z) => (float[3,2,2,3] y) <int64[1] o = {0}> { a = Transpose <perm = [1, 0]> (x)  b = Transpose <perm = [0, 1]> (z)  y = Softmax (a) }",
         // Reshape that copies a dimension, or whose shape is not constant
@@ -224,7 +224,7 @@ fn a_merge_that_saves_no_op_is_not_made() {
 
 #[test]
 fn names_of_outputs_and_inputs_stay() {
-    let before = "g (float[2,3] x) => (float[2,3] y) { a = Transpose (x)  y = Transpose (a) }";
+    let before = "g (float[2,3] x) => (float[2,3] y) <float[3,2] a> { a = Transpose (x)  y = Transpose (a) }";
     check(&SimplifyIslands::exact(), before, "g (float[2,3] x) => (float[2,3] y) { y = Identity (x) }");
     let two = "g (float[2] x) => (float[2] y, float[2] z) { a = Relu (x)  y = Relu (a)  z = Relu (a) }";
     let same = "g (float[2] x) => (float[2] y, float[2] z) { y = Relu (x)  z = Identity (y) }";
@@ -320,12 +320,14 @@ fn random_graphs_keep_their_values_and_come_out_the_same_twice() {
     let mut fewer = 0;
     for seed in 0..60 {
         let source = random_graph(seed, 12 + seed as usize);
-        let original = parse(&source).graph;
+        let mut original = parse(&source).graph;
+        original.sweep(); // what is dead is another pass's business
+        let source = text::print_graph(&original);
         for (pass, class) in [(SimplifyIslands::exact(), Class::Exact), (SimplifyIslands::rounding(), Class::Rounding)] {
             let (first, second) = (simplified(&pass, &source), simplified(&pass, &source));
             assert_eq!(text::print_graph(&first), text::print_graph(&second));
             assert_eq!(first.ops().len(), first.op_count(), "a cycle in\n{source}");
-            assert!(first.op_count() <= original.op_count());
+            assert!(first.op_count() <= original.op_count(), "{source}\n{}", text::print_graph(&first));
             assert_same_values(&original, &first, class);
             fewer += usize::from(first.op_count() < original.op_count());
         }
@@ -344,6 +346,12 @@ fn graphs_over_several_islands_keep_their_values() {
 }
 
 #[test]
+fn a_clash_of_types_leaves_the_island() {
+    // y is declared wrongly: what the rules would conclude from that is worth nothing.
+    check_same(&SimplifyIslands::exact(), "g (float[2] x) => (float[3] y) { a = Relu (x)  y = Relu (a) }");
+}
+
+#[test]
 fn residual_connections_do_not_blow_up() {
     let mut body = String::from("  v0 = Relu (x)\n");
     for index in 1..=200 {
@@ -352,9 +360,8 @@ fn residual_connections_do_not_blow_up() {
     }
     let source = format!("g (float[2] x) => (float[2] v200) {{\n{body}}}");
     let after = simplified(&SimplifyIslands::exact(), &source);
-    assert!(after.op_count() <= 402);
-    // Everything after the first Relu is not negative only by reasoning that no rule does: only Relu(Relu x) goes.
-    assert_eq!(after.op_count(), 401);
+    // That a sum of what is not negative is not negative is no rule's business: only the Relu of a Relu goes.
+    assert_eq!(after.op_count(), 400);
 }
 
 fn chain(count: usize, op: impl Fn(usize) -> &'static str) -> String {
@@ -365,11 +372,51 @@ fn chain(count: usize, op: impl Fn(usize) -> &'static str) -> String {
     format!("g (float[2] x) => (float[2] v{}) {{\n{body}}}", count - 1)
 }
 
+/// A chain of Transposes and Relus.
+fn random_turns(count: usize) -> String {
+    let mut random = Random(5);
+    let mut body = String::from("  v0 = Relu (x)\n");
+    for index in 1..count {
+        let perm = ["0, 2, 1", "1, 0, 2", "1, 2, 0", "2, 1, 0"][random.below(4)];
+        let before = index - 1;
+        let op = if random.below(3) == 0 { format!("Neg (v{before})") } else { format!("Transpose <perm = [{perm}]> (v{before})") };
+        body += &format!("  v{index} = {op}\n");
+    }
+    format!("g (float[2,2,2] x) => (float[2,2,2] v{}) {{\n{body}}}", count - 1)
+}
+
 #[test]
 fn a_long_chain_needs_no_stack() {
     let source = chain(20_000, |index| if index % 3 == 0 { "Relu" } else { "Neg" });
     let after = simplified(&SimplifyIslands::exact(), &source);
     assert!(after.op_count() < 300, "{}", after.op_count());
+    // One island of Transposes grows to its limit and is still right.
+    let turned = random_turns(140);
+    let after = simplified(&SimplifyIslands::exact(), &turned);
+    assert!(after.op_count() < 140);
+    assert_same_values(&parse(&turned).graph, &after, Class::Exact);
     let nothing = chain(20_000, |index| if index % 2 == 0 { "Relu" } else { "Neg" });
     assert_eq!(simplified(&SimplifyIslands::exact(), &nothing).op_count(), 20_000);
+}
+
+#[test]
+fn zz_timing() {
+    for count in [10_000usize, 100_000] {
+        for (what, source) in [
+            ("random", random_graph(7, count)),
+            ("chain", chain(count, |index| if index % 3 == 0 { "Relu" } else { "Neg" })),
+            ("nothing", chain(count, |index| if index % 2 == 0 { "Relu" } else { "Neg" })),
+        ] {
+            let mut graph = parse(&source).graph;
+            let swept = graph.sweep();
+            let before = graph.op_count();
+            for pass in [SimplifyIslands::exact(), SimplifyIslands::rounding()] {
+                let mut graph = graph.detached();
+                let mut cx = crate::Context::new(Options::default(), &crate::testing::Reference);
+                let start = std::time::Instant::now();
+                cx.run(&pass, &mut graph).unwrap();
+                eprintln!("TIME {what} {count} swept {swept}: {} -> {} {:?} in {:?}", before, graph.op_count(), pass.class, start.elapsed());
+            }
+        }
+    }
 }
