@@ -1,1 +1,20 @@
-//! lib
+//! onnx-shrink, a compiler from ONNX to ONNX: the command line, samples, validation and the report.
+//!
+//! A [`Request`] says what is wanted; [`shrink::shrink`] does it and gives a [`Report`], or a [`Failure`] that knows its
+//! [`ExitCode`]. **No** rewrite lives here, and **nothing** but [`commands`] and [`cli`] writes to stdout or stderr.
+pub mod cli;
+pub mod commands;
+pub mod files;
+pub mod int8;
+pub mod int8;
+pub mod metrics;
+pub mod progress;
+pub mod report;
+pub mod request;
+pub mod samples;
+pub mod shrink;
+
+pub use progress::{Progress, Silent, Stage};
+pub use report::Report;
+pub use request::{Calibrate, ExitCode, Failure, Gates, Request};
+pub use samples::{Sample, SampleError, SampleOptions, Samples};

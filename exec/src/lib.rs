@@ -1,1 +1,104 @@
-//! exec
+//! Runs graphs op by op, in graph order.
+//!
+//! Each op has one of three homes, looked up by domain, type, opset, element types and attributes: a kernel of ours
+//! ([`kernels`]), tract as a one-node model, or none: it is refused by name. If, Loop and Scan run in the interpreter.
+//! **Never** guesses: what is not known to be right is [`EvaluateError::Unsupported`]. **Never** runs random ops.
+//! The same inputs give the same bits on every call and from every thread.
+mod control;
+pub mod kernel;
+pub mod kernels;
+mod panics;
+mod plan;
+mod run;
+mod slices;
+mod tract;
+mod value;
+
+use std::collections::BTreeMap;
+
+use onnx_shrink_ir::{Dim, Evaluate, EvaluateError, Graph, Observe, OpId, Prepared, Tensor, TensorType};
+
+use crate::{plan::Plan, value::Value};
+
+/// Limits of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Bytes that one result may take at most
+    pub max_result_bytes: usize,
+    /// How often the body of one Loop or Scan may run
+    pub max_iterations: u64,
+}
+
+impl Default for Options {
+    /// 1 GiB, a million iterations.
+    fn default() -> Options {
+        Options { max_result_bytes: 1 << 30, max_iterations: 1 << 20 }
+    }
+}
+
+/// The engine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Interpreter {
+    options: Options,
+}
+
+impl Interpreter {
+    /// An engine with these limits.
+    pub fn new(options: Options) -> Interpreter {
+        Interpreter { options }
+    }
+}
+
+impl Evaluate for Interpreter {
+    fn op(&self, graph: &Graph, op: OpId, inputs: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>, EvaluateError> {
+        plan::run_one(graph, self.options, op, inputs)
+    }
+
+    fn prepare<'g>(&'g self, graph: &'g Graph) -> Result<Box<dyn Prepared + 'g>, EvaluateError> {
+        Ok(Box::new(Ready { plan: Plan::new(graph, self.options, &BTreeMap::new())? }))
+    }
+}
+
+/// A graph that is ready to run.
+#[derive(Debug)]
+struct Ready<'g> {
+    plan: Plan<'g>,
+}
+
+impl Prepared for Ready<'_> {
+    fn run(&self, inputs: &[Option<Tensor>], observe: Observe<'_>) -> Result<Vec<Tensor>, EvaluateError> {
+        let graph = self.plan.graph;
+        if inputs.len() > graph.inputs().len() {
+            let reason = format!("{} inputs are given, the graph takes {}", inputs.len(), graph.inputs().len());
+            return Err(EvaluateError::Input { input: String::new(), reason });
+        }
+        let mut given = Vec::with_capacity(graph.inputs().len());
+        for (index, &id) in graph.inputs().iter().enumerate() {
+            let input = || graph.name_of(id).to_owned();
+            let tensor = match inputs.get(index).and_then(Option::as_ref).or_else(|| graph.default_of(id)) {
+                Some(tensor) => tensor.clone(),
+                None => return Err(EvaluateError::Input { input: input(), reason: "it is not given".to_owned() }),
+            };
+            if let Some(reason) = graph.ty(id).and_then(|ty| mismatch(ty, &tensor)) {
+                return Err(EvaluateError::Input { input: input(), reason });
+            }
+            observe(id, &tensor);
+            given.push((id, Value::from(tensor)));
+        }
+        let outputs = self.plan.run(given, observe)?;
+        Ok(outputs.into_iter().map(|value| value.tensor).collect())
+    }
+}
+
+/// How `tensor` contradicts `ty`; `None` when it fits.
+pub(crate) fn mismatch(ty: &TensorType, tensor: &Tensor) -> Option<String> {
+    let fits = ty.dtype == tensor.dtype()
+        && ty.shape.as_ref().is_none_or(|dims| {
+            dims.len() == tensor.dims().len()
+                && dims.iter().zip(tensor.dims()).all(|(dim, &size)| match dim {
+                    Dim::Known(known) => *known == size,
+                    Dim::Symbol(_) | Dim::Unknown => true,
+                })
+        });
+    (!fits).then(|| format!("{ty} is expected, {} is given", tensor.ty()))
+}

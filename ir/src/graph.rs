@@ -15,7 +15,7 @@ use onnx_shrink_proto::schema::{
 use petgraph::{
     Directed, Direction,
     stable_graph::{NodeIndex, StableGraph},
-    visit::{EdgeRef, NodeIndexable},
+    visit::{EdgeRef, IntoEdgeReferences, NodeIndexable},
 };
 
 use crate::{tensor::Tensor, types::TensorType};
@@ -200,6 +200,19 @@ enum Port {
     In(u32),
     Out(u32),
     Capture(u32, NodeIndex<u32>),
+}
+
+/// An edge, as the verifier sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Edge {
+    /// The op reads the value as this input
+    In(ValueId, OpId, usize),
+    /// The op makes the value as this output
+    Out(OpId, ValueId, usize),
+    /// This region of the op captures the outer value as the inner one
+    Capture(ValueId, OpId, usize, ValueId),
+    /// Between two ops, between two values, or the wrong way round
+    Senseless,
 }
 
 #[derive(Clone, Debug)]
@@ -580,6 +593,23 @@ impl Graph {
         order
     }
 
+    /// Every edge, in a stable order, for the verifier.
+    pub(crate) fn edges(&self) -> Vec<Edge> {
+        let is_op = |index: NodeIndex<u32>| matches!(self.graph[index], Node::Op(_));
+        let edges = self.graph.edge_references().map(|edge| {
+            let (source, target) = (edge.source(), edge.target());
+            match (*edge.weight(), is_op(source), is_op(target)) {
+                (Port::In(index), false, true) => Edge::In(ValueId(source), OpId(target), index as usize),
+                (Port::Out(index), true, false) => Edge::Out(OpId(source), ValueId(target), index as usize),
+                (Port::Capture(region, inner), false, true) => {
+                    Edge::Capture(ValueId(source), OpId(target), region as usize, ValueId(inner))
+                }
+                _ => Edge::Senseless,
+            }
+        });
+        edges.collect()
+    }
+
     /// ONNX's own ops of this type, in the order of [`Graph::ops`].
     pub fn ops_of(&self, op_type: &str) -> Vec<OpId> {
         self.ops().into_iter().filter(|&op| self.op(op).is(op_type)).collect()
@@ -671,6 +701,8 @@ impl Graph {
         let frozen: Vec<usize> =
             (0..self.inputs.len()).filter(|&index| self.value(self.inputs[index]).constant.is_some()).collect();
         for &index in frozen.iter().rev() {
+            let value = self.value_mut(self.inputs[index]);
+            value.ty = value.constant.as_ref().map(Tensor::ty);
             self.drop_input(index);
         }
         frozen.len()
@@ -680,7 +712,7 @@ impl Graph {
         self.outputs[index] = value;
     }
 
-    /// Makes `value` (or nothing) input `index` of `op`; trailing left-out inputs are dropped.
+    /// Makes `value` (or nothing) input `index` of `op`; left-out inputs at the end are dropped when it is nothing.
     pub(crate) fn set_input(&mut self, op: OpId, index: usize, value: Option<ValueId>) {
         let port = Port::In(u32::try_from(index).unwrap_or(u32::MAX));
         let old = self.graph.edges_directed(op.0, Direction::Incoming).find(|edge| *edge.weight() == port);
@@ -695,7 +727,7 @@ impl Graph {
             inputs.resize(index + 1, None);
         }
         inputs[index] = value;
-        while inputs.last() == Some(&None) {
+        while value.is_none() && inputs.last() == Some(&None) {
             inputs.pop();
         }
     }

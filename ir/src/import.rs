@@ -105,8 +105,12 @@ fn import_graph(mut proto: GraphProto, opset: i64, names: &Names) -> Result<(Gra
             Some(value) => value,
             None => graph.insert_value(&name, None),
         };
+        // The default of an input says nothing about the shape of what overrides it.
+        let declared = graph.is_input(value) && graph.ty(value).is_some();
         let node = graph.value_mut(value);
-        node.ty = Some(tensor.ty());
+        if !declared {
+            node.ty = Some(tensor.ty());
+        }
         node.constant = Some(tensor);
         node.origin.initializer = Some(Arc::new(initializer));
         node.origin.initializer_place = Some(place);

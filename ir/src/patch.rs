@@ -151,6 +151,17 @@ impl Patch {
         self.values.iter().map(bytes).sum()
     }
 
+    /// Whether an edit or a new op of the patch reads `value`.
+    pub fn reads(&self, value: ValueId) -> bool {
+        let value = ValueRef::Existing(value);
+        let edits = self.edits.iter().any(|edit| match edit {
+            Edit::Replace { new, .. } => *new == value,
+            Edit::SetInput { value: new, .. } => *new == Some(value),
+            Edit::SetAttributes { .. } => false,
+        });
+        edits || self.ops.iter().any(|op| op.inputs.contains(&Some(value)))
+    }
+
     fn fits(&self, graph: &Graph) -> bool {
         let value = |value: &ValueRef| match value {
             ValueRef::Existing(value) => graph.has_value(*value),

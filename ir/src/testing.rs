@@ -81,6 +81,9 @@ pub fn textual(mut proto: ModelProto) -> ModelProto {
         textual::graph(graph);
     }
     proto.training_info.clear();
+    for import in &mut proto.opset_import {
+        import.domain = Some(import.domain().to_owned());
+    }
     proto
 }
 
@@ -120,6 +123,7 @@ mod textual {
     fn value_info(info: &mut ValueInfoProto) {
         info.doc_string = None;
         info.metadata_props.clear();
+        info.r#type.take_if(|ty| ty.value.is_none());
         if let Some(proto) = &mut info.r#type {
             ty(proto);
         }

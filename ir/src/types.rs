@@ -180,7 +180,7 @@ impl TensorType {
         let shape = tensor.shape.as_ref().map(|shape| {
             let dims = shape.dim.iter().map(|dim| match &dim.value {
                 Some(dimension::Value::DimValue(number)) => usize::try_from(*number).map_or(Dim::Unknown, Dim::Known),
-                Some(dimension::Value::DimParam(name)) if !name.is_empty() => Dim::Symbol(name.clone()),
+                Some(dimension::Value::DimParam(name)) if is_name(name) => Dim::Symbol(name.clone()),
                 _ => Dim::Unknown,
             });
             dims.collect()
@@ -212,6 +212,11 @@ impl TensorType {
     pub fn dims(&self) -> Option<Vec<usize>> {
         self.shape.as_ref()?.iter().map(Dim::known).collect()
     }
+}
+
+/// Whether a dimension's name means anything: some exporters write one and the same word for every unknown dimension.
+fn is_name(name: &str) -> bool {
+    !matches!(name, "" | "?" | "-1" | "None" | "unk" | "unknown" | "Unknown")
 }
 
 impl fmt::Display for TensorType {

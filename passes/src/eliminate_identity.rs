@@ -21,8 +21,8 @@
 use onnx_shrink_ir::{
     Dim, Graph, OpId, Patch, Tensor, TensorType, ValueId,
     ops::{
-        Binary, BinaryKind, Cast, Concat, Dropout, Expand, Flatten, Pad, Reshape, Slice, Squeeze, Tile, Transpose, Unsqueeze,
-        axis_from_front,
+        Binary, BinaryKind, Cast, Concat, Dropout, Expand, Flatten, Pad, Reshape, Slice, Squeeze, Tile, Transpose,
+        Unsqueeze, axis_from_front,
     },
 };
 
@@ -81,23 +81,31 @@ fn unchanged_input(graph: &Graph, op: OpId) -> Result<ValueId, Miss> {
     let found = match node.op_type() {
         "Identity" => Some(first),
         "Dropout" => Dropout::of(graph, op).map(|dropout| dropout.x),
-        "Cast" => Cast::of(graph, op).filter(|cast| graph.ty(cast.x).is_some_and(|ty| ty.dtype == cast.to)).map(|cast| cast.x),
+        "Cast" => {
+            Cast::of(graph, op).filter(|cast| graph.ty(cast.x).is_some_and(|ty| ty.dtype == cast.to)).map(|cast| cast.x)
+        }
         "CastLike" => cast_like(graph, op),
-        "Reshape" => Reshape::of(graph, op).and_then(|reshape| same(reshape.x, reshape.y).or_else(|| restated(graph, &reshape))),
+        "Reshape" => {
+            Reshape::of(graph, op).and_then(|reshape| same(reshape.x, reshape.y).or_else(|| restated(graph, &reshape)))
+        }
         "Flatten" => Flatten::of(graph, op).and_then(|flatten| {
             let rank = graph.ty(flatten.x).and_then(TensorType::rank);
             let splits_matrix = rank == Some(2) && matches!(flatten.axis, 1 | -1);
             if splits_matrix { Some(flatten.x) } else { same(flatten.x, flatten.y) }
         }),
         "Squeeze" => Squeeze::of(graph, op).and_then(|squeeze| same(squeeze.x, squeeze.y)),
-        "Unsqueeze" => Unsqueeze::of(graph, op).filter(|unsqueeze| unsqueeze.axes.is_empty()).map(|unsqueeze| unsqueeze.x),
+        "Unsqueeze" => {
+            Unsqueeze::of(graph, op).filter(|unsqueeze| unsqueeze.axes.is_empty()).map(|unsqueeze| unsqueeze.x)
+        }
         "Expand" => Expand::of(graph, op).and_then(|expand| {
             let shape = graph.constant(expand.shape).and_then(Tensor::to_i64_vec);
             let rank = graph.ty(expand.x).and_then(TensorType::rank);
             let ones = shape.is_some_and(|shape| shape.iter().all(|&dim| dim == 1) && rank >= Some(shape.len()));
             if ones { Some(expand.x) } else { same(expand.x, expand.y) }
         }),
-        "Transpose" => Transpose::of(graph, op).filter(|transpose| keeps_order(graph, transpose)).map(|transpose| transpose.x),
+        "Transpose" => {
+            Transpose::of(graph, op).filter(|transpose| keeps_order(graph, transpose)).map(|transpose| transpose.x)
+        }
         "Slice" => Slice::of(graph, op).filter(|slice| takes_all(graph, slice)).map(|slice| slice.x),
         "Pad" => Pad::of(graph, op).filter(|pad| pad.pads.iter().all(|&amount| amount == 0)).map(|pad| pad.x),
         "Tile" => Tile::of(graph, op).filter(|tile| tile.repeats.iter().all(|&repeat| repeat == 1)).map(|tile| tile.x),
@@ -181,7 +189,9 @@ fn neutral(graph: &Graph, op: &Binary) -> Result<ValueId, Miss> {
         (_, true) => (op.b, op.a),
         _ => return Err(Miss::NotThisPattern),
     };
-    if graph.constant(constant).is_some_and(|constant| widens(constant, graph.ty(x))) && !same_type(graph.ty(x), graph.ty(op.y)) {
+    if graph.constant(constant).is_some_and(|constant| widens(constant, graph.ty(x)))
+        && !same_type(graph.ty(x), graph.ty(op.y))
+    {
         return Err(Miss::UnknownType(x));
     }
     Ok(x)
@@ -244,7 +254,10 @@ mod tests {
         keeps("Transpose (x)", "float[3,2] t");
         keeps("Expand (x, s)", "int64[3] s = {1, 1, 1}, float[1,2,3] t");
         keeps("Slice (x, s, e)", "int64[1] s = {0}, int64[1] e = {1}");
-        keeps("Slice (x, s, e, a, p)", "int64[1] s = {-1}, int64[1] e = {-9}, int64[1] a = {0}, int64[1] p = {-1}, float[2,3] t");
+        keeps(
+            "Slice (x, s, e, a, p)",
+            "int64[1] s = {-1}, int64[1] e = {-9}, int64[1] a = {0}, int64[1] p = {-1}, float[2,3] t",
+        );
         keeps("Tile (x, r)", "int64[2] r = {1, 2}");
         keeps("Div (c, x)", "float c = {1}");
         keeps("Sub (x, c)", "float c = {-0.0}");
@@ -256,7 +269,8 @@ mod tests {
     fn keeps_a_factor_of_one_that_broadcasts() {
         let model = "g (float[2] x) => (float[3,2] y) <float[3,2] c = {1,1,1,1,1,1}> { t = Mul (x, c)  y = Relu (t) }";
         check_missed(&EliminateIdentity, model, "the shape or type of `x` is not known");
-        let symbolic = "g (float[N,1] x) => (float[N,5] y) <float[1,5] c = {1,1,1,1,1}> { t = Mul (x, c)  y = Relu (t) }";
+        let symbolic =
+            "g (float[N,1] x) => (float[N,5] y) <float[1,5] c = {1,1,1,1,1}> { t = Mul (x, c)  y = Relu (t) }";
         check_missed(&EliminateIdentity, symbolic, "the shape or type of `x` is not known");
     }
 

@@ -4,10 +4,12 @@
 //! A pass is one file, named for what it does; its place in [`pipeline`] is its place in the order. A rewrite looks at the
 //! graph and returns a [`Patch`](onnx_shrink_ir::Patch) or a [`Miss`]; [`Context::apply`] and [`Context::missed`] are the
 //! only doors.
+mod affine;
 mod context;
 pub mod egg;
 mod journal;
 mod miss;
+mod net_bytes;
 pub mod pipeline;
 pub mod quantize;
 pub mod target;
@@ -15,11 +17,21 @@ pub mod testing;
 
 mod eliminate_dead;
 mod eliminate_identity;
+mod fold_arithmetic;
+mod fold_batch_norm;
+mod fold_constants;
+mod fold_pad;
+mod inline_if;
 
 pub use context::{Context, Options, Statistics};
 pub use egg::SimplifyIslands;
 pub use eliminate_dead::EliminateDead;
 pub use eliminate_identity::EliminateIdentity;
+pub use fold_arithmetic::FoldArithmetic;
+pub use fold_batch_norm::FoldBatchNorm;
+pub use fold_constants::FoldConstants;
+pub use fold_pad::FoldPad;
+pub use inline_if::InlineIf;
 pub use journal::{Entry, Journal, Outcome};
 pub use miss::Miss;
 

@@ -1,11 +1,23 @@
 //! Which passes run, in which order, and why in that order.
+use std::collections::BTreeSet;
+
 use onnx_shrink_ir::Graph;
 
-use crate::{Context, EliminateDead, Pass, Result, SimplifyIslands};
+use crate::{
+    Context, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm, FoldConstants, FoldPad, InlineIf, Pass,
+    Result, SimplifyIslands,
+};
 
 /// The passes of the lossless part. They run in this order, again and again until nothing changes.
 pub fn lossless() -> Vec<Box<dyn Pass>> {
     vec![
+        Box::new(FoldConstants::exact()),
+        Box::new(FoldConstants::rounding()), // before all that wants constant weights
+        Box::new(InlineIf),
+        Box::new(EliminateIdentity), // before all that looks at producers
+        Box::new(FoldBatchNorm),
+        Box::new(FoldArithmetic),
+        Box::new(FoldPad),
         Box::new(SimplifyIslands::exact()),    // after folding: its rules look at constants
         Box::new(SimplifyIslands::rounding()), // what is left when rounding may differ
         Box::new(EliminateDead), // last: it clears what the others left
@@ -28,4 +40,11 @@ pub fn run_lossless(graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Names of all passes that a user can leave out.
+pub fn names() -> BTreeSet<&'static str> {
+    let mut names: BTreeSet<&'static str> = lossless().iter().map(|pass| pass.name()).collect();
+    names.extend(["insert-qdq", "store-int8"]);
+    names
 }

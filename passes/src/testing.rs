@@ -19,11 +19,8 @@ pub const OPSET: i64 = 17;
 /// # Panics
 /// When it states none.
 pub fn parse(source: &str) -> Model {
-    let model = if source.trim_start().starts_with('<') {
-        text::parse_model(source)
-    } else {
-        text::parse_graph(source, OPSET)
-    };
+    let model =
+        if source.trim_start().starts_with('<') { text::parse_model(source) } else { text::parse_graph(source, OPSET) };
     match model {
         Ok(model) => model,
         Err(error) => panic!("{}\nin\n{source}", error.render()),

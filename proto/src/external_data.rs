@@ -31,7 +31,7 @@ pub(crate) fn is_external(tensor: &TensorProto) -> bool {
 }
 
 /// Whether any tensor's data lies outside of the model.
-pub(crate) fn any_external(model: &ModelProto) -> bool {
+pub fn any_external(model: &ModelProto) -> bool {
     let mut stop_at_external = |tensor: &TensorProto, _: Owner<'_>| if is_external(tensor) { Err(()) } else { Ok(()) };
     tensors::shared::model(model, &mut stop_at_external).is_err()
 }

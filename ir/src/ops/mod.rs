@@ -17,7 +17,9 @@ mod pool;
 pub use activation::{Clip, Relu};
 pub use conv::{AutoPad, Conv, ConvTranspose};
 pub use elementwise::{Binary, BinaryKind, Cast, Dropout};
-pub use layout::{Concat, Expand, Flatten, Gather, Pad, PadMode, Reshape, Shape, Slice, Squeeze, Tile, Transpose, Unsqueeze};
+pub use layout::{
+    Concat, Expand, Flatten, Gather, Pad, PadMode, Reshape, Shape, Slice, Squeeze, Tile, Transpose, Unsqueeze,
+};
 pub use linear::{Gemm, MatMul};
 pub use norm::BatchNormalization;
 pub use pool::{AveragePool, MaxPool};
@@ -51,7 +53,9 @@ impl<'a> Reader<'a> {
             None => Some(None),
             // A file of IR version 1 may leave the type out.
             Some(found) if found.ref_attr_name.as_deref().unwrap_or("").is_empty() => {
-                matches!(found.r#type, None | Some(0)).then_some(()).or((found.r#type == Some(kind as i32)).then_some(()))?;
+                matches!(found.r#type, None | Some(0))
+                    .then_some(())
+                    .or((found.r#type == Some(kind as i32)).then_some(()))?;
                 Some(Some(found))
             }
             Some(_) => None,
@@ -166,7 +170,8 @@ mod tests {
 
     pub(super) fn one_op(node: NewOp, inputs: &[TensorType]) -> (Graph, OpId) {
         let mut graph = Graph::new(17);
-        let inputs = inputs.iter().enumerate().map(|(k, ty)| Some(graph.insert_value(&format!("i{k}"), Some(ty.clone()))));
+        let inputs =
+            inputs.iter().enumerate().map(|(k, ty)| Some(graph.insert_value(&format!("i{k}"), Some(ty.clone()))));
         let inputs: Vec<_> = inputs.collect();
         let y = graph.insert_value("y", None);
         let op = graph.insert_op(1, node.node, inputs, vec![Some(y)], Vec::new());
@@ -175,7 +180,8 @@ mod tests {
 
     #[test]
     fn a_view_refuses_an_attribute_that_it_does_not_know() {
-        let types = [TensorType::fixed(DataType::Float, &[1, 2, 4, 4]), TensorType::fixed(DataType::Float, &[3, 2, 3, 3])];
+        let types =
+            [TensorType::fixed(DataType::Float, &[1, 2, 4, 4]), TensorType::fixed(DataType::Float, &[3, 2, 3, 3])];
         let known = NewOp::new("Conv").with(attributes::int("group", 1));
         let (graph, op) = one_op(known.clone(), &types);
         assert!(Conv::of(&graph, op).is_some());
@@ -187,7 +193,8 @@ mod tests {
 
     #[test]
     fn a_conv_is_made_again_as_it_was_with_defaults_left_out() {
-        let types = [TensorType::fixed(DataType::Float, &[1, 2, 4, 4]), TensorType::fixed(DataType::Float, &[3, 2, 3, 3])];
+        let types =
+            [TensorType::fixed(DataType::Float, &[1, 2, 4, 4]), TensorType::fixed(DataType::Float, &[3, 2, 3, 3])];
         let node = NewOp::new("Conv").named("c").with(attributes::ints("pads", &[0, 0, 1, 1]));
         let (graph, op) = one_op(node.clone(), &types);
         let conv = Conv::of(&graph, op).expect("a conv");

@@ -10,11 +10,14 @@
 //! Refused by name: external data, functions, sparse tensors.
 use std::fmt;
 
+mod attributes;
 mod lexer;
 mod parse;
 mod print;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests;
+mod types;
 mod values;
 
 pub use parse::{parse_graph, parse_model};

@@ -398,25 +398,3 @@ fn a_long_chain_needs_no_stack() {
     let nothing = chain(20_000, |index| if index % 2 == 0 { "Relu" } else { "Neg" });
     assert_eq!(simplified(&SimplifyIslands::exact(), &nothing).op_count(), 20_000);
 }
-
-#[test]
-fn zz_timing() {
-    for count in [10_000usize, 100_000] {
-        for (what, source) in [
-            ("random", random_graph(7, count)),
-            ("chain", chain(count, |index| if index % 3 == 0 { "Relu" } else { "Neg" })),
-            ("nothing", chain(count, |index| if index % 2 == 0 { "Relu" } else { "Neg" })),
-        ] {
-            let mut graph = parse(&source).graph;
-            let swept = graph.sweep();
-            let before = graph.op_count();
-            for pass in [SimplifyIslands::exact(), SimplifyIslands::rounding()] {
-                let mut graph = graph.detached();
-                let mut cx = crate::Context::new(Options::default(), &crate::testing::Reference);
-                let start = std::time::Instant::now();
-                cx.run(&pass, &mut graph).unwrap();
-                eprintln!("TIME {what} {count} swept {swept}: {} -> {} {:?} in {:?}", before, graph.op_count(), pass.class, start.elapsed());
-            }
-        }
-    }
-}

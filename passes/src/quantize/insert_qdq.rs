@@ -282,9 +282,7 @@ impl<'a> Insertion<'a> {
 
     /// Float ops that read the integer value `value` and whose own output is quantized next.
     fn float_between(&self, graph: &Graph, value: ValueId) -> Vec<(OpId, usize)> {
-        const FUSED_BY_ENGINE: [&str; 9] = [
-            "Conv", "Gemm", "MatMul", "AveragePool", "GlobalAveragePool", "Sigmoid", "LeakyRelu", "Softmax", "MaxPool",
-        ];
+        const FUSED_BY_ENGINE: [&str; 3] = ["Conv", "Gemm", "MatMul"];
         let is_float = |op: OpId| self.plan.units.of_op.get(&op).is_none_or(|unit| !self.plan.integer[*unit]);
         let mut between = Vec::new();
         for place in graph.uses(value) {

@@ -2,6 +2,7 @@
 //!
 //! All numbers are f64, rounded once to the type of the result (integers wrap): slow, and nearer to the real function
 //! than any engine. Knows the ops that the tests use; every other op is refused by name.
+#![allow(clippy::needless_range_loop, reason = "loops over axes read several lists at once")]
 use std::collections::HashMap;
 
 use ndarray::{ArrayD, ArrayViewD, Axis, Dimension, IxDyn, Slice, Zip};
@@ -207,13 +208,15 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
         }
         "Constant" => match op.tensor("value") {
             Some(tensor) => Ok(vec![tensor]),
-            None => match (op.float("value_float"), op.int("value_int"), op.ints("value_ints"), op.floats("value_floats")) {
-                (Some(number), ..) => Ok(vec![Tensor::scalar(number)]),
-                (_, Some(number), ..) => Ok(vec![Tensor::scalar(number)]),
-                (_, _, Some(list), _) => Ok(vec![Tensor::from_vec(&[list.len()], list.to_vec())]),
-                (.., Some(list)) => Ok(vec![Tensor::from_vec(&[list.len()], list.to_vec())]),
-                _ => Err("this form of Constant".to_owned()),
-            },
+            None => {
+                match (op.float("value_float"), op.int("value_int"), op.ints("value_ints"), op.floats("value_floats")) {
+                    (Some(number), ..) => Ok(vec![Tensor::scalar(number)]),
+                    (_, Some(number), ..) => Ok(vec![Tensor::scalar(number)]),
+                    (_, _, Some(list), _) => Ok(vec![Tensor::from_vec(&[list.len()], list.to_vec())]),
+                    (.., Some(list)) => Ok(vec![Tensor::from_vec(&[list.len()], list.to_vec())]),
+                    _ => Err("this form of Constant".to_owned()),
+                }
+            }
         },
         "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" => {
             let dims = new_dims(op, &x)?;
@@ -321,16 +324,13 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
         "MatMul" => one(matmul(&x.array(0)?, &x.array(1)?)?),
         "Gemm" => {
             let gemm = Gemm::of(graph, id).ok_or("this form of Gemm")?;
-            let side = |index, transposed| {
-                x.array(index).map(|array| if transposed { array.reversed_axes() } else { array })
-            };
+            let side =
+                |index, transposed| x.array(index).map(|array| if transposed { array.reversed_axes() } else { array });
             let product = matmul(&side(0, gemm.trans_a)?, &side(1, gemm.trans_b)?)? * f64::from(gemm.alpha);
             one(if x.has(2) { zip(&product, &(x.array(2)? * f64::from(gemm.beta)), |a, b| a + b)? } else { product })
         }
         "Conv" => one(conv(&Conv::of(graph, id).ok_or("this form of Conv")?, &x)?),
-        "ConvTranspose" => {
-            one(conv_transpose(&ConvTranspose::of(graph, id).ok_or("this form of ConvTranspose")?, &x)?)
-        }
+        "ConvTranspose" => one(conv_transpose(&ConvTranspose::of(graph, id).ok_or("this form of ConvTranspose")?, &x)?),
         "BatchNormalization" => {
             let norm = BatchNormalization::of(graph, id).ok_or("this form of BatchNormalization")?;
             let array = x.array(0)?;
@@ -421,7 +421,8 @@ fn matmul(a: &Array, b: &Array) -> Computed<Array> {
     if a.ndim() < 2 || b.ndim() < 2 {
         return Err("vectors".to_owned());
     }
-    let split = |array: &Array| (array.shape()[..array.ndim() - 2].to_vec(), array.shape()[array.ndim() - 2..].to_vec());
+    let split =
+        |array: &Array| (array.shape()[..array.ndim() - 2].to_vec(), array.shape()[array.ndim() - 2..].to_vec());
     let ((batch_a, last_a), (batch_b, last_b)) = (split(a), split(b));
     let batch = broadcast_dims(&batch_a, &batch_b)?;
     let spread_batch = |array: &Array, last: &[usize]| -> Computed<Array> {
@@ -481,7 +482,9 @@ fn conv(conv: &Conv, inputs: &Inputs<'_>) -> Computed<Array> {
         for c in 0..channels {
             for cell in &cells {
                 let mut at = vec![n, m / filters * channels + c];
-                at.extend((0..rank).map(|k| out[2 + k] * conv.strides[k] as usize + cell[k] * conv.dilations[k] as usize));
+                at.extend(
+                    (0..rank).map(|k| out[2 + k] * conv.strides[k] as usize + cell[k] * conv.dilations[k] as usize),
+                );
                 sum += x[IxDyn(&at)] * w[IxDyn(&[&[m, c], cell.as_slice()].concat())];
             }
         }

@@ -1,0 +1,298 @@
+//! A graph, prepared: constants computed, a home chosen for every op, the last use of every value known.
+//!
+//! **Never** reads a sample: what can never run is found here. **No** recursion over the graph; bodies recurse, and nest
+//! at most as deep as the file format allows.
+use std::collections::BTreeMap;
+
+use onnx_shrink_ir::{EvaluateError, Graph, Op, OpId, Tensor, ValueId};
+
+use crate::{
+    Options,
+    control::{Body, Control},
+    kernel::{Call, Kernel, KernelError},
+    kernels,
+    panics::contained,
+    tract::OneOp,
+    value::Value,
+};
+
+/// Who runs an op.
+#[derive(Debug)]
+pub(crate) enum Home<'g> {
+    /// A kernel of ours, and where it does not do the form at hand, or there is none, tract
+    Op(Option<Kernel>, Option<OneOp>),
+    /// The interpreter: an op with bodies
+    Control(Control<'g>),
+}
+
+/// An op that a run computes.
+#[derive(Debug)]
+pub(crate) struct Step<'g> {
+    pub(crate) id: OpId,
+    pub(crate) op: &'g Op,
+    pub(crate) home: Home<'g>,
+    /// Values that nothing uses after this op
+    pub(crate) dies: Vec<ValueId>,
+}
+
+/// A graph, ready to run.
+#[derive(Debug)]
+pub(crate) struct Plan<'g> {
+    pub(crate) graph: &'g Graph,
+    pub(crate) options: Options,
+    pub(crate) steps: Vec<Step<'g>>,
+    /// Constants of the graph and what follows from them, by [`ValueId::index`]
+    pub(crate) constants: Vec<Option<Value>>,
+}
+
+/// The error that `error` is when `op` of `graph` met it.
+pub(crate) fn named(graph: &Graph, id: OpId, error: KernelError) -> EvaluateError {
+    let op = graph.op(id);
+    let op_type = match op.domain() {
+        "" => op.op_type().to_owned(),
+        domain => format!("{domain}.{}", op.op_type()),
+    };
+    let op = graph.label_of(id).to_owned();
+    match error {
+        KernelError::Unsupported(reason) => EvaluateError::Unsupported { op, op_type, reason },
+        KernelError::Failed(reason) => EvaluateError::Failed { op, op_type, reason },
+    }
+}
+
+impl<'g> Plan<'g> {
+    /// Prepares `graph`, in which the captured values `known` are constants.
+    pub(crate) fn new(
+        graph: &'g Graph,
+        options: Options,
+        known: &BTreeMap<ValueId, Value>,
+    ) -> Result<Plan<'g>, EvaluateError> {
+        let mut constants = vec![None; graph.bound()];
+        for value in graph.values() {
+            constants[value.index()] = graph.constant(value).cloned().map(Value::from);
+        }
+        for (value, constant) in known {
+            constants[value.index()] = Some(constant.clone());
+        }
+        let mut plan = Plan { graph, options, steps: Vec::new(), constants };
+        for id in graph.ops() {
+            plan.add(id)?;
+        }
+        plan.find_last_uses();
+        Ok(plan)
+    }
+
+    /// The op becomes a step, or, when everything that it uses is constant, its outputs become constants.
+    fn add(&mut self, id: OpId) -> Result<(), EvaluateError> {
+        let op = self.graph.op(id);
+        let constant = |value: ValueId| self.constants[value.index()].is_some();
+        let inputs: Vec<bool> = op.inputs().iter().map(|input| input.is_none_or(constant)).collect();
+        let captures = self.graph.captures(id);
+        let fold = inputs.iter().all(|&constant| constant) && captures.iter().all(|&(_, outer, _)| constant(outer));
+        let constant = if fold { vec![false; inputs.len()] } else { inputs };
+        let home = self.home(id, constant).map_err(|error| self.unwrapped(id, error))?;
+        let step = Step { id, op, home, dies: Vec::new() };
+        if !fold {
+            self.steps.push(step);
+            return Ok(());
+        }
+        let outputs = step.run(self, &[])?;
+        for (&output, value) in op.outputs().iter().zip(outputs) {
+            if let (Some(output), Some(value)) = (output, value) {
+                self.constants[output.index()] = Some(value.tensor.into()); // without tract's copy
+            }
+        }
+        Ok(())
+    }
+
+    fn unwrapped(&self, id: OpId, error: HomeError) -> EvaluateError {
+        match error {
+            HomeError::Op(reason) => named(self.graph, id, KernelError::Unsupported(reason)),
+            HomeError::Body(error) => error,
+        }
+    }
+
+    /// Who runs the op, whose inputs marked in `constant` are the same on every call.
+    fn home(&self, id: OpId, constant: Vec<bool>) -> Result<Home<'g>, HomeError> {
+        let op = self.graph.op(id);
+        for input in op.inputs().iter().flatten() {
+            if self.graph.is_sparse(*input) {
+                return Err(HomeError::Op(format!(
+                    "its input `{}` is a sparse initializer",
+                    self.graph.name_of(*input)
+                )));
+            }
+        }
+        if let Some(control) = self.control(id)? {
+            return Ok(Home::Control(control));
+        }
+        let kernel = kernels::find(op, self.graph.opset());
+        match OneOp::new(op, constant) {
+            Ok(one) => {
+                let known = op.inputs().iter().flatten().filter_map(|input| self.graph.ty(*input));
+                match known.map(|ty| ty.dtype).find(|&dtype| !one.takes(dtype)) {
+                    Some(dtype) if kernel.is_none() => Err(HomeError::Op(format!("inputs of {dtype}"))),
+                    _ => Ok(Home::Op(kernel, Some(one))),
+                }
+            }
+            Err(reason) if kernel.is_none() => Err(HomeError::Op(reason)),
+            Err(_) => Ok(Home::Op(kernel, None)),
+        }
+    }
+
+    /// The bodies of the op, prepared; `None` when it is no control-flow op.
+    fn control(&self, id: OpId) -> Result<Option<Control<'g>>, HomeError> {
+        let op = self.graph.op(id);
+        let captures = self.graph.captures(id);
+        let bodies = op.regions().iter().enumerate().map(|(region, body)| {
+            let mut known = BTreeMap::new();
+            let mut taken = Vec::new();
+            for &(_, outer, inner) in captures.iter().filter(|capture| capture.0 == region) {
+                match &self.constants[outer.index()] {
+                    Some(constant) => {
+                        known.insert(inner, constant.clone());
+                    }
+                    None => taken.push((outer, inner)),
+                }
+            }
+            Body { plan: Plan::new(&body.graph, self.options, &known), captures: taken }
+        });
+        Control::new(op, self.graph.opset(), bodies.collect())
+    }
+
+    fn find_last_uses(&mut self) {
+        let mut seen = vec![false; self.graph.bound()];
+        for output in self.graph.outputs() {
+            seen[output.index()] = true;
+        }
+        for index in (0..self.steps.len()).rev() {
+            let step = &self.steps[index];
+            let captures = self.graph.captures(step.id).into_iter().map(|(_, outer, _)| outer);
+            let touched = step.op.inputs().iter().chain(step.op.outputs()).flatten().copied().chain(captures);
+            let mut dies = Vec::new();
+            for value in touched {
+                if self.constants[value.index()].is_none() && !std::mem::replace(&mut seen[value.index()], true) {
+                    dies.push(value);
+                }
+            }
+            self.steps[index].dies = dies;
+        }
+    }
+}
+
+/// Why an op has no home.
+#[derive(Debug)]
+pub(crate) enum HomeError {
+    /// Because of the op itself
+    Op(String),
+    /// Because of an op in one of its bodies
+    Body(EvaluateError),
+}
+
+/// One op alone, on constant inputs; what its bodies capture must be constant in `graph`.
+pub(crate) fn run_one(
+    graph: &Graph,
+    options: Options,
+    id: OpId,
+    inputs: &[Option<Tensor>],
+) -> Result<Vec<Option<Tensor>>, EvaluateError> {
+    let op = graph.op(id);
+    let mut plan = Plan { graph, options, steps: Vec::new(), constants: vec![None; graph.bound()] };
+    for (_, outer, _) in graph.captures(id) {
+        let Some(constant) = graph.constant(outer) else {
+            let reason = format!("its bodies use `{}`, which is not constant", graph.name_of(outer));
+            return Err(named(graph, id, KernelError::Unsupported(reason)));
+        };
+        plan.constants[outer.index()] = Some(constant.clone().into());
+    }
+    let home = plan.home(id, vec![false; op.inputs().len()]).map_err(|error| plan.unwrapped(id, error))?;
+    let step = Step { id, op, home, dies: Vec::new() };
+    let values: Vec<Option<Value>> = inputs.iter().map(|input| input.clone().map(Value::from)).collect();
+    let values: Vec<Option<&Value>> = values.iter().map(Option::as_ref).collect();
+    let outputs = step.run_on(&plan, &values, &[])?;
+    let outputs: Vec<Option<Tensor>> = outputs.into_iter().map(|value| value.map(|value| value.tensor)).collect();
+    for (output, tensor) in op.outputs().iter().zip(&outputs) {
+        let (Some(output), Some(tensor)) = (output, tensor) else { continue };
+        if let Some(problem) = graph.ty(*output).and_then(|ty| crate::mismatch(ty, tensor)) {
+            let reason = format!("the result does not fit the type of `{}`: {problem}", graph.name_of(*output));
+            return Err(named(graph, id, KernelError::Failed(reason)));
+        }
+    }
+    Ok(outputs)
+}
+
+impl Step<'_> {
+    /// Runs the op on what `frame`, or else the plan's constants, hold.
+    pub(crate) fn run(&self, plan: &Plan<'_>, frame: &[Option<Value>]) -> Result<Vec<Option<Value>>, EvaluateError> {
+        let mut inputs = Vec::with_capacity(self.op.inputs().len());
+        for input in self.op.inputs() {
+            let value = input.map(|input| {
+                let found = plan.value(frame, input);
+                found.ok_or_else(|| {
+                    let reason = format!("its input `{}` has no value", plan.graph.name_of(input));
+                    named(plan.graph, self.id, KernelError::Failed(reason))
+                })
+            });
+            inputs.push(value.transpose()?);
+        }
+        self.run_on(plan, &inputs, frame)
+    }
+
+    fn run_on(
+        &self,
+        plan: &Plan<'_>,
+        inputs: &[Option<&Value>],
+        frame: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>, EvaluateError> {
+        let error = |error| named(plan.graph, self.id, error);
+        let outputs = match &self.home {
+            Home::Control(control) => control.run(self, plan, inputs, frame)?,
+            Home::Op(kernel, one) => {
+                let tensors: Vec<Option<Tensor>> = inputs.iter().map(|value| value.map(|v| v.tensor.clone())).collect();
+                let max_bytes = plan.options.max_result_bytes;
+                let call = Call { op: self.op, opset: plan.graph.opset(), inputs: &tensors, max_bytes };
+                call_op(*kernel, one.as_ref(), &call, inputs).map_err(error)?
+            }
+        };
+        for (index, wanted) in self.op.outputs().iter().enumerate() {
+            match (wanted, outputs.get(index).and_then(Option::as_ref)) {
+                (Some(_), None) => return Err(error(KernelError::Unsupported(format!("output {index}")))),
+                (Some(_), Some(value)) if value.tensor.byte_len() > plan.options.max_result_bytes => {
+                    let limit = plan.options.max_result_bytes;
+                    let reason = format!("output {index} has {} bytes, the limit is {limit}", value.tensor.byte_len());
+                    return Err(error(KernelError::Failed(reason)));
+                }
+                _ => {}
+            }
+        }
+        Ok(outputs)
+    }
+}
+
+/// Runs a kernel of ours, and tract where there is none or it does not do this form.
+fn call_op(
+    kernel: Option<Kernel>,
+    one: Option<&OneOp>,
+    call: &Call<'_>,
+    values: &[Option<&Value>],
+) -> Result<Vec<Option<Value>>, KernelError> {
+    let mut refusal = None;
+    if let Some(kernel) = kernel {
+        let outputs =
+            contained(|| kernel(call)).map_err(|panic| KernelError::Failed(format!("its kernel panicked: {panic}")))?;
+        match outputs {
+            Ok(outputs) => return Ok(outputs.into_iter().map(|output| output.map(Value::from)).collect()),
+            Err(KernelError::Unsupported(reason)) => refusal = Some(reason),
+            Err(error) => return Err(error),
+        }
+    }
+    match (refusal, one) {
+        (refusal, None) => {
+            Err(KernelError::Unsupported(refusal.unwrap_or_else(|| "there is no kernel for it".to_owned())))
+        }
+        (None, Some(one)) => one.run(call, values),
+        (Some(refusal), Some(one)) => one.run(call, values).map_err(|error| match error {
+            KernelError::Unsupported(reason) => KernelError::Unsupported(format!("{refusal}; {reason}")),
+            error => error,
+        }),
+    }
+}

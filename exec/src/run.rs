@@ -1,0 +1,44 @@
+//! Running a prepared graph: ops in order, values dropped at their last use.
+use onnx_shrink_ir::{EvaluateError, Tensor, ValueId};
+
+use crate::{plan::Plan, value::Value};
+
+impl Plan<'_> {
+    /// The value of `id`: what the run made, or a constant.
+    pub(crate) fn value<'a>(&'a self, frame: &'a [Option<Value>], id: ValueId) -> Option<&'a Value> {
+        frame.get(id.index()).and_then(Option::as_ref).or(self.constants[id.index()].as_ref())
+    }
+
+    /// Runs with `given` for inputs and captured values; every value that an op makes is shown to `observe`.
+    /// Returns the outputs of the graph.
+    pub(crate) fn run(
+        &self,
+        given: impl IntoIterator<Item = (ValueId, Value)>,
+        observe: &mut dyn FnMut(ValueId, &Tensor),
+    ) -> Result<Vec<Value>, EvaluateError> {
+        let mut frame: Vec<Option<Value>> = vec![None; self.constants.len()];
+        for (id, value) in given {
+            frame[id.index()] = Some(value);
+        }
+        for step in &self.steps {
+            let outputs = step.run(self, &frame)?;
+            for (&id, value) in step.op.outputs().iter().zip(outputs) {
+                if let (Some(id), Some(value)) = (id, value) {
+                    observe(id, &value.tensor);
+                    frame[id.index()] = Some(value);
+                }
+            }
+            for id in &step.dies {
+                frame[id.index()] = None;
+            }
+        }
+        let outputs = self.graph.outputs().iter().map(|&output| {
+            self.value(&frame, output).cloned().ok_or_else(|| EvaluateError::Failed {
+                op: self.graph.name_of(output).to_owned(),
+                op_type: "graph output".to_owned(),
+                reason: "nothing makes it".to_owned(),
+            })
+        });
+        outputs.collect()
+    }
+}

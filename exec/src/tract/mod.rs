@@ -1,0 +1,153 @@
+//! Ops as one-node tract models, built once per op, input types and parameter values.
+//!
+//! Why one node: every value is at hand by its name, a failing op costs only itself, and tract's rewrites across nodes,
+//! some of which are wrong (Softmax between DequantizeLinear and QuantizeLinear), cannot happen.
+//! **No** type of tract leaves this folder. **Never** gives tract an op that [`rules`] does not name.
+mod build;
+mod checks;
+mod convert;
+mod rules;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use onnx_shrink_ir::{DataType, Op, Tensor};
+use tract_onnx::prelude::*;
+
+pub(crate) use self::convert::Held;
+use self::{
+    build::{Built, Input},
+    convert::{from_tract, narrowed, widened},
+    rules::{Rule, Types, stand_in},
+};
+use crate::{
+    kernel::{Call, KernelError},
+    panics::contained,
+    value::Value,
+};
+
+/// Built models that one op keeps; a graph whose shapes change all the time must not fill the memory.
+const KEPT: usize = 64;
+
+/// An op that tract runs.
+#[derive(Debug)]
+pub(crate) struct OneOp {
+    rule: Rule,
+    /// Inputs that are the same on every call
+    constant: Vec<bool>,
+    built: RwLock<Vec<Arc<Built>>>,
+}
+
+impl OneOp {
+    /// `op` as tract runs it, or why it does not. Inputs marked in `constant` have the same value on every call.
+    pub(crate) fn new(op: &Op, constant: Vec<bool>) -> Result<OneOp, String> {
+        Ok(OneOp { rule: rules::rule(op)?, constant, built: RwLock::default() })
+    }
+
+    /// Whether tract can take inputs of `dtype`.
+    pub(crate) fn takes(&self, dtype: DataType) -> bool {
+        let half = matches!(dtype, DataType::Float16 | DataType::Bfloat16);
+        match self.rule.types {
+            Types::Moves => stand_in(dtype).is_some(),
+            Types::Computes { .. } => half || stand_in(dtype) == Some(dtype),
+            Types::AsIs => stand_in(dtype) == Some(dtype),
+        }
+    }
+
+    /// Runs the op. `values` are the inputs of `call`.
+    pub(crate) fn run(&self, call: &Call<'_>, values: &[Option<&Value>]) -> Result<Vec<Option<Value>>, KernelError> {
+        if let Some(tensor) = call.inputs.iter().flatten().find(|tensor| !self.takes(tensor.dtype())) {
+            return Err(KernelError::Unsupported(format!("inputs of {}", tensor.dtype())));
+        }
+        (self.rule.check)(call)?;
+        let built = self.built_for(call)?;
+        let mut inputs = tvec!();
+        for &index in built.sources() {
+            let Some(value) = values.get(index).copied().flatten() else { continue };
+            inputs.push(self.given(value)?.into_tvalue());
+        }
+        let outputs = contained(|| built.run(inputs))
+            .map_err(|panic| KernelError::Failed(format!("the engine panicked: {panic}")))?
+            .map_err(|error| KernelError::Failed(format!("{error:#}")))?;
+        let mut outputs = outputs.into_iter();
+        let mut results = Vec::with_capacity(call.op.outputs().len());
+        for (index, wanted) in call.op.outputs().iter().enumerate() {
+            results.push(match wanted {
+                Some(_) => {
+                    let output = outputs.next().ok_or_else(|| KernelError::Failed(format!("no output {index}")))?;
+                    Some(self.taken(call, index, output.into_arc_tensor())?)
+                }
+                None => None,
+            });
+        }
+        Ok(results)
+    }
+
+    /// The input as tract gets it.
+    fn given(&self, value: &Value) -> Result<Arc<tract_onnx::prelude::Tensor>, KernelError> {
+        if matches!(self.rule.types, Types::Computes { .. })
+            && let Some(wide) = widened(&value.tensor)
+        {
+            return Held::of(&wide).map(Held::into_inner);
+        }
+        if let Some(held) = value.held.get() {
+            return Ok(held.clone().into_inner());
+        }
+        let held = Held::of(&value.tensor)?;
+        Ok(value.held.get_or_init(|| held).clone().into_inner())
+    }
+
+    /// An output as ours.
+    fn taken(
+        &self,
+        call: &Call<'_>,
+        index: usize,
+        output: Arc<tract_onnx::prelude::Tensor>,
+    ) -> Result<Value, KernelError> {
+        let value = from_tract(output)?;
+        let first = call.inputs.iter().flatten().next().map(Tensor::dtype);
+        match self.rule.types {
+            Types::Computes { float } if value.tensor.dtype() == DataType::Float && float >> index.min(31) & 1 == 1 => {
+                match first {
+                    Some(half @ (DataType::Float16 | DataType::Bfloat16)) => Ok(narrowed(&value.tensor, half)?.into()),
+                    _ => Ok(value),
+                }
+            }
+            Types::Moves => {
+                let hidden =
+                    call.inputs.iter().flatten().map(Tensor::dtype).find(|&dtype| stand_in(dtype) != Some(dtype));
+                match hidden {
+                    Some(dtype) if stand_in(dtype) == Some(value.tensor.dtype()) => {
+                        let bytes = value.tensor.bytes().cloned().unwrap_or_default();
+                        let tensor = Tensor::new(dtype, value.tensor.dims(), bytes);
+                        Ok(tensor.map_err(|error| KernelError::Failed(error.to_string()))?.into())
+                    }
+                    _ => Ok(value),
+                }
+            }
+            _ => Ok(value),
+        }
+    }
+
+    /// The model for these input types and parameters.
+    fn built_for(&self, call: &Call<'_>) -> Result<Arc<Built>, KernelError> {
+        let kept = self.built.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(built) = kept.iter().find(|built| built.fits(call.inputs)) {
+            return Ok(built.clone());
+        }
+        drop(kept);
+        let kinds = call.inputs.iter().enumerate().map(|(index, tensor)| match tensor {
+            None => Input::Absent,
+            Some(_) if self.constant.get(index) == Some(&true) => Input::Constant,
+            Some(tensor) if self.rule.parameters.contains(&index) => Input::Parameter(tensor.clone()),
+            Some(tensor) => Input::Source(tensor.dtype(), tensor.dims().to_vec()),
+        });
+        let wide = matches!(self.rule.types, Types::Computes { .. });
+        let built = Arc::new(Built::new(call, kinds.collect(), wide, self.rule.plain)?);
+        let mut kept = self.built.write().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= KEPT {
+            kept.remove(0);
+        }
+        kept.push(built.clone());
+        Ok(built)
+    }
+}

@@ -1,0 +1,56 @@
+//! The commands. `shrink` is the main form, without a name; every other is a file here and a line in [`OTHERS`].
+use std::io::Write;
+
+use clap::{ArgMatches, Args};
+
+use crate::request::{ExitCode, Failure};
+
+pub mod shrink;
+
+/// What a command needs of the program around it.
+pub struct Session<'a> {
+    /// Where results go: standard output
+    pub out: &'a mut dyn Write,
+    /// Where notes go that are no results: standard error
+    pub err: &'a mut dyn Write,
+    /// Whether standard output is a terminal
+    pub terminal: bool,
+}
+
+/// A command: typed arguments, and what they do.
+pub trait Command: Args {
+    /// Its name on the command line
+    const NAME: &'static str;
+    /// One line for the help
+    const ABOUT: &'static str;
+
+    /// Does it. `Ok` is how the program ends when nothing went wrong: [`ExitCode::Done`] or [`ExitCode::Different`].
+    fn run(self, session: &mut Session<'_>) -> Result<ExitCode, Failure>;
+}
+
+/// A command with its types erased, for the list.
+pub struct Entry {
+    /// Its name on the command line
+    pub name: &'static str,
+    /// Its command line
+    pub define: fn() -> clap::Command,
+    /// Does it
+    pub run: fn(&ArgMatches, &mut Session<'_>) -> Result<ExitCode, Failure>,
+}
+
+impl Entry {
+    /// The entry of the command `C`.
+    pub const fn of<C: Command>() -> Entry {
+        Entry {
+            name: C::NAME,
+            define: || C::augment_args(clap::Command::new(C::NAME).about(C::ABOUT)),
+            run: |matches, session| match C::from_arg_matches(matches) {
+                Ok(command) => command.run(session),
+                Err(error) => Err(Failure::usage(error)),
+            },
+        }
+    }
+}
+
+/// The commands that have a name.
+pub const OTHERS: &[Entry] = &[];

@@ -1,0 +1,228 @@
+//! The main form: read a model, make it smaller, prove it right, write it.
+use std::{path::PathBuf, time::Instant};
+
+use clap::Args;
+use onnx_shrink_ir::proto::{self, ExternalData};
+
+use super::{Command, Session};
+use crate::{
+    progress,
+    report::{Report, table},
+    request::{Calibrate, ExitCode, Failure, Gates, Request},
+    samples::{Channels, Layout, Resize, SampleOptions},
+    shrink::shrink,
+};
+
+/// The arguments of the main form.
+#[derive(Debug, Args)]
+pub struct Shrink {
+    /// The model to read; `-` is standard input
+    #[arg(value_name = "IN")]
+    pub input: PathBuf,
+
+    /// The file to write; the same as -o
+    #[arg(value_name = "OUT", conflicts_with = "output")]
+    pub output_position: Option<PathBuf>,
+
+    /// The file to write; `-` is standard output; may be the input
+    #[arg(short, long, value_name = "OUT")]
+    pub output: Option<PathBuf>,
+
+    /// Quantize to 8-bit integers where the target gains from it
+    #[arg(long)]
+    pub int8: bool,
+
+    /// What the model shall run on
+    #[arg(long, value_name = "NAME", default_value = "ort-cpu", help_heading = "Quantization")]
+    pub target: String,
+
+    /// How ranges of activations are found
+    #[arg(long, value_enum, default_value = "auto", help_heading = "Quantization")]
+    #[arg(aliases = ["calibration-method", "calibration_method"])]
+    pub calibrate: Calibrate,
+
+    /// Keep ops in float: by name, op type, or glob; may be repeated
+    #[arg(long, value_name = "NAME|OP|GLOB", help_heading = "Quantization")]
+    #[arg(aliases = ["keep_float", "nodes-to-exclude", "nodes_to_exclude"])]
+    pub keep_float: Vec<String>,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub samples: SampleArguments,
+
+    /// Leave a pass out; may be repeated, or a list with commas
+    #[arg(long, value_name = "PASS", value_delimiter = ',', help_heading = "Rewrites")]
+    pub skip: Vec<String>,
+
+    /// Only rewrites whose results are equal to the bit
+    #[arg(long, help_heading = "Rewrites")]
+    pub exact: bool,
+
+    /// Change a gate: lossless-rel, lossless-rel-fp16, sqnr, drop; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Validation")]
+    pub gate: Vec<String>,
+
+    /// Do not run the result against the input
+    #[arg(long, help_heading = "Validation", conflicts_with = "gate")]
+    pub no_validate: bool,
+
+    /// Write what was done, and what not and why, as JSON
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub report: Option<PathBuf>,
+
+    /// Print every rewrite, and every one that was not done and why
+    #[arg(long, help_heading = "Output")]
+    pub explain: bool,
+
+    /// Put tensors into a file of their own beside the model (default name: <OUT>.data)
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(help_heading = "Output", aliases = ["external_data", "save-as-external-data"])]
+    pub external_data: Option<String>,
+
+    /// Drop fields that this version of ONNX does not know, instead of refusing the model
+    #[arg(long, help_heading = "Output")]
+    pub allow_unknown_fields: bool,
+
+    /// Threads; 0 is one for each processor
+    #[arg(long, value_name = "N", default_value_t = 0, global = true, help_heading = "Output")]
+    pub threads: usize,
+
+    /// Print nothing but errors
+    #[arg(short, long, global = true, help_heading = "Output")]
+    pub quiet: bool,
+}
+
+/// The arguments that say what samples are.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Samples")]
+pub struct SampleArguments {
+    /// Samples: a folder of .npz, .npy, images or test_data_set_*, or one .npz or .npy with a leading sample axis
+    #[arg(long, value_name = "PATH", aliases = ["calibration-data-path", "calibration_data_path"])]
+    pub data: Option<PathBuf>,
+
+    /// Samples that judge the result (default: every fourth of --data)
+    #[arg(long, value_name = "PATH", alias = "validation_data")]
+    pub validation_data: Option<PathBuf>,
+
+    /// Images: subtract from each channel, after --scale: one number, or one a channel
+    #[arg(long, value_name = "M,M,M", value_delimiter = ',', allow_negative_numbers = true)]
+    pub mean: Vec<f32>,
+
+    /// Images: divide each channel by this, after --mean
+    #[arg(long, value_name = "S,S,S", value_delimiter = ',')]
+    pub std: Vec<f32>,
+
+    /// Images: multiply pixels of 0 to 255 by this (default: 1/255 for float inputs, 1 for integer ones)
+    #[arg(long, value_name = "FACTOR")]
+    pub scale: Option<f32>,
+
+    /// Images: order of the model's axes (default: from its input's shape)
+    #[arg(long, value_enum, default_value = "auto")]
+    pub layout: Layout,
+
+    /// Images: order of the channels
+    #[arg(long, value_enum, default_value = "rgb")]
+    pub channels: Channels,
+
+    /// Images: bring to this size, or the shorter side to N
+    #[arg(long, value_name = "WxH|N")]
+    pub resize: Option<Resize>,
+
+    /// Images: take the middle of this size, after --resize
+    #[arg(long, value_name = "WxH", value_parser = crate::samples::parse_size)]
+    pub crop: Option<(u32, u32)>,
+}
+
+impl SampleArguments {
+    /// The same without the paths.
+    pub fn options(&self) -> SampleOptions {
+        SampleOptions {
+            mean: self.mean.clone(),
+            std: self.std.clone(),
+            scale: self.scale,
+            layout: self.layout,
+            channels: self.channels,
+            resize: self.resize,
+            crop: self.crop,
+        }
+    }
+}
+
+impl Shrink {
+    /// What is asked for.
+    pub fn request(&self) -> Result<Request, Failure> {
+        let mut gates = Gates::default();
+        for gate in &self.gate {
+            gates.set(gate).map_err(|problem| Failure::usage(format_args!("--gate: {problem}")))?;
+        }
+        let passes = onnx_shrink_passes::pipeline::lossless();
+        if let Some(unknown) = self.skip.iter().find(|name| passes.iter().all(|pass| pass.name() != name.as_str())) {
+            let known: Vec<&str> = passes.iter().map(|pass| pass.name()).collect();
+            return Err(Failure::usage(format_args!(
+                "--skip: there is no pass `{unknown}`; there are {}",
+                known.join(", ")
+            )));
+        }
+        let external_data = match self.external_data.as_deref() {
+            None => ExternalData::Auto,
+            Some("") => ExternalData::Always { file_name: None },
+            Some(name) => ExternalData::Always { file_name: Some(name.to_owned()) },
+        };
+        Ok(Request {
+            input: self.input.clone(),
+            output: self.output.clone().or_else(|| self.output_position.clone()),
+            int8: self.int8,
+            data: self.samples.data.clone(),
+            validation_data: self.samples.validation_data.clone(),
+            sample_options: self.samples.options(),
+            target: self.target.clone(),
+            calibrate: self.calibrate,
+            keep_float: self.keep_float.clone(),
+            skip: self.skip.clone(),
+            gates,
+            validate: !self.no_validate,
+            exact: self.exact,
+            threads: self.threads,
+            external_data,
+            allow_unknown_fields: self.allow_unknown_fields,
+        })
+    }
+
+    fn write_report(&self, report: &Report) -> Result<(), Failure> {
+        let Some(file) = &self.report else { return Ok(()) };
+        let mut json = serde_json::to_vec_pretty(report).map_err(Failure::bug)?;
+        json.push(b'\n');
+        proto::save_bytes(&json, file).map_err(|error| Failure::new(ExitCode::Usage, error))
+    }
+}
+
+impl Command for Shrink {
+    const NAME: &'static str = "onnx-shrink";
+    const ABOUT: &'static str = "A compiler from ONNX to ONNX: smaller, faster, proven right";
+
+    fn run(self, session: &mut Session<'_>) -> Result<ExitCode, Failure> {
+        let request = self.request()?;
+        request.checked_output()?;
+        let start = Instant::now();
+        let progress = progress::for_stderr(self.quiet);
+        let mut report = match shrink(&request, progress.as_ref()) {
+            Ok(report) => report,
+            Err(failure) => {
+                if let Some(report) = &failure.report {
+                    self.write_report(report)?;
+                }
+                return Err(failure);
+            }
+        };
+        report.timing.seconds = start.elapsed().as_secs_f64();
+        self.write_report(&report)?;
+        if !self.quiet {
+            let style = table::Style::detect(session.terminal && !request.to_stdout());
+            let text = table::render(&report, self.explain, &style);
+            // The model itself is on standard output then. A reader that has gone away is no failure of ours.
+            let out = if request.to_stdout() { &mut session.err } else { &mut session.out };
+            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        }
+        Ok(ExitCode::Done)
+    }
+}

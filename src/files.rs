@@ -1,0 +1,109 @@
+//! Models from and to files, standard input and standard output.
+//!
+//! **Never** writes more bytes than the input has, **never** drops a field without leave, **never** leaves half a file.
+use std::{
+    fs,
+    io::{Read, Write},
+    path::Path,
+};
+
+use anyhow::anyhow;
+use bytes::Bytes;
+use onnx_shrink_ir::proto::{self, ExternalData, Limits, Loaded, SaveOptions, schema::ModelProto};
+
+use crate::request::{ExitCode, Failure};
+
+/// What was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Bytes of the model, its external data included
+    pub bytes: u64,
+    /// Whether the input's own model was written, because the result was no smaller or the same
+    pub input_kept: bool,
+    /// Whether the result would have been larger
+    pub larger: bool,
+}
+
+/// Loads the model `path` (`-`: standard input). Fields that this version of ONNX does not know are an error unless
+/// `allow_unknown_fields`: writing the model would lose them.
+pub fn load(path: &Path, allow_unknown_fields: bool) -> Result<Loaded, Failure> {
+    let loaded = if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        let read = std::io::stdin().lock().read_to_end(&mut bytes);
+        read.map_err(|error| Failure::input(anyhow!(error).context("standard input: cannot be read")))?;
+        proto::load_bytes(Bytes::from(bytes), Path::new("standard input"), None, &Limits::default())
+    } else {
+        proto::load(path, &Limits::default())
+    };
+    let loaded = loaded.map_err(Failure::input)?;
+    let Some(first) = loaded.unknown.first() else { return Ok(loaded) };
+    if allow_unknown_fields {
+        for field in &loaded.unknown {
+            log::warn!("{}: {field} is unknown to this version of ONNX and is dropped", path.display());
+        }
+        return Ok(loaded);
+    }
+    let more = match loaded.unknown.len() - 1 {
+        0 => String::new(),
+        more => format!(", and {more} more kinds of them"),
+    };
+    Err(Failure::input(anyhow!(
+        "{}: {first}{more} is unknown to this version of ONNX and would be lost; \
+         to drop it, say --allow-unknown-fields",
+        path.display()
+    )))
+}
+
+/// Bytes of `model` with its tensors, wherever they lie.
+pub fn size_of(model: &ModelProto) -> u64 {
+    proto::encode(model).iter().map(|part| part.len() as u64).sum()
+}
+
+/// Bytes of the model that was read, its external data included.
+pub fn size_of_input(loaded: &Loaded) -> u64 {
+    if proto::has_external_data(&loaded.model) { size_of(&loaded.model) } else { loaded.bytes.len() as u64 }
+}
+
+/// Writes `result` to `output` (`-`: standard output), or the input itself if `result` is equal or would be larger.
+pub fn write(
+    result: &ModelProto,
+    loaded: &Loaded,
+    input: &Path,
+    output: &Path,
+    external: &ExternalData,
+) -> Result<Written, Failure> {
+    let (before, after) = (size_of_input(loaded), size_of(result));
+    let external_before = proto::has_external_data(&loaded.model);
+    let same = *result == loaded.model;
+    let larger = after > before && !same;
+    let input_kept = larger || (same && loaded.unknown.is_empty());
+    // Dropping fields is what the user asked for: then the input's own bytes are not what is wanted.
+    let verbatim = input_kept && !external_before && loaded.unknown.is_empty();
+    let chosen = if input_kept { &loaded.model } else { result };
+    let bytes = if input_kept { before } else { after };
+    let failed = |error: proto::SaveError| Failure::new(ExitCode::Usage, error);
+    if output == Path::new("-") {
+        let mut out = std::io::stdout().lock();
+        if verbatim {
+            let written = out.write_all(&loaded.bytes).and_then(|()| out.flush());
+            written.map_err(|error| Failure::new(ExitCode::Usage, anyhow!(error).context("standard output")))?;
+        } else {
+            proto::write_to(chosen, &mut out).map_err(failed)?;
+        }
+        return Ok(Written { bytes, input_kept, larger });
+    }
+    match external {
+        ExternalData::Auto | ExternalData::Keep | ExternalData::Never if verbatim => {
+            proto::save_bytes(&loaded.bytes, output).map_err(failed)?;
+        }
+        // In place, unchanged, with its data beside it: all is as it shall be.
+        ExternalData::Auto | ExternalData::Keep if same && is_same_file(input, output) => {}
+        _ => proto::save(chosen, output, &SaveOptions { external: external.clone() }).map_err(failed)?,
+    }
+    Ok(Written { bytes, input_kept, larger })
+}
+
+/// Whether both names lead to the same file.
+pub fn is_same_file(one: &Path, other: &Path) -> bool {
+    matches!((fs::canonicalize(one), fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
+}

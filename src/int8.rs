@@ -1,0 +1,427 @@
+//! The int8 part of the main job: calibrate, place, choose the ranges by measurement, fall back where the gate fails.
+//!
+//! The rewrites are in the passes; here is only what decides between them by running the model.
+use std::collections::{BTreeMap, BTreeSet};
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use onnx_shrink_ir::{DataType, Evaluate, Graph, Model, OpId, Prepared, Tensor, infer, raise};
+use onnx_shrink_passes::{
+    Context, Miss, Options, Statistics,
+    pipeline,
+    quantize::{
+        InsertQdq, StoreInt8,
+        calibration::{Calibration, SampleSource, calibrate},
+        calibrators::Calibrator,
+        place::{Costs, Placement, place},
+        units::{Units, find_units},
+    },
+};
+use rayon::prelude::*;
+
+use crate::{
+    Calibrate, Failure, Progress, Samples,
+    report::{Fate, Layer},
+};
+
+/// A quantized model and how it came about.
+pub struct Quantized {
+    /// The model
+    pub model: Model,
+    /// Every rewrite and miss on the way
+    pub journal: onnx_shrink_passes::Journal,
+    /// Layers that multiply by weights, in the order of the graph
+    pub layers: Vec<Layer>,
+    /// The range estimator that was taken; `None` when nothing runs in integers
+    pub calibrator: Option<Calibrator>,
+    /// Samples that calibrated
+    pub samples: usize,
+    /// What the user should know
+    pub notes: Vec<String>,
+}
+
+/// What the int8 part needs to know.
+pub struct Int8<'a> {
+    /// The engine
+    pub evaluator: &'a dyn Evaluate,
+    /// How ranges are found
+    pub calibrate: Calibrate,
+    /// Ops that the user wants in float: name, type or glob
+    pub keep_float: &'a [String],
+    /// Options of the passes
+    pub options: &'a Options,
+    /// What batch norms told of values
+    pub statistics: &'a BTreeMap<String, Statistics>,
+}
+
+/// Samples as the calibration pass reads them.
+pub struct Source<'a>(pub &'a Samples);
+
+impl SampleSource for Source<'_> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn inputs(&self, index: usize) -> Result<Vec<Option<Tensor>>, String> {
+        self.0.get(index).map(|sample| sample.inputs).map_err(|error| format!("{error:#}"))
+    }
+}
+
+/// A graph with what its samples showed: where quantization begins, again for each try.
+pub struct Calibrated<'a> {
+    int8: &'a Int8<'a>,
+    model: Model,
+    calibration: Calibration,
+    units: Units,
+    costs: Costs,
+    user_kept: BTreeSet<usize>,
+    notes: Vec<String>,
+    /// Why nothing at all runs in integers
+    storage_only: Option<String>,
+}
+
+/// Samples that choose among range estimators, at most.
+const CHOOSING_SAMPLES: usize = 16;
+
+impl Int8<'_> {
+    fn context(&self) -> Context<'_> {
+        let mut cx = Context::new(self.options.clone(), self.evaluator);
+        cx.statistics = self.statistics.clone();
+        cx
+    }
+
+    /// Without samples: storage alone.
+    pub fn without_samples(&self, lossless: &Model) -> Result<Quantized, Failure> {
+        let mut model = lossless.detached();
+        let mut cx = self.context();
+        cx.run(&StoreInt8 { calibration: None }, &mut model.graph).map_err(Failure::bug)?;
+        let note = "no samples were given: weights are stored in 8 bits, layers run in float; \
+                    with --data DIR (100 to 300 samples) layers would run in 8 bits, too, where the target gains from it";
+        Ok(Quantized {
+            model,
+            journal: cx.journal,
+            layers: Vec::new(),
+            calibrator: None,
+            samples: 0,
+            notes: vec![note.to_owned()],
+        })
+    }
+
+    /// Runs the model on the samples and finds what could run in integers.
+    pub fn calibrated<'a>(
+        &'a self,
+        lossless: &Model,
+        samples: &Samples,
+        progress: &dyn Progress,
+    ) -> Result<Calibrated<'a>, Failure> {
+        let mut notes = Vec::new();
+        let mut storage_only = None;
+        let mut model = lossless.detached();
+        if model.opset() < LEAST_OPSET {
+            match raise::raise(&mut model, LEAST_OPSET) {
+                Ok(_) => {
+                    let mut cx = self.context();
+                    infer::infer(&mut model.graph);
+                    pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)?;
+                }
+                Err(error) => {
+                    model = lossless.detached();
+                    storage_only = Some(format!("8-bit layers need opset {LEAST_OPSET}: {error}"));
+                }
+            }
+        }
+        let stage = progress.stage("calibrating", Some(samples.len() as u64));
+        let calibration = calibrate(&model.graph, self.evaluator, &Source(samples), &|done| stage.advance(done as u64));
+        let calibration = match calibration {
+            Ok(calibration) => calibration,
+            Err(onnx_shrink_passes::quantize::calibration::CalibrationError::Sample(error)) => {
+                return Err(Failure::samples(anyhow::anyhow!(error)));
+            }
+            Err(onnx_shrink_passes::quantize::calibration::CalibrationError::Evaluate(
+                error @ onnx_shrink_ir::EvaluateError::Input { .. },
+            )) => return Err(Failure::samples(error)),
+            Err(error) => {
+                storage_only = Some(format!("the model cannot be calibrated: {error}"));
+                model = lossless.detached();
+                Calibration::default()
+            }
+        };
+        let units = find_units(&model.graph, &calibration);
+        let costs = Costs::new(&model.graph, &units, &calibration);
+        if storage_only.is_none() && feeds_back(&model.graph) {
+            let reason = "the model's outputs are fed back as inputs: errors of 8-bit layers would add up over the steps";
+            storage_only = Some(reason.to_owned());
+        }
+        let patterns = Patterns::new(self.keep_float)?;
+        let user_kept = (0..units.units.len())
+            .filter(|&unit| patterns.matches(&model.graph, units.units[unit].op))
+            .collect::<BTreeSet<_>>();
+        notes.extend(patterns.unused(&model.graph));
+        Ok(Calibrated { int8: self, model, calibration, units, costs, user_kept, notes, storage_only })
+    }
+}
+
+/// The opset with per-channel Quantize and Dequantize.
+const LEAST_OPSET: i64 = 13;
+
+/// Whether a later input has the type of a later output: state that is carried from step to step.
+fn feeds_back(graph: &Graph) -> bool {
+    let inputs: Vec<_> = graph.inputs().iter().skip(1).filter_map(|input| graph.ty(*input)).collect();
+    let outputs: Vec<_> = graph.outputs().iter().skip(1).filter_map(|output| graph.ty(*output)).collect();
+    let is_state = |ty: &onnx_shrink_ir::TensorType| ty.dtype == DataType::Float && ty.rank().is_some_and(|rank| rank >= 2);
+    inputs.iter().any(|input| {
+        is_state(input) && outputs.iter().any(|output| input.dtype == output.dtype && input.rank() == output.rank())
+    })
+}
+
+/// What `--keep-float` names.
+struct Patterns {
+    globs: GlobSet,
+    words: Vec<String>,
+}
+
+impl Patterns {
+    fn new(words: &[String]) -> Result<Patterns, Failure> {
+        let mut globs = GlobSetBuilder::new();
+        for word in words {
+            let glob = Glob::new(word).map_err(|error| Failure::usage(format_args!("--keep-float {word}: {error}")))?;
+            globs.add(glob);
+        }
+        Ok(Patterns { globs: globs.build().map_err(Failure::bug)?, words: words.to_vec() })
+    }
+
+    fn matches(&self, graph: &Graph, op: OpId) -> bool {
+        let (label, op_type) = (graph.label_of(op), graph.op(op).op_type());
+        self.globs.is_match(label) || self.words.iter().any(|word| word == op_type || word == label)
+    }
+
+    /// A note for each word that names nothing.
+    fn unused(&self, graph: &Graph) -> Vec<String> {
+        let names: BTreeSet<&str> =
+            graph.ops().into_iter().flat_map(|op| [graph.label_of(op), graph.op(op).op_type()]).collect();
+        let is_used = |word: &String| {
+            let glob = Glob::new(word).map(|glob| glob.compile_matcher());
+            names.iter().any(|name| *name == word || glob.as_ref().is_ok_and(|glob| glob.is_match(name)))
+        };
+        self.words.iter().filter(|word| !is_used(word)).map(|word| format!("--keep-float {word} names no op")).collect()
+    }
+}
+
+impl Calibrated<'_> {
+    /// What the target gains most from, with `extra` units float besides those that the user named.
+    pub fn placement(&self, extra: &BTreeSet<usize>) -> Placement {
+        let kept: BTreeSet<usize> = if self.storage_only.is_some() {
+            (0..self.units.units.len()).collect()
+        } else {
+            self.user_kept.union(extra).copied().collect()
+        };
+        place(&self.costs, &kept)
+    }
+
+    /// The range estimator: the user's, or the one whose outputs are nearest to the float model's on some of the samples
+    /// that calibrated.
+    pub fn choose(&self, placement: &Placement, samples: &Samples, progress: &dyn Progress) -> Result<Calibrator, Failure> {
+        let candidates = match self.int8.calibrate {
+            Calibrate::MinMax => return Ok(Calibrator::MinMax),
+            Calibrate::Percentile => return Ok(Calibrator::Percentile),
+            Calibrate::Entropy => return Ok(Calibrator::Entropy),
+            Calibrate::Mse => return Ok(Calibrator::Mse),
+            Calibrate::Auto => Calibrator::AUTO,
+        };
+        if !placement.integer.contains(&true) {
+            return Ok(candidates[0]);
+        }
+        let step = (samples.len() / samples.len().div_ceil(4).clamp(1, CHOOSING_SAMPLES)).max(1);
+        let chosen: Vec<usize> = (0..samples.len()).step_by(step).take(CHOOSING_SAMPLES).collect();
+        let samples = samples.subset(&chosen);
+        let stage = progress.stage("choosing ranges", Some(candidates.len() as u64));
+        let before = self.int8.evaluator.prepare(&self.model.graph).map_err(Failure::bug)?;
+        let mut best: Option<(f64, Calibrator)> = None;
+        for calibrator in candidates {
+            let candidate = self.build(placement, calibrator)?.model;
+            let after = self.int8.evaluator.prepare(&candidate.graph).map_err(Failure::bug)?;
+            let error = relative_error(before.as_ref(), after.as_ref(), &samples)?;
+            log::info!("ranges by {}: relative error {error:.5}", calibrator.name());
+            if best.is_none_or(|(least, _)| error < least) {
+                best = Some((error, calibrator));
+            }
+            stage.advance(1);
+        }
+        Ok(best.map_or(candidates[0], |(_, calibrator)| calibrator))
+    }
+
+    /// The model with this placement and these ranges; constants that stay float are stored in 8 bits.
+    pub fn build(&self, placement: &Placement, calibrator: Calibrator) -> Result<Quantized, Failure> {
+        let mut model = self.model.detached();
+        let mut cx = self.int8.context();
+        let any = placement.integer.contains(&true);
+        if any {
+            let insert = InsertQdq {
+                calibration: &self.calibration,
+                calibrator,
+                units: &self.units,
+                integer: &placement.integer,
+            };
+            cx.run(&insert, &mut model.graph).map_err(Failure::bug)?;
+        }
+        cx.run(&StoreInt8 { calibration: Some(&self.calibration) }, &mut model.graph).map_err(Failure::bug)?;
+        model.graph.sweep();
+        let layers = self.layers(placement, &model.graph);
+        Ok(Quantized {
+            model,
+            journal: cx.journal,
+            layers,
+            calibrator: any.then_some(calibrator),
+            samples: self.calibration.samples,
+            notes: self.notes.clone(),
+        })
+    }
+
+    /// What became of each layer with weights; `quantized` is the graph after all rewrites, whose op ids are the same.
+    fn layers(&self, placement: &Placement, quantized: &Graph) -> Vec<Layer> {
+        let graph = &self.model.graph;
+        let layer = |op: OpId, integer: bool, reason: String| {
+            let (before, after) = (constant_bytes(graph, op), constant_bytes(quantized, op));
+            let fate = match (integer, after < before) {
+                (true, _) => Fate::Integer,
+                (false, true) => Fate::Storage { reason },
+                (false, false) => Fate::Float { reason },
+            };
+            Layer {
+                name: graph.label_of(op).to_owned(),
+                op: graph.op(op).op_type().to_owned(),
+                fate,
+                bytes_before: before,
+                bytes_after: after,
+                sqnr_db: None,
+            }
+        };
+        let any = placement.integer.contains(&true);
+        let mut layers = Vec::new();
+        for (index, unit) in self.units.units.iter().enumerate().filter(|(_, unit)| unit.is_weighted()) {
+            let reason = if placement.integer[index] {
+                String::new()
+            } else if let Some(reason) = &self.storage_only {
+                reason.clone()
+            } else if self.user_kept.contains(&index) {
+                Miss::Kept("--keep-float names it".to_owned()).sentence(graph)
+            } else if any {
+                "with its conversions the target would run it slower in 8 bits, or the gate needs it in float".to_owned()
+            } else {
+                "8 bits would not make the model faster on the target, by its cost table".to_owned()
+            };
+            layers.push((unit.op, layer(unit.op, placement.integer[index], reason)));
+        }
+        for (op, miss) in &self.units.misses {
+            let reason = self.storage_only.clone().unwrap_or_else(|| miss.sentence(graph));
+            layers.push((*op, layer(*op, false, reason)));
+        }
+        let place: BTreeMap<OpId, usize> = graph.ops().into_iter().enumerate().map(|(place, op)| (op, place)).collect();
+        layers.sort_by_key(|(op, _)| place.get(op).copied());
+        layers.into_iter().map(|(_, layer)| layer).collect()
+    }
+
+    /// Integer units by the error that each adds to the values, the worst first.
+    pub fn worst(&self, quantized: &Quantized, placement: &Placement, samples: &Samples) -> Result<Vec<usize>, Failure> {
+        let noise = self.noise(&quantized.model, samples)?;
+        let of = |value: onnx_shrink_ir::ValueId| noise.get(self.model.graph.name_of(value)).copied().unwrap_or(0.0);
+        let mut added: Vec<(f64, usize)> = self
+            .units
+            .units
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| placement.integer[*index])
+            .map(|(index, unit)| {
+                let before = unit.inputs.iter().map(|(_, value)| of(*value)).fold(0.0, f64::max);
+                let after = unit.outputs.iter().map(|value| of(*value)).fold(0.0, f64::max);
+                (after - before, index)
+            })
+            .collect();
+        added.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        Ok(added.into_iter().map(|(_, unit)| unit).collect())
+    }
+
+    /// Relative squared error of every value that both models have under one name.
+    fn noise(&self, quantized: &Model, samples: &Samples) -> Result<BTreeMap<String, f64>, Failure> {
+        let before = self.int8.evaluator.prepare(&self.model.graph).map_err(Failure::bug)?;
+        let after = self.int8.evaluator.prepare(&quantized.graph).map_err(Failure::bug)?;
+        let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+        for index in 0..samples.len().min(NOISE_SAMPLES) {
+            let inputs = samples.get(index).map_err(Failure::samples)?.inputs;
+            let mut reference: BTreeMap<String, Tensor> = BTreeMap::new();
+            let mut keep = |value: onnx_shrink_ir::ValueId, tensor: &Tensor| {
+                if tensor.dtype() == DataType::Float {
+                    reference.insert(self.model.graph.name_of(value).to_owned(), tensor.clone());
+                }
+            };
+            before.run(&inputs, &mut keep).map_err(Failure::bug)?;
+            let mut compare = |value: onnx_shrink_ir::ValueId, tensor: &Tensor| {
+                let name = quantized.graph.name_of(value);
+                let Some(expected) = reference.get(name).filter(|expected| expected.dims() == tensor.dims()) else { return };
+                if let (Some(a), Some(b)) = (expected.as_slice::<f32>(), tensor.as_slice::<f32>()) {
+                    let (error, signal) = squares(&a, &b);
+                    let sum = sums.entry(name.to_owned()).or_default();
+                    *sum = (sum.0 + error, sum.1 + signal);
+                }
+            };
+            after.run(&inputs, &mut compare).map_err(Failure::bug)?;
+        }
+        Ok(sums.into_iter().map(|(name, (error, signal))| (name, error / signal.max(f64::MIN_POSITIVE))).collect())
+    }
+}
+
+/// Samples that tell which units are worst.
+const NOISE_SAMPLES: usize = 8;
+
+/// Σ(b − a)² and Σa².
+fn squares(a: &[f32], b: &[f32]) -> (f64, f64) {
+    a.iter().zip(b).fold((0.0, 0.0), |(error, signal), (&a, &b)| {
+        let (a, b) = (f64::from(a), f64::from(b));
+        (error + (b - a) * (b - a), signal + a * a)
+    })
+}
+
+/// Root of the summed relative squared errors of the float outputs.
+fn relative_error(before: &dyn Prepared, after: &dyn Prepared, samples: &Samples) -> Result<f64, Failure> {
+    let all: Vec<Result<Vec<(f64, f64)>, Failure>> = (0..samples.len())
+        .into_par_iter()
+        .map(|index| {
+            let inputs = samples.get(index).map_err(Failure::samples)?.inputs;
+            let expected = before.run(&inputs, &mut |_, _| {}).map_err(Failure::bug)?;
+            let found = after.run(&inputs, &mut |_, _| {}).map_err(Failure::bug)?;
+            let pair = |(a, b): (&Tensor, &Tensor)| match (a.as_slice::<f32>(), b.as_slice::<f32>()) {
+                (Some(a), Some(b)) if a.len() == b.len() => squares(&a, &b),
+                _ => (0.0, 0.0),
+            };
+            Ok(expected.iter().zip(&found).map(pair).collect())
+        })
+        .collect();
+    let mut sums: Vec<(f64, f64)> = Vec::new();
+    for sample in all {
+        for (index, (error, signal)) in sample?.into_iter().enumerate() {
+            if index == sums.len() {
+                sums.push((0.0, 0.0));
+            }
+            sums[index] = (sums[index].0 + error, sums[index].1 + signal);
+        }
+    }
+    let relative = sums.iter().filter(|(_, signal)| *signal > 0.0).map(|(error, signal)| error / signal);
+    Ok(relative.sum::<f64>().sqrt())
+}
+
+/// Bytes of the constants that `op` reads, through Dequantize, Cast and Mul of constants.
+fn constant_bytes(graph: &Graph, op: OpId) -> u64 {
+    let mut bytes = 0;
+    let mut work: Vec<(onnx_shrink_ir::ValueId, usize)> =
+        graph.op(op).inputs().iter().skip(1).flatten().map(|value| (*value, 0)).collect();
+    while let Some((value, depth)) = work.pop() {
+        if let Some(constant) = graph.constant(value) {
+            bytes += constant.byte_len() as u64;
+        } else if let Some(producer) = graph.producer(value)
+            && depth < 3
+            && ["DequantizeLinear", "Mul", "Cast", "Log"].iter().any(|name| graph.op(producer).is(name))
+        {
+            work.extend(graph.op(producer).inputs().iter().flatten().map(|value| (*value, depth + 1)));
+        }
+    }
+    bytes
+}

@@ -1,0 +1,71 @@
+//! Progress of long work: on stderr, and only if that is a terminal.
+//!
+//! **Never** writes to stdout, and **never** decides anything: a run with and without it is the same.
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Where stages of work are shown.
+pub trait Progress: Sync {
+    /// Shows that the stage `name` begins; with `total`, how many steps it has. It ends when the result is dropped.
+    fn stage(&self, name: &str, total: Option<u64>) -> Box<dyn Stage>;
+}
+
+/// A stage of work that is under way.
+pub trait Stage: Send + Sync {
+    /// So many more steps are done.
+    fn advance(&self, steps: u64);
+}
+
+/// Shows nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn stage(&self, _: &str, _: Option<u64>) -> Box<dyn Stage> {
+        Box::new(Silent)
+    }
+}
+
+impl Stage for Silent {
+    fn advance(&self, _: u64) {}
+}
+
+/// Bars on the terminal.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bars;
+
+/// Bars if stderr is a terminal and the user did not ask for silence, nothing otherwise.
+pub fn for_stderr(quiet: bool) -> Box<dyn Progress> {
+    if quiet || !std::io::stderr().is_terminal() { Box::new(Silent) } else { Box::new(Bars) }
+}
+
+impl Progress for Bars {
+    fn stage(&self, name: &str, total: Option<u64>) -> Box<dyn Stage> {
+        let bar = match total {
+            Some(total) => ProgressBar::new(total),
+            None => ProgressBar::new_spinner(),
+        };
+        let template = if total.is_some() { "{msg} {bar:30} {pos}/{len} {eta}" } else { "{spinner} {msg}" };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_message(name.to_owned());
+        bar.enable_steady_tick(std::time::Duration::from_millis(120));
+        Box::new(Shown(bar))
+    }
+}
+
+struct Shown(ProgressBar);
+
+impl Stage for Shown {
+    fn advance(&self, steps: u64) {
+        self.0.inc(steps);
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,196 @@
+//! The report: what went in, what came out, what was done and what not, and how well the result holds.
+//!
+//! `--report` writes it as JSON of a stated [`SCHEMA`]; [`table`] makes text for people of it. **Nothing** in it depends on the
+//! clock or on the number of threads, but for [`Timing`].
+use std::{collections::BTreeMap, path::Path};
+
+use onnx_shrink_ir::{Graph, Model};
+use onnx_shrink_passes::{Entry, Outcome};
+use serde::Serialize;
+
+use crate::{
+    files::Written,
+    metrics::{Comparison, GateResult},
+};
+
+pub mod table;
+
+/// Version of the JSON. It rises when a field changes its meaning or goes; new fields do not count.
+pub const SCHEMA: u32 = 1;
+
+/// One side of the run: the model before or after.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Side {
+    /// The file
+    pub path: String,
+    /// Bytes of the model, its external data included
+    pub bytes: u64,
+    /// Version of ONNX's own ops
+    pub opset: i64,
+    /// Ops by type, those in bodies included; other domains than ONNX's own as `domain.type`
+    pub ops: BTreeMap<String, usize>,
+}
+
+impl Side {
+    /// What `model` is; `bytes` of it are in `path`.
+    pub fn of(path: &str, bytes: u64, model: &Model) -> Side {
+        let mut ops = BTreeMap::new();
+        count_ops(&model.graph, &mut ops);
+        Side { path: path.to_owned(), bytes, opset: model.opset(), ops }
+    }
+
+    /// Number of ops.
+    pub fn op_count(&self) -> usize {
+        self.ops.values().sum()
+    }
+}
+
+fn count_ops(graph: &Graph, ops: &mut BTreeMap<String, usize>) {
+    for id in graph.ops_in_id_order() {
+        let op = graph.op(id);
+        let name = match op.domain() {
+            "" => op.op_type().to_owned(),
+            domain => format!("{domain}.{}", op.op_type()),
+        };
+        *ops.entry(name).or_insert(0) += 1;
+        for region in op.regions() {
+            count_ops(&region.graph, ops);
+        }
+    }
+}
+
+/// What became of a layer with weights.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "fate", rename_all = "lowercase")]
+pub enum Fate {
+    /// It computes in integers
+    Integer,
+    /// Its weights are stored as integers, it computes in float
+    Storage {
+        /// Why it does not compute in integers
+        reason: String,
+    },
+    /// It stays float
+    Float {
+        /// Why
+        reason: String,
+    },
+}
+
+/// A layer with weights.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Layer {
+    /// The op's name, or that of its output
+    pub name: String,
+    /// The op's type
+    pub op: String,
+    /// What became of it
+    #[serde(flatten)]
+    pub fate: Fate,
+    /// Bytes of its constants before
+    pub bytes_before: u64,
+    /// And after, scales and zero points included
+    pub bytes_after: u64,
+    /// Error of its output, in dB; `None` when it was not measured or nothing differs
+    pub sqnr_db: Option<f64>,
+}
+
+/// How activations were calibrated.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Calibration {
+    /// Samples that calibrated
+    pub samples: usize,
+    /// The method
+    pub method: String,
+}
+
+/// What depends on the clock.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Timing {
+    /// The whole run
+    pub seconds: f64,
+}
+
+/// The report of one run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`]
+    pub schema: u32,
+    /// Version of the program
+    pub version: &'static str,
+    /// The model that was read
+    pub input: Side,
+    /// The model that was written, or would have been
+    pub output: Side,
+    /// Whether the input's own model was written, because nothing changed or the result was larger
+    pub input_kept: bool,
+    /// Every rewrite and every miss, in order
+    pub journal: Vec<Entry>,
+    /// Layers with weights, in the order of the graph; empty when nothing was quantized
+    pub layers: Vec<Layer>,
+    /// After the lossless rewrites, against the original; `None` when that was not run
+    pub lossless: Option<Comparison>,
+    /// After quantization, against the original; `None` when there was none or it was not run
+    pub quantized: Option<Comparison>,
+    /// How activations were calibrated
+    pub calibration: Option<Calibration>,
+    /// Every gate that was judged
+    pub gates: Vec<GateResult>,
+    /// What a user may want to know
+    pub notes: Vec<String>,
+    /// What a user should act on
+    pub warnings: Vec<String>,
+    /// What depends on the clock
+    pub timing: Timing,
+}
+
+impl Report {
+    /// A report of a run that has only begun: the output is as the input.
+    pub fn new(input: Side) -> Report {
+        Report {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION"),
+            output: input.clone(),
+            input,
+            input_kept: false,
+            journal: Vec::new(),
+            layers: Vec::new(),
+            lossless: None,
+            quantized: None,
+            calibration: None,
+            gates: Vec::new(),
+            notes: Vec::new(),
+            warnings: Vec::new(),
+            timing: Timing::default(),
+        }
+    }
+
+    /// Says what was written: `model`, or the input if that was kept.
+    pub fn finish(&mut self, output: &Path, written: &Written, model: &Model) {
+        let path = output.display().to_string();
+        self.input_kept = written.input_kept;
+        self.output = match written.input_kept {
+            true => Side { path, bytes: written.bytes, ..self.input.clone() },
+            false => Side::of(&path, written.bytes, model),
+        };
+        if written.larger {
+            self.notes.push("the result was larger than the input, so the input's own model was written".to_owned());
+        }
+    }
+
+    /// The first gate that failed.
+    pub fn failed_gate(&self) -> Option<&GateResult> {
+        self.gates.iter().find(|gate| !gate.passed)
+    }
+
+    /// Rewrites that were done, by pass.
+    pub fn done_by_pass(&self) -> BTreeMap<&'static str, usize> {
+        let mut done = BTreeMap::new();
+        for entry in &self.journal {
+            if matches!(entry.outcome, Outcome::Done { .. }) {
+                *done.entry(entry.pass).or_insert(0) += 1;
+            }
+        }
+        done
+    }
+}

@@ -1,0 +1,347 @@
+//! The report as text: at most 25 lines, unless every decision is asked for.
+use std::{collections::BTreeMap, fmt::Write};
+
+use onnx_shrink_passes::Outcome;
+
+use super::{Fate, Report};
+use crate::metrics::Comparison;
+
+/// Longest text, in lines, without `--explain`.
+pub const MAX_LINES: usize = 25;
+/// Width where the terminal does not tell its own.
+const WIDTH: usize = 100;
+
+/// How text is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    /// Whether headings are bold
+    pub bold: bool,
+    /// Longest line, in characters; `None`: as long as it is
+    pub width: Option<usize>,
+}
+
+impl Style {
+    /// The style for standard output, which is a terminal or not. `NO_COLOR` and `COLUMNS` are respected.
+    pub fn detect(terminal: bool) -> Style {
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let columns =
+            std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).filter(|&width| width >= 40);
+        Style { bold: terminal && !no_color, width: terminal.then(|| columns.unwrap_or(WIDTH)) }
+    }
+}
+
+/// The text of `report`; with `explain`, every line of the journal follows.
+pub fn render(report: &Report, explain: bool, style: &Style) -> String {
+    let mut lines = Lines { lines: Vec::new(), style: *style };
+    size(report, &mut lines);
+    ops(report, &mut lines);
+    rewrites(report, &mut lines);
+    layers(report, &mut lines);
+    quality(report, &mut lines);
+    for warning in &report.warnings {
+        lines.add(&format!("warning: {warning}"));
+    }
+    for note in &report.notes {
+        lines.add(&format!("note: {note}"));
+    }
+    if !explain && lines.lines.len() > MAX_LINES {
+        let more = lines.lines.len() - (MAX_LINES - 1);
+        lines.lines.truncate(MAX_LINES - 1);
+        lines.add(&format!("… and {more} more lines (--explain)"));
+    }
+    if explain {
+        journal(report, &mut lines);
+    }
+    lines.lines.join("\n") + "\n"
+}
+
+struct Lines {
+    lines: Vec<String>,
+    style: Style,
+}
+
+impl Lines {
+    fn add(&mut self, line: &str) {
+        let line = match self.style.width {
+            Some(width) if line.chars().count() > width => line.chars().take(width - 1).chain(['…']).collect(),
+            _ => line.to_owned(),
+        };
+        self.lines.push(line);
+    }
+
+    fn heading(&mut self, line: &str) {
+        self.add(line);
+        if let (true, Some(line)) = (self.style.bold, self.lines.last_mut()) {
+            *line = format!("\x1b[1m{line}\x1b[0m");
+        }
+    }
+}
+
+/// "1.05 MB"
+fn bytes(count: u64) -> String {
+    match count {
+        ..10_000 => format!("{count} B"),
+        ..1_000_000 => format!("{:.1} kB", count as f64 / 1e3),
+        ..1_000_000_000 => format!("{:.2} MB", count as f64 / 1e6),
+        _ => format!("{:.2} GB", count as f64 / 1e9),
+    }
+}
+
+fn change(before: f64, after: f64) -> String {
+    if before == 0.0 || before == after {
+        "the same".to_owned()
+    } else {
+        format!("{:+.1} %", 100.0 * (after - before) / before)
+    }
+}
+
+fn size(report: &Report, lines: &mut Lines) {
+    let (before, after) = (report.input.bytes, report.output.bytes);
+    lines.heading(&format!(
+        "{} → {}: {} → {} ({})",
+        report.input.path,
+        report.output.path,
+        bytes(before),
+        bytes(after),
+        change(before as f64, after as f64)
+    ));
+}
+
+fn ops(report: &Report, lines: &mut Lines) {
+    let (before, after) = (&report.input, &report.output);
+    let mut line = format!("ops: {} → {}", before.op_count(), after.op_count());
+    if before.opset != after.opset {
+        let _ = write!(line, ", opset {} → {}", before.opset, after.opset);
+    }
+    let mut changes = Vec::new();
+    let kinds: BTreeMap<&String, ()> = before.ops.keys().chain(after.ops.keys()).map(|kind| (kind, ())).collect();
+    for kind in kinds.into_keys() {
+        let count = |side: &super::Side| side.ops.get(kind).copied().unwrap_or(0);
+        let (was, is) = (count(before), count(after));
+        if was != is {
+            changes.push((was.abs_diff(is), format!("{kind} {was} → {is}")));
+        }
+    }
+    changes.sort_by(|one, other| other.0.cmp(&one.0).then_with(|| one.1.cmp(&other.1)));
+    let more = changes.len().saturating_sub(6);
+    if !changes.is_empty() {
+        let shown: Vec<String> = changes.into_iter().take(6).map(|(_, text)| text).collect();
+        let _ = write!(
+            line,
+            " ({}{})",
+            shown.join(", "),
+            if more > 0 { format!(", {more} more kinds") } else { String::new() }
+        );
+    }
+    lines.add(&line);
+}
+
+fn rewrites(report: &Report, lines: &mut Lines) {
+    let done = report.done_by_pass();
+    if !done.is_empty() {
+        let passes: Vec<String> = done.iter().map(|(pass, count)| format!("{pass} {count}")).collect();
+        lines.add(&format!("rewrites: {}", passes.join(", ")));
+    }
+    let mut missed: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for entry in &report.journal {
+        if let Outcome::Missed { reason } = &entry.outcome {
+            *missed.entry((entry.pass, reason)).or_insert(0) += 1;
+        }
+    }
+    let mut missed: Vec<_> = missed.into_iter().collect();
+    missed.sort_by(|one, other| other.1.cmp(&one.1).then_with(|| one.0.cmp(&other.0)));
+    let (total, kinds): (usize, usize) = (missed.iter().map(|(_, count)| count).sum(), missed.len());
+    if total > 0 {
+        lines.heading(&format!("not rewritten: {total} (all of them: --explain)"));
+    }
+    for ((pass, reason), count) in missed.into_iter().take(4) {
+        lines.add(&format!("  {count} × {pass}: {reason}"));
+    }
+    if kinds > 4 {
+        lines.add(&format!("  … and {} more reasons", kinds - 4));
+    }
+}
+
+fn layers(report: &Report, lines: &mut Lines) {
+    if report.layers.is_empty() {
+        return;
+    }
+    let share = |which: fn(&Fate) -> bool| {
+        let layers = report.layers.iter().filter(|layer| which(&layer.fate));
+        layers.fold((0, 0, 0), |(count, before, after), layer| {
+            (count + 1, before + layer.bytes_before, after + layer.bytes_after)
+        })
+    };
+    lines.heading("layers with weights");
+    let kinds: [(&str, fn(&Fate) -> bool); 3] = [
+        ("integer", |fate| matches!(fate, Fate::Integer)),
+        ("stored as integers", |fate| matches!(fate, Fate::Storage { .. })),
+        ("float", |fate| matches!(fate, Fate::Float { .. })),
+    ];
+    for (name, which) in kinds {
+        let (count, before, after) = share(which);
+        if count > 0 {
+            lines.add(&format!("  {count} {name}: {} → {}", bytes(before), bytes(after)));
+        }
+    }
+    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for layer in &report.layers {
+        if let Fate::Storage { reason } | Fate::Float { reason } = &layer.fate {
+            reasons.entry(reason).or_default().push(&layer.name);
+        }
+    }
+    let mut reasons: Vec<_> = reasons.into_iter().collect();
+    reasons.sort_by(|one, other| other.1.len().cmp(&one.1.len()).then_with(|| one.0.cmp(other.0)));
+    for (reason, names) in reasons.iter().take(5) {
+        let more = if names.len() > 2 { format!(" and {} more", names.len() - 2) } else { String::new() };
+        lines.add(&format!("  not integer: {reason}: {}{more}", names[..names.len().min(2)].join(", ")));
+    }
+    let mut worst: Vec<(f64, &str)> =
+        report.layers.iter().filter_map(|layer| Some((layer.sqnr_db?, layer.name.as_str()))).collect();
+    worst.sort_by(|one, other| one.0.total_cmp(&other.0).then_with(|| one.1.cmp(other.1)));
+    if !worst.is_empty() {
+        let worst: Vec<String> = worst.iter().take(3).map(|(sqnr, name)| format!("{name} {sqnr:.1} dB")).collect();
+        lines.add(&format!("  worst layers: {}", worst.join(", ")));
+    }
+}
+
+fn quality(report: &Report, lines: &mut Lines) {
+    if let Some(calibration) = &report.calibration {
+        lines.add(&format!("calibration: {} on {} samples", calibration.method, calibration.samples));
+    }
+    let compared = [("lossless part", &report.lossless), ("result", &report.quantized)];
+    for (what, comparison) in compared {
+        if let Some(comparison) = comparison {
+            outputs(what, comparison, lines);
+        }
+    }
+    for gate in report.gates.iter().filter(|gate| !gate.passed) {
+        lines.heading(&format!("gate {} failed: {}", gate.gate, gate.reason));
+    }
+}
+
+/// The worst output, and the accuracy.
+fn outputs(what: &str, comparison: &Comparison, lines: &mut Lines) {
+    let mut line = format!("{what}, against the original on {} samples: ", comparison.samples);
+    let worst = comparison.outputs.iter().max_by(|one, other| one.rel_l2.total_cmp(&other.rel_l2));
+    match worst {
+        None => line.push_str("no outputs"),
+        Some(worst) if worst.unequal == 0.0 => line.push_str("equal to the bit"),
+        Some(worst) => {
+            let sqnr = worst.sqnr_db.map_or_else(|| "no SQNR".to_owned(), |sqnr| format!("SQNR {sqnr:.1} dB"));
+            let _ = write!(
+                line,
+                "`{}` {sqnr}, relative L2 {:.2e}, largest error {:.2e}",
+                worst.name, worst.rel_l2, worst.max_abs
+            );
+            if let Some(agreement) = worst.top1_agreement {
+                let _ = write!(line, ", top-1 agrees {:.1} %", 100.0 * agreement);
+            }
+        }
+    }
+    lines.add(&line);
+    if let Some(accuracy) = &comparison.accuracy {
+        lines.add(&format!(
+            "  accuracy: {:.2} % → {:.2} % on {} labels (drop {:.2} ± {:.2} points)",
+            100.0 * accuracy.before,
+            100.0 * accuracy.after,
+            accuracy.samples,
+            100.0 * accuracy.drop,
+            200.0 * accuracy.standard_error
+        ));
+    }
+}
+
+fn journal(report: &Report, lines: &mut Lines) {
+    lines.style.width = None; // who asks for everything gets it
+    lines.heading("every decision");
+    for entry in &report.journal {
+        let text = match &entry.outcome {
+            Outcome::Done { removed, added } => format!("done, {removed} ops out, {added} in"),
+            Outcome::Missed { reason } => format!("not done: {reason}"),
+        };
+        lines.add(&format!("  {} at `{}` ({}): {text}", entry.pass, entry.op, entry.op_type));
+    }
+    for layer in &report.layers {
+        let text = match &layer.fate {
+            Fate::Integer => "integer".to_owned(),
+            Fate::Storage { reason } => format!("stored as integers: {reason}"),
+            Fate::Float { reason } => format!("float: {reason}"),
+        };
+        let sqnr = layer.sqnr_db.map(|sqnr| format!(", {sqnr:.1} dB")).unwrap_or_default();
+        lines.add(&format!("  layer `{}` ({}): {text}{sqnr}", layer.name, layer.op));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onnx_shrink_passes::{Class, Entry, Outcome};
+
+    use super::{MAX_LINES, Style, render};
+    use crate::report::{Fate, Layer, Report, Side};
+
+    const PLAIN: Style = Style { bold: false, width: Some(100) };
+
+    fn report() -> Report {
+        let side = |bytes, ops: &[(&str, usize)]| Side {
+            path: "m.onnx".to_owned(),
+            bytes,
+            opset: 13,
+            ops: ops.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect(),
+        };
+        let mut report = Report::new(side(1_000_000, &[("Conv", 2), ("Identity", 3)]));
+        report.output = side(250_000, &[("Conv", 2)]);
+        let entry = |op: &str, outcome| Entry {
+            pass: "eliminate-identity",
+            class: Class::Exact,
+            op: op.to_owned(),
+            op_type: "Identity".to_owned(),
+            outcome,
+        };
+        report.journal.push(entry("a", Outcome::Done { removed: 1, added: 0 }));
+        report.journal.push(entry("b", Outcome::Missed { reason: "`y` has other uses".to_owned() }));
+        report
+    }
+
+    #[test]
+    fn the_text_says_what_shrank_and_what_stayed() {
+        let text = render(&report(), false, &PLAIN);
+        assert_eq!(
+            text,
+            "m.onnx → m.onnx: 1.00 MB → 250.0 kB (-75.0 %)\n\
+             ops: 5 → 2 (Identity 3 → 0)\n\
+             rewrites: eliminate-identity 1\n\
+             not rewritten: 1 (all of them: --explain)\n  1 × eliminate-identity: `y` has other uses\n"
+        );
+        let text = render(&report(), true, &PLAIN);
+        assert!(text.contains("eliminate-identity at `b` (Identity): not done: `y` has other uses"), "{text}");
+    }
+
+    #[test]
+    fn it_stays_short_and_narrow() {
+        let mut report = report();
+        for index in 0..40 {
+            report.layers.push(Layer {
+                name: format!("layer{index}"),
+                op: "Conv".to_owned(),
+                fate: Fate::Float { reason: format!("reason {index} {}", "x".repeat(200)) },
+                bytes_before: 10,
+                bytes_after: 10,
+                sqnr_db: Some(f64::from(index)),
+            });
+            report.notes.push(format!("note {index}"));
+        }
+        let text = render(&report, false, &PLAIN);
+        assert_eq!(text.lines().count(), MAX_LINES);
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+        assert!(text.contains("worst layers: layer0 0.0 dB, layer1 1.0 dB, layer2 2.0 dB"), "{text}");
+    }
+
+    #[test]
+    fn the_json_has_a_version_and_flat_entries() {
+        let json = serde_json::to_value(report()).unwrap();
+        assert_eq!(json["schema"], 1);
+        assert_eq!(json["journal"][0]["outcome"], "done");
+        assert_eq!(json["journal"][1]["reason"], "`y` has other uses");
+    }
+}

@@ -1,0 +1,276 @@
+//! What a run is asked for, and how it can fail.
+//!
+//! **Never** reads the command line: [`cli`](crate::cli) fills a [`Request`] from it, and a test or a library user may, too.
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use onnx_shrink_ir::proto::ExternalData;
+
+use crate::{Report, samples::SampleOptions};
+
+/// How a run of the program ends. Documented in `--help`; numbers never change their meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// The file was written, or the models are equal
+    Done = 0,
+    /// The input model cannot be used
+    Input = 1,
+    /// The command line is wrong, or names an output that cannot be written
+    Usage = 2,
+    /// The samples cannot be used
+    Samples = 3,
+    /// A gate failed; nothing was written
+    Gate = 4,
+    /// `diff` or `validate` found a difference
+    Different = 5,
+    /// A bug of this program
+    Bug = 70,
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> std::process::ExitCode {
+        std::process::ExitCode::from(code as u8)
+    }
+}
+
+/// Why a run ended without a result: the sentence, its causes, and the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    /// How the program ends
+    pub code: ExitCode,
+    /// What went wrong; `{:#}` prints the chain on one line
+    pub error: anyhow::Error,
+    /// What was found out before, for `--report`: set when a gate failed
+    pub report: Option<Box<Report>>,
+}
+
+impl Failure {
+    /// A failure that ends with `code`.
+    pub fn new(code: ExitCode, error: impl Into<anyhow::Error>) -> Failure {
+        Failure { code, error: error.into(), report: None }
+    }
+
+    /// The input model cannot be used.
+    pub fn input(error: impl Into<anyhow::Error>) -> Failure {
+        Failure::new(ExitCode::Input, error)
+    }
+
+    /// The command line is wrong.
+    pub fn usage(message: impl fmt::Display) -> Failure {
+        Failure::new(ExitCode::Usage, anyhow::anyhow!("{message}"))
+    }
+
+    /// The samples cannot be used.
+    pub fn samples(error: impl Into<anyhow::Error>) -> Failure {
+        Failure::new(ExitCode::Samples, error)
+    }
+
+    /// A gate failed, after `report` was gathered.
+    pub fn gate(message: impl fmt::Display, report: Report) -> Failure {
+        let error = anyhow::anyhow!("{message}");
+        Failure { code: ExitCode::Gate, error, report: Some(Box::new(report)) }
+    }
+
+    /// Something that cannot happen, happened.
+    pub fn bug(error: impl Into<anyhow::Error>) -> Failure {
+        Failure::new(ExitCode::Bug, error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.error)
+    }
+}
+
+/// How ranges of activations are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
+pub enum Calibrate {
+    /// The one that measures best
+    #[default]
+    Auto,
+    /// From the least to the largest value seen
+    MinMax,
+    /// Without the outermost values
+    Percentile,
+    /// The range with the least Kullback-Leibler divergence
+    Entropy,
+    /// The range with the least squared error
+    Mse,
+}
+
+/// What a result must hold to be written.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Gates {
+    /// Largest relative L2 error of an output after lossless rewrites
+    pub lossless_rel: f64,
+    /// The same for models with 16-bit floats
+    pub lossless_rel_fp16: f64,
+    /// Least SQNR of a float output after quantization, in dB
+    pub sqnr: f64,
+    /// Largest loss of accuracy, as a share, beyond two standard errors of the paired difference
+    pub drop: f64,
+}
+
+impl Default for Gates {
+    fn default() -> Gates {
+        Gates { lossless_rel: 1e-4, lossless_rel_fp16: 1e-2, sqnr: 10.0, drop: 0.01 }
+    }
+}
+
+impl Gates {
+    /// Changes the gate that `text` names: `KEY=VALUE`.
+    pub fn set(&mut self, text: &str) -> Result<(), String> {
+        const KEYS: &str = "lossless-rel, lossless-rel-fp16, sqnr (dB), drop (a share: 0.01 is one point)";
+        let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not KEY=VALUE; keys: {KEYS}"))?;
+        let gate = match key.trim() {
+            "lossless-rel" => &mut self.lossless_rel,
+            "lossless-rel-fp16" => &mut self.lossless_rel_fp16,
+            "sqnr" => &mut self.sqnr,
+            "drop" => &mut self.drop,
+            _ => return Err(format!("there is no gate `{key}`; keys: {KEYS}")),
+        };
+        *gate = match value.trim().parse::<f64>() {
+            Ok(number) if !number.is_nan() => number,
+            _ => return Err(format!("the gate `{key}` wants a number, not `{value}`")),
+        };
+        Ok(())
+    }
+}
+
+/// What a run of the main command is asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The model to read; `-` is standard input
+    pub input: PathBuf,
+    /// The file to write; `-` is standard output, `None`: the user named none, an error
+    pub output: Option<PathBuf>,
+    /// Whether to quantize to 8 bits
+    pub int8: bool,
+    /// Samples that calibrate
+    pub data: Option<PathBuf>,
+    /// Samples that judge; `None`: every fourth of `data`
+    pub validation_data: Option<PathBuf>,
+    /// How files become samples
+    pub sample_options: SampleOptions,
+    /// What the model shall run on
+    pub target: String,
+    /// How ranges are found
+    pub calibrate: Calibrate,
+    /// Ops to keep in float: names, op types or globs
+    pub keep_float: Vec<String>,
+    /// Passes to leave out
+    pub skip: Vec<String>,
+    /// What the result must hold
+    pub gates: Gates,
+    /// Whether to run the result against the input
+    pub validate: bool,
+    /// Whether only bit-equal rewrites are allowed
+    pub exact: bool,
+    /// Threads; 0: one for each processor
+    pub threads: usize,
+    /// When tensors go to a file of their own
+    pub external_data: ExternalData,
+    /// Whether fields that this version of ONNX does not know may be dropped
+    pub allow_unknown_fields: bool,
+}
+
+impl Request {
+    /// A request with every default, for `input`.
+    pub fn new(input: impl Into<PathBuf>) -> Request {
+        Request {
+            input: input.into(),
+            output: None,
+            int8: false,
+            data: None,
+            validation_data: None,
+            sample_options: SampleOptions::default(),
+            target: "ort-cpu".to_owned(),
+            calibrate: Calibrate::Auto,
+            keep_float: Vec::new(),
+            skip: Vec::new(),
+            gates: Gates::default(),
+            validate: true,
+            exact: false,
+            threads: 0,
+            external_data: ExternalData::Auto,
+            allow_unknown_fields: false,
+        }
+    }
+
+    /// Whether the model is written to standard output.
+    pub fn to_stdout(&self) -> bool {
+        self.output.as_deref() == Some(Path::new("-"))
+    }
+
+    /// The output, checked as far as that goes before it is written: long work shall not end at a folder that is missing.
+    pub fn checked_output(&self) -> Result<&Path, Failure> {
+        let Some(output) = self.output.as_deref() else {
+            let example = self.input.with_extension("small.onnx");
+            return Err(Failure::usage(format_args!(
+                "no output file: name one, as in `onnx-shrink {} -o {}`; -o - writes to standard output",
+                self.input.display(),
+                example.display()
+            )));
+        };
+        if self.to_stdout() {
+            return Ok(output);
+        }
+        if output.as_os_str().is_empty() {
+            return Err(Failure::usage("the output has an empty name"));
+        }
+        if output.is_dir() {
+            let output = output.display();
+            return Err(Failure::usage(format_args!(
+                "{output}: cannot be written: this is a folder; name a file in it"
+            )));
+        }
+        let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            let (output, folder) = (output.display(), folder.display());
+            return Err(Failure::usage(format_args!(
+                "{output}: cannot be written: the folder `{folder}` does not exist; create it first"
+            )));
+        }
+        Ok(output)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ExitCode, Gates, Request};
+
+    #[test]
+    fn gates_are_set_by_key() {
+        let mut gates = Gates::default();
+        gates.set("sqnr=20").unwrap();
+        gates.set("drop = 0.003").unwrap();
+        assert_eq!(gates, Gates { sqnr: 20.0, drop: 0.003, ..Gates::default() });
+        for (text, part) in [("sqnr", "KEY=VALUE"), ("snr=1", "no gate `snr`"), ("drop=x", "wants a number")] {
+            assert!(gates.set(text).unwrap_err().contains(part), "{text}");
+        }
+        assert!(gates.set("drop=NaN").is_err());
+    }
+
+    #[test]
+    fn an_output_is_checked_before_the_work() {
+        let folder = tempfile::tempdir().unwrap();
+        let check = |output: Option<&str>| {
+            let output = output.map(|name| folder.path().join(name));
+            let request = Request { output, ..Request::new("m.onnx") };
+            request.checked_output().map(|_| ()).map_err(|failure| (failure.code, failure.to_string()))
+        };
+        assert!(check(Some("out.onnx")).is_ok());
+        for (output, part) in
+            [(None, "-o m.small.onnx"), (Some("a/out.onnx"), "does not exist"), (Some("."), "a folder")]
+        {
+            let (code, sentence) = check(output).unwrap_err();
+            assert!(code == ExitCode::Usage && sentence.contains(part), "{sentence}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Samples: inputs of a model in files, read one at a time.
+//!
+//! Why not all at once: calibration sets are larger than memory. A [`Samples`] holds paths and open files; [`Samples::get`]
+//! reads one sample, checks it against the model's inputs and converts it. Any number of threads may do that.
+//!
+//! **Never** guesses: an array that does not fit is an error that names sample, array, what was expected and what is there.
+//! **Never** keeps a sample, **never** trusts a header's word on how much memory to take.
+mod convert;
+mod error;
+mod fit;
+mod folder;
+mod generated;
+mod images;
+mod npy;
+mod npz;
+mod onnx_test_data;
+
+use std::{path::Path, str::FromStr, sync::Arc};
+
+use onnx_shrink_ir::{Graph, Tensor};
+
+pub use error::{SampleError, SampleProblem};
+use fit::Inputs;
+
+/// One sample.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// In the order of the graph's inputs; `None`: the input has a default, and the sample does not give it
+    pub inputs: Vec<Option<Tensor>>,
+    /// The array `y`, `label` or `labels`
+    pub label: Option<Tensor>,
+    /// Where it comes from, for messages: a file name, or a place in a file
+    pub name: String,
+}
+
+/// Order of the axes of an image input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Layout {
+    /// From the input's shape: the axis that is 1 or 3
+    #[default]
+    Auto,
+    /// Batch, channels, height, width
+    Nchw,
+    /// Batch, height, width, channels
+    Nhwc,
+}
+
+/// Order of the channels of an image input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Channels {
+    /// Red, green, blue
+    #[default]
+    Rgb,
+    /// Blue, green, red
+    Bgr,
+}
+
+/// How an image is brought to size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resize {
+    /// To this width and height
+    Exact(u32, u32),
+    /// The shorter side to this, the other in proportion (rounded down)
+    Shorter(u32),
+}
+
+impl FromStr for Resize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Resize, String> {
+        match text.parse::<u32>() {
+            Ok(0) => Err("0 pixels are none".to_owned()),
+            Ok(side) => Ok(Resize::Shorter(side)),
+            Err(_) => parse_size(text).map(|(width, height)| Resize::Exact(width, height)),
+        }
+    }
+}
+
+/// A size as `224x224`: width and height.
+pub fn parse_size(text: &str) -> Result<(u32, u32), String> {
+    let parts = text.split_once(['x', 'X']).and_then(|(width, height)| width.parse().ok().zip(height.parse().ok()));
+    match parts {
+        Some((width, height)) if width > 0 && height > 0 => Ok((width, height)),
+        _ => Err(format!("`{text}` is no size; write width and height as 224x224")),
+    }
+}
+
+/// How files become samples. All of it is about images: arrays are taken as they are.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SampleOptions {
+    /// Subtracted from each channel, after `scale`; empty: 0
+    pub mean: Vec<f32>,
+    /// Each channel is divided by it, after `mean`; empty: 1
+    pub std: Vec<f32>,
+    /// Pixels of 0 to 255 are multiplied by it; `None`: 1/255 for float inputs, 1 for integer ones
+    pub scale: Option<f32>,
+    /// Order of the axes
+    pub layout: Layout,
+    /// Order of the channels
+    pub channels: Channels,
+    /// Size to bring the image to
+    pub resize: Option<Resize>,
+    /// Size of the middle part to take, after `resize`
+    pub crop: Option<(u32, u32)>,
+}
+
+/// What a file gives for one sample, before it is held against the model.
+struct Raw {
+    /// Arrays with their names; see [`UNNAMED`]
+    arrays: Vec<(String, Tensor)>,
+    /// Arrays that nothing wants, described for messages
+    others: Vec<String>,
+    /// A label that does not stand among the arrays
+    label: Option<Tensor>,
+}
+
+/// The name of an array that has none, as numpy gives it.
+const UNNAMED: &str = "arr_0";
+
+/// Something that samples can be read from.
+trait Source: Send + Sync {
+    fn len(&self) -> usize;
+    fn name(&self, index: usize) -> String;
+    fn read(&self, index: usize, inputs: &Inputs) -> Result<Raw, SampleProblem>;
+}
+
+/// A list of samples, each read on demand.
+#[derive(Clone)]
+pub struct Samples {
+    source: Arc<dyn Source>,
+    inputs: Arc<Inputs>,
+    indices: Vec<usize>,
+}
+
+impl std::fmt::Debug for Samples {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Samples").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Samples {
+    /// The samples in `path` for the model `graph`; the first one is read to find out whether they fit.
+    pub fn open(path: &Path, graph: &Graph, options: &SampleOptions) -> Result<Samples, SampleError> {
+        let at = |problem| SampleError { path: path.to_owned(), problem };
+        let inputs = Inputs::of(graph).map_err(at)?;
+        let source = folder::open(path, &inputs, options).map_err(at)?;
+        let samples = Samples { indices: (0..source.len()).collect(), source, inputs: Arc::new(inputs) };
+        if samples.is_empty() {
+            return Err(at(SampleProblem::Empty { found: "no samples".to_owned() }));
+        }
+        let first = samples.read(0, true).map_err(at)?;
+        log::info!("{} samples in {}; the first is {}", samples.len(), path.display(), first.name);
+        Ok(samples)
+    }
+
+    /// `count` made-up samples for `graph`, the same on every call: floats from about -2 to 2, small integers, unknown
+    /// dimensions as 1. They show whether two models compute the same, and nothing about accuracy. An error when an input
+    /// cannot be made up (no shape, or not a tensor of numbers).
+    pub fn generated(graph: &Graph, count: usize) -> Result<Samples, SampleError> {
+        let at = |problem| SampleError { path: "generated samples".into(), problem };
+        let inputs = Inputs::of(graph).map_err(at)?;
+        let source = generated::Generated::new(&inputs, count).map_err(at)?;
+        Ok(Samples { indices: (0..count).collect(), source: Arc::new(source), inputs: Arc::new(inputs) })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.indices.is_empty()
+    }
+
+    /// Sample `index`, which must be below [`Samples::len`].
+    pub fn get(&self, index: usize) -> Result<Sample, SampleError> {
+        self.read(index, false)
+            .map_err(|problem| SampleError { path: self.source.name(self.indices[index]).into(), problem })
+    }
+
+    fn read(&self, index: usize, first: bool) -> Result<Sample, SampleProblem> {
+        let index = self.indices[index];
+        let name = self.source.name(index);
+        let within = |problem| match first {
+            true => SampleProblem::InSample { sample: name.clone(), problem: Box::new(problem) },
+            false => problem,
+        };
+        let raw = self.source.read(index, &self.inputs).map_err(within)?;
+        self.inputs.fit(raw, name.clone(), first).map_err(within)
+    }
+
+    /// Those that calibrate and those that judge: every fourth is held out. With fewer than four, both are all of them.
+    pub fn split(self) -> (Samples, Samples) {
+        if self.len() < 4 {
+            return (self.clone(), self);
+        }
+        let (held_out, kept): (Vec<usize>, Vec<usize>) = (0..self.len()).partition(|index| index % 4 == 3);
+        (self.subset(&kept), self.subset(&held_out))
+    }
+
+    /// Those at `indices`, in that order; each must be below [`Samples::len`].
+    pub fn subset(&self, indices: &[usize]) -> Samples {
+        let indices = indices.iter().map(|&index| self.indices[index]).collect();
+        Samples { source: self.source.clone(), inputs: self.inputs.clone(), indices }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Sample files for the tests of other modules.
+    use std::path::Path;
+
+    use super::{npy::tests::npy, npz::tests};
+
+    /// An .npz of the input `x` with `dims`, and of labels.
+    pub(crate) fn npz_file(path: &Path, dims: &[usize], numbers: &[f32], labels: &[u8]) {
+        let labels = npy("|u1", false, &format!("({},)", labels.len()), labels);
+        let arrays = [("x", tests::floats(dims, numbers)), ("y", labels)];
+        tests::npz(path, zip::CompressionMethod::Deflated, &arrays);
+    }
+}

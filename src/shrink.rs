@@ -1,0 +1,293 @@
+//! The main job: load, rewrite without loss, quantize, prove, write.
+//!
+//! Order: what is read is proven readable before anything is computed, and nothing is written before every gate holds.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use anyhow::anyhow;
+use onnx_shrink_exec::Interpreter;
+use onnx_shrink_ir::{DataType, Graph, Model, export, import, infer};
+use onnx_shrink_passes::{Context, Options, Statistics, pipeline, quantize::is_quantized};
+
+use crate::{
+    Progress, Samples, files,
+    int8::{Int8, Quantized},
+    metrics::{CompareError, Comparison, GateResult, compare_graphs},
+    report::{Calibration, Report, Side},
+    request::{Failure, Request},
+};
+
+/// Made-up samples that show whether two models compute the same.
+const GENERATED_SAMPLES: usize = 2;
+
+/// Real samples that judge the lossless part, at most: an error there is no matter of chance.
+const LOSSLESS_SAMPLES: usize = 8;
+
+/// Makes the model of `request` smaller and writes it.
+pub fn shrink(request: &Request, progress: &dyn Progress) -> Result<Report, Failure> {
+    let work = || Job::new(request, progress)?.run();
+    match rayon::ThreadPoolBuilder::new().num_threads(request.threads).build() {
+        Ok(pool) => pool.install(work),
+        Err(_) => work(),
+    }
+}
+
+/// One run.
+struct Job<'a> {
+    request: &'a Request,
+    progress: &'a dyn Progress,
+    evaluator: Arc<Interpreter>,
+    options: Options,
+    loaded: onnx_shrink_ir::proto::Loaded,
+    original: Model,
+    report: Report,
+    /// Samples that calibrate, and those that judge
+    samples: Option<(Samples, Samples)>,
+}
+
+impl<'a> Job<'a> {
+    fn new(request: &'a Request, progress: &'a dyn Progress) -> Result<Job<'a>, Failure> {
+        request.checked_output()?;
+        if request.target != "ort-cpu" {
+            return Err(Failure::usage(format_args!("there is no target `{}`; there is: ort-cpu", request.target)));
+        }
+        let known: BTreeSet<&str> = pipeline::names();
+        if let Some(pass) = request.skip.iter().find(|pass| !known.contains(pass.as_str())) {
+            let known = known.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(Failure::usage(format_args!("--skip {pass}: there is no such pass; there are: {known}")));
+        }
+        let stage = progress.stage("loading", None);
+        let loaded = files::load(&request.input, request.allow_unknown_fields)?;
+        let name = request.input.display().to_string();
+        let mut original =
+            import(loaded.model.clone()).map_err(|error| Failure::input(anyhow!(error).context(name.clone())))?;
+        let report = Report::new(Side::of(&name, files::size_of_input(&loaded), &original));
+        if original.ir_version() < 4 {
+            // There every initializer had to be an input; none was meant to be given.
+            original.graph.freeze_defaults();
+        }
+        infer::infer(&mut original.graph);
+        drop(stage);
+        let samples = Self::open_samples(request, &original.graph)?;
+        let options = Options {
+            skip: request.skip.iter().cloned().collect(),
+            exact: request.exact,
+            verify_each: cfg!(debug_assertions),
+            ..Options::default()
+        };
+        let evaluator = Arc::new(Interpreter::new(onnx_shrink_exec::Options::default()));
+        Ok(Job { request, progress, evaluator, options, loaded, original, report, samples })
+    }
+
+    fn open_samples(request: &Request, graph: &Graph) -> Result<Option<(Samples, Samples)>, Failure> {
+        let open = |path| Samples::open(path, graph, &request.sample_options).map_err(Failure::samples);
+        let Some(data) = &request.data else {
+            let validation = request.validation_data.as_deref().map(open).transpose()?;
+            return Ok(validation.map(|samples| (samples.subset(&[]), samples)));
+        };
+        let samples = open(data)?;
+        Ok(Some(match &request.validation_data {
+            Some(path) => (samples, open(path)?),
+            None => samples.split(),
+        }))
+    }
+
+    fn run(mut self) -> Result<Report, Failure> {
+        let evaluator = self.evaluator.clone();
+        let mut cx = Context::new(self.options.clone(), evaluator.as_ref());
+        let mut lossless = self.lossless(&mut cx)?;
+        let statistics = std::mem::take(&mut cx.statistics);
+        let mut changed = cx.journal.done() > 0;
+        self.report.journal = std::mem::take(&mut cx.journal.entries);
+        drop(cx);
+        if self.request.int8 {
+            if self.request.exact {
+                return Err(Failure::usage("--exact forbids every rewrite that --int8 stands for: leave out one of them"));
+            }
+            if is_quantized(&self.original.graph) {
+                let note = "the model is quantized already: it is not quantized again";
+                self.report.notes.push(note.to_owned());
+            } else if let Some(model) = self.int8(&lossless, &statistics)? {
+                lossless = model;
+                changed = true;
+            }
+        }
+        self.write(lossless, changed)
+    }
+
+    /// The model after the lossless passes, proven where it can be run.
+    fn lossless(&mut self, cx: &mut Context<'_>) -> Result<Model, Failure> {
+        let stage = self.progress.stage("rewriting", None);
+        let mut model = self.original.detached();
+        let in_file = |error: onnx_shrink_passes::PassError| {
+            Failure::bug(anyhow!(error).context(self.request.input.display().to_string()))
+        };
+        pipeline::run_lossless(&mut model.graph, cx).map_err(in_file)?;
+        drop(stage);
+        if !self.request.validate || cx.journal.done() == 0 {
+            return Ok(model);
+        }
+        let Some(comparison) = self.judge_lossless(&model)? else { return Ok(model) };
+        let gates = self.request.gates.lossless(&comparison, is_half(&self.original.graph));
+        if let Some(failed) = gates.iter().find(|gate| !gate.passed) {
+            // The next best thing that is proven: the model as it was.
+            self.report.warnings.push(format!(
+                "the lossless rewrites changed the result, so all of them were left out: {}; this is a bug, please report it",
+                failed.reason
+            ));
+            cx.journal.entries.clear();
+            cx.statistics.clear();
+            return Ok(self.original.detached());
+        }
+        self.report.lossless = Some(comparison);
+        self.report.gates.extend(gates);
+        Ok(model)
+    }
+
+    /// The lossless result against the original, on real samples or made-up ones; `None` where neither can be run.
+    fn judge_lossless(&mut self, model: &Model) -> Result<Option<Comparison>, Failure> {
+        let samples = match &self.samples {
+            Some((_, held_out)) => {
+                let count = held_out.len().min(LOSSLESS_SAMPLES);
+                held_out.subset(&(0..count).collect::<Vec<_>>())
+            }
+            None => match Samples::generated(&self.original.graph, GENERATED_SAMPLES) {
+                Ok(samples) => samples,
+                Err(error) => {
+                    self.report.notes.push(format!("the result was not run against the input: {error:#}"));
+                    return Ok(None);
+                }
+            },
+        };
+        self.compare(model, &samples)
+    }
+
+    /// Both models on `samples`; `None`, with a note, when the original does not run (the engine lacks an op, or made-up
+    /// inputs do not suit it). An error when only the new model fails.
+    fn compare(&mut self, model: &Model, samples: &Samples) -> Result<Option<Comparison>, Failure> {
+        let stage = self.progress.stage("validating", Some(samples.len() as u64));
+        let compared =
+            compare_graphs(self.evaluator.as_ref(), &self.original.graph, &model.graph, samples, 0, stage.as_ref());
+        match compared {
+            Ok(comparison) => Ok(Some(comparison)),
+            Err(CompareError::Run { model: "original", source, .. }) => {
+                self.report.notes.push(format!("the result was not run against the input: {source}"));
+                Ok(None)
+            }
+            Err(CompareError::Sample(error)) => Err(Failure::samples(error)),
+            Err(error) => Err(Failure::bug(error)),
+        }
+    }
+
+    /// The quantized model, when the gates hold for it; `None` when nothing was gained.
+    fn int8(
+        &mut self,
+        lossless: &Model,
+        statistics: &BTreeMap<String, Statistics>,
+    ) -> Result<Option<Model>, Failure> {
+        let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
+        let int8 = Int8 {
+            evaluator: evaluator.as_ref(),
+            calibrate: self.request.calibrate,
+            keep_float: &self.request.keep_float,
+            options: &options,
+            statistics,
+        };
+        let Some((calibrating, held_out)) = self.samples.clone().filter(|(calibrating, _)| !calibrating.is_empty()) else {
+            let quantized = int8.without_samples(lossless)?;
+            return self.accept_storage(quantized);
+        };
+        let calibrated = int8.calibrated(lossless, &calibrating, self.progress)?;
+        let mut kept = BTreeSet::new();
+        let placement = calibrated.placement(&kept);
+        let calibrator = calibrated.choose(&placement, &calibrating, self.progress)?;
+        let mut step = 1;
+        let mut order: Option<Vec<usize>> = None;
+        loop {
+            let placement = calibrated.placement(&kept);
+            let quantized = calibrated.build(&placement, calibrator)?;
+            if !self.request.validate {
+                return Ok(Some(self.accept(quantized, None, Vec::new())));
+            }
+            let Some(comparison) = self.compare(&quantized.model, &held_out)? else {
+                return Ok(Some(self.accept(quantized, None, Vec::new())));
+            };
+            let gates = self.request.gates.int8(&comparison);
+            let Some(failed) = gates.iter().find(|gate| !gate.passed) else {
+                return Ok(Some(self.accept(quantized, Some(comparison), gates)));
+            };
+            log::info!("{} units in float: {}", kept.len(), failed.reason);
+            if !placement.integer.contains(&true) {
+                let reason = failed.reason.clone();
+                self.report.quantized = Some(comparison);
+                self.report.gates.extend(gates);
+                return Err(Failure::gate(format_args!("{}: {reason}", self.request.input.display()), self.report.clone()));
+            }
+            // The worst units go back to float, twice as many each time.
+            let order = match &order {
+                Some(order) => order,
+                None => order.insert(calibrated.worst(&quantized, &placement, &held_out)?),
+            };
+            let before = kept.len();
+            kept.extend(order.iter().take(step));
+            if kept.len() == before {
+                kept.extend((0..placement.integer.len()).filter(|unit| placement.integer[*unit]));
+            }
+            step *= 2;
+        }
+    }
+
+    /// Takes a model whose constants alone were stored in 8 bits.
+    fn accept_storage(&mut self, quantized: Quantized) -> Result<Option<Model>, Failure> {
+        let judged = if self.request.validate { self.judge_lossless(&quantized.model)? } else { None };
+        if let Some(comparison) = judged {
+            let gates = self.request.gates.int8(&comparison);
+            if let Some(failed) = gates.iter().find(|gate| !gate.passed) {
+                let reason = &failed.reason;
+                self.report.warnings.push(format!("8-bit storage was left out: on made-up inputs, {reason}"));
+                return Ok(None);
+            }
+            self.report.quantized = Some(comparison);
+            self.report.gates.extend(gates);
+        }
+        self.report.journal.extend(quantized.journal.entries);
+        self.report.notes.extend(quantized.notes);
+        Ok(Some(quantized.model))
+    }
+
+    fn accept(
+        &mut self,
+        quantized: Quantized,
+        comparison: Option<Comparison>,
+        gates: Vec<GateResult>,
+    ) -> Model {
+        self.report.layers = quantized.layers;
+        self.report.quantized = comparison;
+        self.report.gates.extend(gates);
+        self.report.journal.extend(quantized.journal.entries);
+        self.report.notes.extend(quantized.notes);
+        let method = quantized.calibrator.map_or("none", |calibrator| calibrator.name()).to_owned();
+        self.report.calibration = Some(Calibration { samples: quantized.samples, method });
+        quantized.model
+    }
+
+    fn write(mut self, mut model: Model, changed: bool) -> Result<Report, Failure> {
+        let _stage = self.progress.stage("writing", None);
+        let output = self.request.checked_output()?;
+        if changed && model.ir_version() < 4 {
+            model.set_ir_version(4); // the first in which initializers need not be inputs
+        }
+        let result = if changed { export(&model) } else { self.loaded.model.clone() };
+        let written =
+            files::write(&result, &self.loaded, &self.request.input, output, &self.request.external_data)?;
+        self.report.finish(output, &written, &model);
+        Ok(self.report)
+    }
+}
+
+/// Whether the model computes in 16-bit floats.
+fn is_half(graph: &Graph) -> bool {
+    graph.values().into_iter().any(|value| graph.ty(value).is_some_and(|ty| ty.dtype == DataType::Float16))
+}

@@ -1,0 +1,42 @@
+//! Help, version, and what is wrong with a command line.
+use crate::support::{folder, names, run};
+
+#[test]
+fn help_shows_examples_and_exit_codes() {
+    let folder = folder();
+    let help = run(folder.path(), &["--help"]);
+    assert_eq!((help.code, help.stderr.as_str()), (0, ""));
+    for part in
+        ["onnx-shrink model.onnx -o small.onnx --int8 --data", "Exit codes: 0 written", "--keep-float", "--explain"]
+    {
+        assert!(help.text().contains(part), "{part} in {}", help.text());
+    }
+    let version = run(folder.path(), &["--version"]);
+    assert_eq!((version.code, version.text()), (0, concat!("onnx-shrink ", env!("CARGO_PKG_VERSION"), "\n")));
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_2_and_writes_nothing() {
+    let folder = folder();
+    for (arguments, part) in [
+        (&["in.onnx"][..], "no output file: name one, as in `onnx-shrink in.onnx -o in.small.onnx`"),
+        (&[], "<IN>"),
+        (&["in.onnx", "-o", "out.onnx", "--int9"], "--int8"),
+        (&["in.onnx", "out.onnx", "-o", "other.onnx"], "cannot be used with"),
+        (&["in.onnx", "-o", "no/out.onnx"], "the folder `no` does not exist; create it first"),
+        (&["in.onnx", "-o", "."], "this is a folder"),
+        (&["in.onnx", "-o", ""], "a value is required"),
+        (&["in.onnx", "-o", "out.onnx", "--gate", "sqnr"], "`sqnr` is not KEY=VALUE"),
+        (&["in.onnx", "-o", "out.onnx", "--gate", "snr=1"], "there is no gate `snr`; keys: lossless-rel"),
+        (&["in.onnx", "-o", "out.onnx", "--calibrate", "guess"], "minmax"),
+        (&["in.onnx", "-o", "out.onnx", "--crop", "5"], "write width and height as 224x224"),
+        (&["in.onnx", "-o", "out.onnx", "--external-data=a/b.data"], "cannot be the name of the external data"),
+        (&["in.onnx", "-o", "out.onnx", "--skip", "fold-everything"], "there is no pass `fold-everything`"),
+    ] {
+        let run = run(folder.path(), arguments);
+        assert_eq!(run.code, 2, "{arguments:?}: {}", run.stderr);
+        assert!(run.stderr.contains(part), "{arguments:?}: {}", run.stderr);
+        assert_eq!(run.text(), "");
+        assert_eq!(names(folder.path()), ["in.onnx"], "{arguments:?}");
+    }
+}

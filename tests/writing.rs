@@ -1,0 +1,82 @@
+//! What is written: to a file, over the input, to standard output; and the report.
+use std::fs;
+
+use crate::support::{folder, model, names, run, run_with_input};
+
+#[test]
+fn both_forms_write_the_same_file_no_larger_than_the_input() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let one = run(folder.path(), &["in.onnx", "-o", "one.onnx"]);
+    let two = run(folder.path(), &["in.onnx", "two.onnx", "--quiet"]);
+    assert_eq!((one.code, two.code), (0, 0), "{} {}", one.stderr, two.stderr);
+    let (one_bytes, two_bytes) = (fs::read(path("one.onnx")).unwrap(), fs::read(path("two.onnx")).unwrap());
+    assert_eq!(one_bytes, two_bytes);
+    assert!(one_bytes.len() <= model("digits_cnn").len());
+    assert!(one.text().starts_with("in.onnx → one.onnx: "), "{}", one.text());
+    assert!(one.text().lines().count() <= 25);
+    assert_eq!((two.text(), two.stderr.as_str()), ("", ""));
+    assert_eq!(names(folder.path()), ["in.onnx", "one.onnx", "two.onnx"]);
+}
+
+#[test]
+fn the_input_may_be_the_output() {
+    let folder = folder();
+    assert_eq!(run(folder.path(), &["in.onnx", "-o", "out.onnx"]).code, 0);
+    assert_eq!(run(folder.path(), &["in.onnx", "-o", "in.onnx"]).code, 0);
+    let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    assert_eq!(read("in.onnx"), read("out.onnx"));
+    // And again: nothing is left to do, so the bytes stay.
+    assert_eq!(run(folder.path(), &["in.onnx", "-o", "in.onnx"]).code, 0);
+    assert_eq!(read("in.onnx"), read("out.onnx"));
+    assert_eq!(names(folder.path()), ["in.onnx", "out.onnx"]);
+}
+
+#[test]
+fn standard_streams_carry_models_and_the_table_goes_to_stderr() {
+    let folder = folder();
+    assert_eq!(run(folder.path(), &["in.onnx", "-o", "out.onnx"]).code, 0);
+    let piped = run_with_input(folder.path(), &["-", "-o", "-"], &model("digits_cnn"));
+    assert_eq!(piped.code, 0, "{}", piped.stderr);
+    assert_eq!(piped.stdout, fs::read(folder.path().join("out.onnx")).unwrap());
+    assert!(piped.stderr.starts_with("- → -: "), "{}", piped.stderr);
+}
+
+#[test]
+fn the_report_is_json_with_a_version() {
+    let folder = folder();
+    let run = run(folder.path(), &["in.onnx", "-o", "out.onnx", "--report", "r.json"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let report: serde_json::Value = serde_json::from_slice(&fs::read(folder.path().join("r.json")).unwrap()).unwrap();
+    assert_eq!(report["schema"], 1);
+    assert_eq!(report["input"]["path"], "in.onnx");
+    assert_eq!(report["input"]["bytes"], model("digits_cnn").len());
+    assert_eq!(report["input"]["ops"]["Gemm"], 1);
+    let written = fs::metadata(folder.path().join("out.onnx")).unwrap().len();
+    assert_eq!(report["output"]["bytes"], written);
+}
+
+#[test]
+fn reports_differ_in_their_timing_alone() {
+    let folder = folder();
+    let report = |threads: &str| {
+        let arguments = ["in.onnx", "-o", "out.onnx", "--report", "r.json", "--threads", threads];
+        assert_eq!(run(folder.path(), &arguments).code, 0);
+        let json = fs::read(folder.path().join("r.json")).unwrap();
+        let mut report: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        report["timing"].take();
+        report
+    };
+    assert_eq!(report("1"), report("3"));
+}
+
+#[test]
+fn external_data_is_written_on_request() {
+    let folder = folder();
+    let run = run(folder.path(), &["in.onnx", "-o", "out.onnx", "--external-data"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(names(folder.path()), ["in.onnx", "out.onnx", "out.onnx.data"]);
+    let named = crate::support::run(folder.path(), &["out.onnx", "-o", "again.onnx", "--external-data=w.bin"]);
+    assert_eq!(named.code, 0, "{}", named.stderr);
+    assert_eq!(names(folder.path()), ["again.onnx", "in.onnx", "out.onnx", "out.onnx.data", "w.bin"]);
+}
