@@ -6,6 +6,7 @@
 //! only doors.
 mod affine;
 mod context;
+pub mod egg;
 mod journal;
 mod miss;
 mod net_bytes;
@@ -24,6 +25,7 @@ mod fuse_global_average_pool;
 mod inline_if;
 
 pub use context::{Context, Options, Statistics};
+pub use egg::SimplifyIslands;
 pub use eliminate_dead::EliminateDead;
 pub use eliminate_identity::EliminateIdentity;
 pub use fold_arithmetic::FoldArithmetic;
