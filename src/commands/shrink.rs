@@ -155,14 +155,6 @@ impl Shrink {
         for gate in &self.gate {
             gates.set(gate).map_err(|problem| Failure::usage(format_args!("--gate: {problem}")))?;
         }
-        let passes = onnx_shrink_passes::pipeline::lossless();
-        if let Some(unknown) = self.skip.iter().find(|name| passes.iter().all(|pass| pass.name() != name.as_str())) {
-            let known: Vec<&str> = passes.iter().map(|pass| pass.name()).collect();
-            return Err(Failure::usage(format_args!(
-                "--skip: there is no pass `{unknown}`; there are {}",
-                known.join(", ")
-            )));
-        }
         let external_data = match self.external_data.as_deref() {
             None => ExternalData::Auto,
             Some("") => ExternalData::Always { file_name: None },
