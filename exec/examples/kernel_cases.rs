@@ -82,7 +82,13 @@ fn judge(folder: &Path, word: &str, out: &mut impl Write) -> io::Result<usize> {
     for line in &bad {
         writeln!(out, "{line}")?;
     }
-    writeln!(out, "{right} right (largest relative difference {:e} in {}), {} wrong, {refused} refused, {skipped} without a kernel", worst.0, worst.1, bad.len())?;
+    writeln!(
+        out,
+        "{right} right (largest relative difference {:e} in {}), {} wrong, {refused} refused, {skipped} without a kernel",
+        worst.0,
+        worst.1,
+        bad.len()
+    )?;
     Ok(bad.len())
 }
 
@@ -132,7 +138,8 @@ fn run(case: &Path) -> io::Result<Verdict> {
     let mut worst = 0f64;
     for (place, name) in output_names.iter().enumerate() {
         let Ok(Some(expected)) = read(&data.join(format!("output_{place}.pb"))) else { return Ok(Verdict::Skipped) };
-        let found = node_outputs.iter().position(|output| output == name).and_then(|index| outputs.get(index)?.as_ref());
+        let found =
+            node_outputs.iter().position(|output| output == name).and_then(|index| outputs.get(index)?.as_ref());
         let Some(found) = found else { return Ok(Verdict::Wrong(format!("output {name} is missing"))) };
         match difference(found, &expected) {
             Ok(difference) => worst = worst.max(difference),
@@ -148,8 +155,13 @@ fn difference(found: &Tensor, expected: &Tensor) -> Result<f64, String> {
         return Err(format!("{} instead of {}", found.ty(), expected.ty()));
     }
     if !expected.dtype().is_float() {
-        let codes = |tensor: &Tensor| tensor.to_i64_vec().map_or_else(|| format!("{tensor:?}"), |list| format!("{list:?}"));
-        return if found == expected { Ok(0.0) } else { Err(format!("{} instead of {}", codes(found), codes(expected))) };
+        let codes =
+            |tensor: &Tensor| tensor.to_i64_vec().map_or_else(|| format!("{tensor:?}"), |list| format!("{list:?}"));
+        return if found == expected {
+            Ok(0.0)
+        } else {
+            Err(format!("{} instead of {}", codes(found), codes(expected)))
+        };
     }
     let (Some(a), Some(b)) = (found.to_f64_vec(), expected.to_f64_vec()) else { return Err("no numbers".to_owned()) };
     let mut worst = 0f64;

@@ -88,12 +88,8 @@ fn converted(call: &Call<'_>, x: &Tensor, to: DataType) -> Result<Tensor, Kernel
             }, refused(x.dtype(), to))
         }
         Uint4 | Int4 | Uint2 | Int2 => {
-            let (low, high) = super::quantize::limits(to).unwrap_or((0, 0));
             let fields: Vec<u8> = match plain.dtype() {
-                Float | Double => {
-                    let nearest = |x: f64| x.round_ties_even().clamp(f64::from(low), f64::from(high)) as i32 as u8;
-                    to_f64(&plain)?.into_iter().map(nearest).collect()
-                }
+                Float | Double => to_f64(&plain)?.into_iter().map(|x| wrapped(x) as u8).collect(),
                 dtype => super::numbers::by_integer!(dtype, S => {
                     slice::<S>(&plain)?.iter().map(|&x| x as u8).collect()
                 }, return refused(x.dtype(), to)),

@@ -64,7 +64,8 @@ impl<'a> Cells<'a> {
         let result = match self.dtype.bits() {
             0 => {
                 let indices: Vec<u32> = bytemuck::pod_collect_to_vec(&data);
-                let strings = indices.iter().map(|&index| self.strings.get(index as usize).cloned().unwrap_or_default());
+                let strings =
+                    indices.iter().map(|&index| self.strings.get(index as usize).cloned().unwrap_or_default());
                 Tensor::strings(dims, strings.collect())
             }
             bits @ (2 | 4) => Tensor::new(self.dtype, dims, squeeze(&data, bits).into()),
@@ -94,7 +95,9 @@ pub(super) fn squeeze(fields: &[u8], bits: usize) -> Vec<u8> {
     let (per_byte, mask) = (8 / bits, (1u8 << bits) - 1);
     fields
         .chunks(per_byte)
-        .map(|chunk| chunk.iter().enumerate().fold(0, |byte, (place, &field)| byte | ((field & mask) << (bits * place))))
+        .map(|chunk| {
+            chunk.iter().enumerate().fold(0, |byte, (place, &field)| byte | ((field & mask) << (bits * place)))
+        })
         .collect()
 }
 

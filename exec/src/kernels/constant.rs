@@ -91,7 +91,8 @@ pub(super) fn range(call: &Call<'_>) -> Outputs {
             one(Tensor::from_vec(&[count], numbers))
         }, unsupported(format!("a range of {dtype}")));
     }
-    let number = |tensor: &Tensor| tensor.to_scalar_f64().ok_or_else(|| KernelError::Unsupported(format!("a range of {dtype}")));
+    let number =
+        |tensor: &Tensor| tensor.to_scalar_f64().ok_or_else(|| KernelError::Unsupported(format!("a range of {dtype}")));
     let (start, limit, delta) = (number(&wide[0])?, number(&wide[1])?, number(&wide[2])?);
     let exact = ((limit - start) / delta).ceil();
     if delta == 0.0 || !exact.is_finite() {
@@ -103,7 +104,9 @@ pub(super) fn range(call: &Call<'_>) -> Outputs {
     let count = exact.max(0.0) as usize;
     check_size(call, wide[0].dtype(), &[count])?;
     let result = match wide[0].dtype() {
-        DataType::Double => Tensor::from_vec(&[count], (0..count).map(|n| start + n as f64 * delta).collect::<Vec<_>>()),
+        DataType::Double => {
+            Tensor::from_vec(&[count], (0..count).map(|n| start + n as f64 * delta).collect::<Vec<_>>())
+        }
         _ => {
             let (start, delta) = (start as f32, delta as f32);
             Tensor::from_vec(&[count], (0..count).map(|n| start + n as f32 * delta).collect::<Vec<_>>())
@@ -207,11 +210,8 @@ mod tests {
 
     #[test]
     fn one_hot_ignores_what_is_outside() {
-        let inputs = [
-            Tensor::from_vec(&[3], vec![1i64, -1, 5]),
-            Tensor::scalar(2i64),
-            Tensor::from_vec(&[2], vec![0u8, 7]),
-        ];
+        let inputs =
+            [Tensor::from_vec(&[3], vec![1i64, -1, 5]), Tensor::scalar(2i64), Tensor::from_vec(&[2], vec![0u8, 7])];
         assert_eq!(run("OneHot", 11, &inputs).to_i64_vec(), Some(vec![0, 7, 0, 7, 0, 0]));
         let out = run_with("OneHot", 11, vec![attributes::int("axis", 0)], &inputs.map(Some)).expect("runs");
         assert_eq!(out[0].as_ref().and_then(Tensor::to_i64_vec), Some(vec![0, 0, 0, 7, 7, 0]));

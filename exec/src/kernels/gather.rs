@@ -46,8 +46,7 @@ pub(super) fn gather(call: &Call<'_>) -> Outputs {
 
 /// Where each element of `indices` points into `dims` when it replaces the coordinate along `axis`.
 fn element_places(dims: &[usize], indices: &Tensor, axis: usize) -> Result<Vec<usize>, KernelError> {
-    let fits = indices.dims().len() == dims.len()
-        && (0..dims.len()).all(|n| n == axis || indices.dims()[n] <= dims[n]);
+    let fits = indices.dims().len() == dims.len() && (0..dims.len()).all(|n| n == axis || indices.dims()[n] <= dims[n]);
     if !fits {
         return failed(format!("indices of shape {:?} do not fit {dims:?} along axis {axis}", indices.dims()));
     }
@@ -189,10 +188,12 @@ mod tests {
         }
         let empty = Tensor::from_vec(&[0, 2], Vec::<f32>::new());
         assert!(run_with("Gather", 13, vec![], &[Some(empty), Some(Tensor::scalar(0i64))]).is_err());
-        let out = run_with("Gather", 13, vec![attributes::int("axis", 1)], &[
-            Some(x),
-            Some(Tensor::from_vec(&[2], vec![1i32, 0])),
-        ]);
+        let out = run_with(
+            "Gather",
+            13,
+            vec![attributes::int("axis", 1)],
+            &[Some(x), Some(Tensor::from_vec(&[2], vec![1i32, 0]))],
+        );
         assert_eq!(out.expect("runs")[0].as_ref().and_then(Tensor::to_i64_vec), Some(vec![1, 0, 3, 2, 5, 4]));
     }
 

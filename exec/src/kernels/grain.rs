@@ -50,9 +50,7 @@ impl Grain {
         }
         let block = block as usize;
         let fits = scale_dims.len() == dims.len()
-            && (0..dims.len()).all(|n| {
-                scale_dims[n] == if n == axis { dims[n].div_ceil(block) } else { dims[n] }
-            });
+            && (0..dims.len()).all(|n| scale_dims[n] == if n == axis { dims[n].div_ceil(block) } else { dims[n] });
         if !fits {
             return failed(format!(
                 "a scale of shape {scale_dims:?} does not fit blocks of {block} along axis {axis} of shape {dims:?}"

@@ -194,17 +194,21 @@ mod tests {
     fn each_output_channel_has_its_scale() {
         let x = Tensor::from_vec(&[1, 1, 1, 2], vec![10u8, 20]);
         let w = Tensor::from_vec(&[2, 1, 1, 1], vec![1i8, 1]);
-        let out = run("QLinearConv", 10, &[
-            x,
-            Tensor::scalar(1f32),
-            Tensor::scalar(0u8),
-            w,
-            Tensor::from_vec(&[2], vec![1f32, 0.5]),
-            Tensor::from_vec(&[2], vec![0i8, 0]),
-            Tensor::scalar(2f32),
-            Tensor::scalar(1u8),
-            Tensor::from_vec(&[2], vec![0i32, 2]),
-        ]);
+        let out = run(
+            "QLinearConv",
+            10,
+            &[
+                x,
+                Tensor::scalar(1f32),
+                Tensor::scalar(0u8),
+                w,
+                Tensor::from_vec(&[2], vec![1f32, 0.5]),
+                Tensor::from_vec(&[2], vec![0i8, 0]),
+                Tensor::scalar(2f32),
+                Tensor::scalar(1u8),
+                Tensor::from_vec(&[2], vec![0i32, 2]),
+            ],
+        );
         assert_eq!(out.to_i64_vec(), Some(vec![6, 11, 4, 7]));
     }
 

@@ -88,7 +88,9 @@ pub(super) fn check_size(call: &Call<'_>, dtype: DataType, dims: &[usize]) -> Re
 pub(super) fn dims_of(numbers: &[i64], what: &str) -> Result<Vec<usize>, KernelError> {
     numbers
         .iter()
-        .map(|&number| usize::try_from(number).or_else(|_| failed(format!("{what} has the negative dimension {number}"))))
+        .map(|&number| {
+            usize::try_from(number).or_else(|_| failed(format!("{what} has the negative dimension {number}")))
+        })
         .collect()
 }
 
@@ -142,8 +144,8 @@ pub(super) fn coalesce<const N: usize>(dims: &[usize], strides: [&[isize]; N]) -
         if dim == 1 {
             continue;
         }
-        let joins = !merged.is_empty()
-            && (0..N).all(|n| out[n].last().copied() == Some(strides[n][index] * dim as isize));
+        let joins =
+            !merged.is_empty() && (0..N).all(|n| out[n].last().copied() == Some(strides[n][index] * dim as isize));
         if joins {
             if let Some(last) = merged.last_mut() {
                 *last *= dim;

@@ -4,7 +4,8 @@ use onnx_shrink_ir::{DataType, Tensor};
 use super::{
     integer_conv::{dot, eight_bits, requantized},
     layout::{
-        Outputs, broadcast_dims, broadcast_strides, check_size, failed, integers, one, product, rows, strided, unsupported,
+        Outputs, broadcast_dims, broadcast_strides, check_size, failed, integers, one, product, rows, strided,
+        unsupported,
     },
     numbers::{by_type, is_half, narrowed, slice, widened},
 };

@@ -137,7 +137,10 @@ pub(super) fn split(call: &Call<'_>) -> Outputs {
             (0..parts).map(|part| length.saturating_sub(part * size).min(size)).collect()
         }
     };
-    if sizes.len() != parts || onnx_shrink_ir::element_count(&[sizes.len()]).is_none() || checked_sum(&sizes) != Some(length) {
+    if sizes.len() != parts
+        || onnx_shrink_ir::element_count(&[sizes.len()]).is_none()
+        || checked_sum(&sizes) != Some(length)
+    {
         return failed(format!("parts {sizes:?} do not make axis {axis} of {:?} in {parts} outputs", x.dims()));
     }
     let strides = strides_of(x.dims());
@@ -284,7 +287,8 @@ mod tests {
             (-9, 2, 1, vec![0, 1]),
             (-9, -20, -1, vec![0]),
         ] {
-            let out = run("Slice", 13, &[x.clone(), numbers(&[start]), numbers(&[end]), numbers(&[0]), numbers(&[step])]);
+            let out =
+                run("Slice", 13, &[x.clone(), numbers(&[start]), numbers(&[end]), numbers(&[0]), numbers(&[step])]);
             assert_eq!(out.to_i64_vec(), Some(expected), "{start}..{end} by {step}");
         }
         let empty = Tensor::from_vec(&[0], Vec::<i64>::new());

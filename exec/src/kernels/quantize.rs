@@ -43,7 +43,14 @@ fn quantized(ratio: f32, low: f32, high: f32, zero: i32) -> i32 {
 
 /// `out = saturate(round(x / scale) + zero)`; the cast keeps the low bits of a number that is inside `limits`.
 #[inline(always)]
-pub(super) fn quantize_run<Q>(x: &[f32], scale: f32, zero: i32, limits: (i32, i32), out: &mut [Q], cast: impl Fn(i32) -> Q) {
+pub(super) fn quantize_run<Q>(
+    x: &[f32],
+    scale: f32,
+    zero: i32,
+    limits: (i32, i32),
+    out: &mut [Q],
+    cast: impl Fn(i32) -> Q,
+) {
     let (low, high) = ((limits.0 - zero) as f32, (limits.1 - zero) as f32);
     for (out, &x) in out.iter_mut().zip(x) {
         *out = cast(quantized(x / scale, low, high, zero));
@@ -116,7 +123,9 @@ pub(super) fn quantize_linear(call: &Call<'_>) -> Outputs {
         let saturate = call.op.int("saturate").unwrap_or(1) != 0;
         let zeros: Option<Vec<f32>> =
             zero.and_then(Tensor::bytes).map(|bytes| bytes.iter().map(|&code| format.decode(code)).collect());
-        if dtype == DataType::Float4e2m1 && zero.is_some_and(|zero| zero.bytes().is_some_and(|b| b.iter().any(|&b| b != 0))) {
+        if dtype == DataType::Float4e2m1
+            && zero.is_some_and(|zero| zero.bytes().is_some_and(|b| b.iter().any(|&b| b != 0)))
+        {
             return unsupported(format!("a zero point other than 0 for {dtype}"));
         }
         let mut out = vec![0u8; x.len()];
@@ -179,17 +188,17 @@ mod tests {
     #[test]
     fn ties_go_to_even_and_ends_saturate() {
         let x = [0.5f32, 1.5, 2.5, -0.5, -1.5, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1e30, -1e30];
-        let out = run("QuantizeLinear", 13, &[
-            Tensor::from_vec(&[10], x.to_vec()),
-            Tensor::scalar(1f32),
-            Tensor::scalar(10u8),
-        ]);
+        let out = run(
+            "QuantizeLinear",
+            13,
+            &[Tensor::from_vec(&[10], x.to_vec()), Tensor::scalar(1f32), Tensor::scalar(10u8)],
+        );
         assert_eq!(out.to_i64_vec(), Some(vec![10, 12, 12, 10, 8, 255, 0, 0, 255, 0]));
-        let out = run("QuantizeLinear", 13, &[
-            Tensor::from_vec(&[10], x.to_vec()),
-            Tensor::scalar(1f32),
-            Tensor::scalar(-10i8),
-        ]);
+        let out = run(
+            "QuantizeLinear",
+            13,
+            &[Tensor::from_vec(&[10], x.to_vec()), Tensor::scalar(1f32), Tensor::scalar(-10i8)],
+        );
         assert_eq!(out.to_i64_vec(), Some(vec![-10, -8, -8, -10, -12, 127, -128, -128, 127, -128]));
     }
 

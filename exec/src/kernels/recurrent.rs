@@ -192,15 +192,16 @@ fn recurrent(call: &Call<'_>, kind: Kind) -> Outputs {
     let mut c = if kind == Kind::Lstm { state(6, "initial_c")? } else { vec![0.0; h.len()] };
     let peepholes = if kind == Kind::Lstm { numbers(call, 7, "P", &[count, 3 * hidden])? } else { None };
     let names: Vec<String> = match op.attribute("activations").map(|attribute| &attribute.strings) {
-        Some(names) if !names.is_empty() => names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect(),
+        Some(names) if !names.is_empty() => {
+            names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+        }
         _ => functions.iter().cycle().take(functions.len() * count).map(|name| (*name).to_owned()).collect(),
     };
     // The RNN schema's default names two functions whatever the direction.
     if names.len() < functions.len() * count {
         return failed(format!("{} activations for {count} directions", names.len()));
     }
-    let activations: Vec<Activation> =
-        names.iter().map(|name| activation(name)).collect::<Result<_, _>>()?;
+    let activations: Vec<Activation> = names.iter().map(|name| activation(name)).collect::<Result<_, _>>()?;
     let clip = op.float("clip").filter(|&clip| clip > 0.0).unwrap_or(f32::INFINITY);
     let wide = widened(x);
     let mut inputs = slice::<f32>(&wide)?.into_owned();

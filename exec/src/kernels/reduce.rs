@@ -61,9 +61,9 @@ fn reduced_row<T: Arithmetic>(row: &[T], how: Reduction, lowest: T, highest: T) 
         Reduction::Min => row.iter().fold(highest, |best, &x| best.smaller(x)),
         Reduction::Prod if T::INTEGER => row.iter().fold(one, |product, &x| product.mul(x)),
         Reduction::Prod => T::from_f64(row.iter().fold(1.0, |product, &x| product * x.to_f64())),
-        Reduction::L1 if T::INTEGER => row.iter().fold(T::default(), |sum, &x| {
-            sum.add(if x < T::default() { T::default().sub(x) } else { x })
-        }),
+        Reduction::L1 if T::INTEGER => {
+            row.iter().fold(T::default(), |sum, &x| sum.add(if x < T::default() { T::default().sub(x) } else { x }))
+        }
         Reduction::L1 => T::from_f64(sum_f64(row, f64::abs)),
         Reduction::L2 => T::from_f64(sum_f64(row, |x| x * x).sqrt()),
         Reduction::SumSquare => T::from_f64(sum_f64(row, |x| x * x)),

@@ -41,7 +41,7 @@ impl Format {
             DataType::Float8e4m3fn => eight,
             DataType::Float8e4m3fnuz => Format { bias: 8, ..fnuz },
             DataType::Float8e5m2 => {
-                Format { mantissa: 2, bias: 15, largest: 0x7B, infinity: Some(0x7C), nan: Some(0x7F), ..eight }
+                Format { mantissa: 2, bias: 15, largest: 0x7B, infinity: Some(0x7C), nan: Some(0x7E), ..eight }
             }
             DataType::Float8e5m2fnuz => Format { mantissa: 2, bias: 16, ..fnuz },
             DataType::Float4e2m1 => Format { mantissa: 1, bias: 1, largest: 7, nan: None, sign: 8, ..eight },
@@ -76,7 +76,7 @@ impl Format {
     }
 
     /// The code nearest to `x`. Beyond the largest number: that number when `saturate`, else infinity or NaN. A format
-    /// without NaN maps NaN to its largest number.
+    /// without NaN has no answer to it; minus zero is that of ONNX's own cases.
     pub(super) fn encode(self, x: f32, saturate: bool) -> u8 {
         let sign = if x.is_sign_negative() { self.sign } else { 0 };
         let signed = |code: u8| if code == 0 && !self.minus_zero { 0 } else { code | sign };
@@ -84,7 +84,7 @@ impl Format {
             return match self.nan {
                 Some(nan) if self.unsigned_nan => nan,
                 Some(nan) => nan | sign,
-                None => self.largest,
+                None => self.sign,
             };
         }
         let magnitude = f64::from(x.abs());

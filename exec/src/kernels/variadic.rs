@@ -70,7 +70,9 @@ pub(super) fn clip(call: &Call<'_>) -> Outputs {
         }
         match call.optional(index) {
             Some(bound) if bound.len() != 1 => failed(format!("{name} has {} elements instead of one", bound.len())),
-            Some(bound) if bound.dtype() != x.dtype() => failed(format!("{name} is {}, the input {}", bound.dtype(), x.dtype())),
+            Some(bound) if bound.dtype() != x.dtype() => {
+                failed(format!("{name} is {}, the input {}", bound.dtype(), x.dtype()))
+            }
             bound => Ok(bound.map(widened)),
         }
     };
