@@ -63,10 +63,12 @@ impl<'a> Job<'a> {
         let name = request.input.display().to_string();
         let mut original =
             import(loaded.model.clone()).map_err(|error| Failure::input(anyhow!(error).context(name.clone())))?;
-        let report = Report::new(Side::of(&name, files::size_of_input(&loaded), &original));
-        if original.ir_version() < 4 {
-            // There every initializer had to be an input; none was meant to be given.
-            original.graph.freeze_defaults();
+        let mut report = Report::new(Side::of(&name, files::size_of_input(&loaded), &original));
+        let frozen = if original.ir_version() < 4 || request.int8 { original.graph.freeze_defaults() } else { 0 };
+        if original.ir_version() >= 4 && frozen > 0 {
+            // (Before version 4 every initializer had to be an input; none was meant to be given.)
+            let note = "initializers that were inputs, too, and could be overridden, are constants now: 8 bits need that";
+            report.notes.push(format!("{frozen} {note}"));
         }
         infer::infer(&mut original.graph);
         drop(stage);
@@ -239,18 +241,18 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Takes a model whose constants alone were stored in 8 bits.
+    /// Takes a model whose constants alone were stored in 8 bits. Made-up inputs tell whether it runs and gives finite
+    /// numbers of the right shapes; how near they are says little about real ones, so that is shown and not judged.
     fn accept_storage(&mut self, quantized: Quantized) -> Result<Option<Model>, Failure> {
         let judged = if self.request.validate { self.judge_lossless(&quantized.model)? } else { None };
         if let Some(comparison) = judged {
-            let gates = self.request.gates.int8(&comparison);
-            if let Some(failed) = gates.iter().find(|gate| !gate.passed) {
-                let reason = &failed.reason;
-                self.report.warnings.push(format!("8-bit storage was left out: on made-up inputs, {reason}"));
+            let broken = comparison.outputs.iter().find(|output| output.misshapen > 0 || output.not_finite > 0);
+            if let Some(output) = broken {
+                let note = "8-bit storage was left out: with it this output is not finite or has another shape";
+                self.report.warnings.push(format!("`{}`: {note}", output.name));
                 return Ok(None);
             }
             self.report.quantized = Some(comparison);
-            self.report.gates.extend(gates);
         }
         self.report.journal.extend(quantized.journal.entries);
         self.report.notes.extend(quantized.notes);

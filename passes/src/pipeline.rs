@@ -19,9 +19,9 @@ pub fn lossless() -> Vec<Box<dyn Pass>> {
         Box::new(FoldArithmetic),
         Box::new(FoldPad),
         Box::new(FuseGlobalAveragePool),
-        Box::new(SimplifyIslands::exact()),    // after folding: its rules look at constants
+        Box::new(SimplifyIslands::exact()), // after folding: its rules look at constants
         Box::new(SimplifyIslands::rounding()), // what is left when rounding may differ
-        Box::new(EliminateDead), // last: it clears what the others left
+        Box::new(EliminateDead),            // last: it clears what the others left
     ]
 }
 

@@ -82,9 +82,7 @@ fn bound(egraph: &EGraph, id: Id) -> Option<Bound> {
 /// The bound is a number of at least +0.
 fn at_least_zero(name: &str) -> impl Fn(&mut EGraph, Id, &Subst) -> bool + use<> {
     let name = var(name);
-    move |egraph, _, subst| {
-        matches!(bound(egraph, subst[name]), Some(Bound::Number(number)) if number >= 0.0 && number.is_sign_positive())
-    }
+    move |egraph, _, subst| matches!(bound(egraph, subst[name]), Some(Bound::Number(number)) if number >= 0.0 && number.is_sign_positive())
 }
 
 /// No result of the Clip is below +0: also not its upper bound, which wins where it is the lower one.
@@ -104,7 +102,14 @@ struct Intersect {
 }
 
 impl Applier<Node, Facts> for Intersect {
-    fn apply_one(&self, egraph: &mut EGraph, id: Id, subst: &Subst, _: Option<&PatternAst<Node>>, rule: Symbol) -> Vec<Id> {
+    fn apply_one(
+        &self,
+        egraph: &mut EGraph,
+        id: Id,
+        subst: &Subst,
+        _: Option<&PatternAst<Node>>,
+        rule: Symbol,
+    ) -> Vec<Id> {
         let Some([lo, hi]) = intersection(egraph, self.inner.map(|v| subst[v]), self.outer.map(|v| subst[v])) else {
             return Vec::new();
         };
@@ -123,7 +128,8 @@ fn intersection(egraph: &EGraph, inner: [Id; 2], outer: [Id; 2]) -> Option<[Id; 
         bound(egraph, id).map(|bound| if let Bound::Number(number) = bound { number } else { absent })
     };
     let (low, high) = (f64::NEG_INFINITY, f64::INFINITY);
-    let (a, b, c, d) = (number(inner[0], low)?, number(inner[1], high)?, number(outer[0], low)?, number(outer[1], high)?);
+    let (a, b, c, d) =
+        (number(inner[0], low)?, number(inner[1], high)?, number(outer[0], low)?, number(outer[1], high)?);
     let overlap = a <= b && c <= d && a.max(c) <= b.min(d);
     let is_absent = |id: Id| bound(egraph, id) == Some(Bound::Absent);
     let lo = if is_absent(outer[0]) || a >= c && !is_absent(inner[0]) { inner[0] } else { outer[0] };

@@ -223,7 +223,8 @@ fn infer(egraph: &EGraph, op: OpKind, children: &[Id]) -> Data {
             Data { dtype: to, ..same(1) }
         }
         OpKind::QuantizeLinear => {
-            let dtype = if attr(3) == Some(&Attr::Absent) { Some(DataType::Uint8) } else { data(3).and_then(|z| z.dtype) };
+            let dtype =
+                if attr(3) == Some(&Attr::Absent) { Some(DataType::Uint8) } else { data(3).and_then(|z| z.dtype) };
             Data { dtype, ..same(1) }
         }
         OpKind::DequantizeLinear => Data { dtype: data(2).and_then(|scale| scale.dtype), ..same(1) },
@@ -238,7 +239,9 @@ fn infer(egraph: &EGraph, op: OpKind, children: &[Id]) -> Data {
         }
         OpKind::Squeeze => {
             let Some(Attr::Axes(axes)) = attr(0) else { return typed(1, None) };
-            let kept = |dims: &[Dim]| dims.iter().enumerate().filter(|(axis, _)| !axes.contains(axis)).map(|(_, dim)| dim.clone()).collect();
+            let kept = |dims: &[Dim]| {
+                dims.iter().enumerate().filter(|(axis, _)| !axes.contains(axis)).map(|(_, dim)| dim.clone()).collect()
+            };
             typed(1, dims(1).map(kept))
         }
         OpKind::Unsqueeze => {
@@ -270,7 +273,9 @@ fn infer(egraph: &EGraph, op: OpKind, children: &[Id]) -> Data {
 /// The shape of a broadcast; `None` when the two do not fit.
 fn broadcast(a: &[Dim], b: &[Dim]) -> Option<Rc<[Dim]>> {
     let rank = a.len().max(b.len());
-    let dim = |dims: &[Dim], axis: usize| (axis + dims.len()).checked_sub(rank).map_or(Dim::Known(1), |axis| dims[axis].clone());
+    let dim = |dims: &[Dim], axis: usize| {
+        (axis + dims.len()).checked_sub(rank).map_or(Dim::Known(1), |axis| dims[axis].clone())
+    };
     (0..rank)
         .map(|axis| match (dim(a, axis), dim(b, axis)) {
             (Dim::Known(1), other) | (other, Dim::Known(1)) => Some(other),

@@ -13,12 +13,7 @@
 use egg::{Id, Subst, rewrite};
 use onnx_shrink_ir::DataType;
 
-use super::{
-    EGraph, Rule,
-    analysis::attr,
-    language::Attr,
-    var,
-};
+use super::{EGraph, Rule, analysis::attr, language::Attr, var};
 
 /// Bit-equal rules.
 #[rustfmt::skip]
@@ -88,7 +83,11 @@ fn holds(to: DataType, from: DataType) -> bool {
         (from, to) => match (whole(from), whole(to), significand(to)) {
             (Some((bits, _)), None, Some(significand)) => bits <= significand,
             (Some((bits, signed)), Some((to_bits, to_signed)), _) => {
-                if signed == to_signed { bits <= to_bits } else { !signed && bits < to_bits }
+                if signed == to_signed {
+                    bits <= to_bits
+                } else {
+                    !signed && bits < to_bits
+                }
             }
             _ => false,
         },

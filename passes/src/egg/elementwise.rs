@@ -54,7 +54,9 @@ fn is_all(c: &str, number: f64) -> impl Fn(&mut EGraph, Id, &Subst) -> bool + us
     let c = var(c);
     move |egraph, _, subst| {
         let numbers = egraph[subst[c]].data.constant.as_ref().and_then(Tensor::to_f64_vec);
-        numbers.is_some_and(|numbers| !numbers.is_empty() && numbers.iter().all(|found| found.to_bits() == number.to_bits()))
+        numbers.is_some_and(|numbers| {
+            !numbers.is_empty() && numbers.iter().all(|found| found.to_bits() == number.to_bits())
+        })
     }
 }
 
@@ -73,9 +75,19 @@ struct Merged {
 }
 
 impl Applier<Node, Facts> for Merged {
-    fn apply_one(&self, egraph: &mut EGraph, id: Id, subst: &Subst, _: Option<&PatternAst<Node>>, rule: Symbol) -> Vec<Id> {
+    fn apply_one(
+        &self,
+        egraph: &mut EGraph,
+        id: Id,
+        subst: &Subst,
+        _: Option<&PatternAst<Node>>,
+        rule: Symbol,
+    ) -> Vec<Id> {
         let constant = |v: Var| egraph[subst[v]].data.constant.as_ref();
-        let like = egraph[subst[self.c]].nodes.iter().find_map(|node| if let Kind::Value(number) = node.kind { Some(number) } else { None });
+        let like = egraph[subst[self.c]]
+            .nodes
+            .iter()
+            .find_map(|node| if let Kind::Value(number) = node.kind { Some(number) } else { None });
         let Some(tensor) = constant(self.c).zip(constant(self.d)).and_then(|(c, d)| merged(self.op, c, d)) else {
             return Vec::new();
         };

@@ -55,7 +55,13 @@ struct Emitter<'a> {
 
 /// The patch that makes `selection` of `island`; `None` when nothing would change or the order forbids it.
 /// `positions` are those of ops in a topological order, by index.
-pub fn emit(graph: &Graph, island: &Island, choices: &Choices, selection: &Selection, positions: &[usize]) -> Option<Emitted> {
+pub fn emit(
+    graph: &Graph,
+    island: &Island,
+    choices: &Choices,
+    selection: &Selection,
+    positions: &[usize],
+) -> Option<Emitted> {
     let place_of = |member: &Member| choices.place(island.egraph.find(member.id));
     let mut members: HashMap<usize, Vec<&Member>> = HashMap::new();
     for member in &island.members {
@@ -89,7 +95,9 @@ pub fn emit(graph: &Graph, island: &Island, choices: &Choices, selection: &Selec
     for member in &island.members {
         let place = place_of(member);
         match emitter.made.get(&place) {
-            Some(Made::Existing(value)) if member.is_root && *value != member.y => emitter.patch.replace(member.y, *value),
+            Some(Made::Existing(value)) if member.is_root && *value != member.y => {
+                emitter.patch.replace(member.y, *value)
+            }
             // Inner values, too: what computes the same is called the same.
             Some(Made::New(value)) if member.is_root || !named.contains(&place) => {
                 named.insert(place);
@@ -109,7 +117,14 @@ fn canonical(island: &Island, node: &Node) -> Node {
 
 impl<'a> Emitter<'a> {
     /// Makes class `place` as `node` for a root at `position`; `None` when the order forbids it.
-    fn class(&mut self, place: usize, node: &Node, children: &[usize], position: usize, positions: &[usize]) -> Option<()> {
+    fn class(
+        &mut self,
+        place: usize,
+        node: &Node,
+        children: &[usize],
+        position: usize,
+        positions: &[usize],
+    ) -> Option<()> {
         if let Kind::Value(number) = node.kind
             && let Leaf::Existing(value) = self.island.egraph.analysis.leaf_of(number)
         {
@@ -198,15 +213,22 @@ impl<'a> Emitter<'a> {
                 inputs.extend(parameters.map(|value| value.map(ValueRef::Existing)));
                 NewOp { node: origin.proto().clone() }
             }
-            None => self.from_attributes(kind, &attrs, &mut inputs)?,
+            None => self.op_of(kind, &attrs, &mut inputs)?,
         };
-        self.read.extend(inputs.iter().flatten().filter_map(|input| if let ValueRef::Existing(value) = input { Some(*value) } else { None }));
+        self.read.extend(
+            inputs
+                .iter()
+                .flatten()
+                .filter_map(|input| if let ValueRef::Existing(value) = input { Some(*value) } else { None }),
+        );
         while inputs.last() == Some(&None) {
             inputs.pop();
         }
         let stands_for = self.members.get(&place).and_then(|members| members.first());
-        let same_kind = self.members.get(&place).and_then(|members| members.iter().find(|member| member.node.kind == node.kind));
-        op.node.name = same_kind.map(|member| self.graph.op(member.op).name()).filter(|name| !name.is_empty()).map(str::to_owned);
+        let same_kind =
+            self.members.get(&place).and_then(|members| members.iter().find(|member| member.node.kind == node.kind));
+        op.node.name =
+            same_kind.map(|member| self.graph.op(member.op).name()).filter(|name| !name.is_empty()).map(str::to_owned);
         op.node.doc_string = None;
         let base = stands_for.map_or("simplified", |member| self.graph.name_of(member.y)).to_owned();
         let data = &self.island.egraph[self.choices.classes[place].id].data;
@@ -216,7 +238,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// The op `kind` with attributes that no op of the island has.
-    fn from_attributes(&mut self, kind: OpKind, attrs: &[u32], inputs: &mut Vec<Option<ValueRef>>) -> Option<NewOp> {
+    fn op_of(&mut self, kind: OpKind, attrs: &[u32], inputs: &mut Vec<Option<ValueRef>>) -> Option<NewOp> {
         let facts = &self.island.egraph.analysis;
         let attrs: Vec<&Attr> = attrs.iter().map(|&number| facts.attr_of(number)).collect();
         let op = NewOp::new(kind.name());

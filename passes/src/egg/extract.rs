@@ -64,7 +64,9 @@ impl Set {
         self.0.iter_mut().zip(&other.0).for_each(|(word, other)| *word |= other);
     }
     fn places(&self) -> impl Iterator<Item = usize> {
-        let bits = |(index, &word): (usize, &u64)| (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| index * 64 + bit);
+        let bits = |(index, &word): (usize, &u64)| {
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| index * 64 + bit)
+        };
         self.0.iter().enumerate().flat_map(bits)
     }
 }
@@ -135,7 +137,9 @@ impl Choices {
             let mut fell = false;
             for (index, candidate) in self.classes[place].nodes.iter().enumerate() {
                 let Some(set) = Self::needs(candidate, &best, place, count) else { continue };
-                let own = |other: usize| best[other].as_ref().map_or(Cost::default(), |best| self.classes[other].nodes[best.1].cost);
+                let own = |other: usize| {
+                    best[other].as_ref().map_or(Cost::default(), |best| self.classes[other].nodes[best.1].cost)
+                };
                 let others = set.places().filter(|&other| other != place).map(own);
                 let total = others.fold(candidate.cost, Cost::plus);
                 if best[place].as_ref().is_none_or(|best| total < best.0) {
@@ -170,7 +174,9 @@ impl Choices {
     /// What `selection` costs for `roots`, each class once; `None` when it has a gap or a cycle.
     pub fn total(&self, selection: &Selection, roots: &[usize]) -> Option<Cost> {
         let chosen = |place: usize| selection.0[place].map(|node| &self.classes[place].nodes[node]);
-        self.needed(selection, roots)?.into_iter().try_fold(Cost::default(), |sum, place| Some(sum.plus(chosen(place)?.cost)))
+        self.needed(selection, roots)?
+            .into_iter()
+            .try_fold(Cost::default(), |sum, place| Some(sum.plus(chosen(place)?.cost)))
     }
 
     /// The classes that `selection` needs for `roots`, children before parents; `None` when it has a gap or a cycle.

@@ -90,7 +90,10 @@ pub fn form(graph: &Graph, op: OpId) -> Option<(OpKind, Vec<Child>)> {
         }
         OpKind::Reshape => {
             let reshape = ops::Reshape::of(graph, op).filter(|_| graph.opset() >= 5)?;
-            let zeros = graph.constant(reshape.shape).and_then(|shape| shape.to_i64_vec()).is_none_or(|shape| shape.contains(&0));
+            let zeros = graph
+                .constant(reshape.shape)
+                .and_then(|shape| shape.to_i64_vec())
+                .is_none_or(|shape| shape.contains(&0));
             if reshape.allowzero && zeros {
                 return None;
             }
@@ -113,7 +116,8 @@ pub fn form(graph: &Graph, op: OpId) -> Option<(OpKind, Vec<Child>)> {
         OpKind::Concat => {
             let concat = ops::Concat::of(graph, op).filter(|_| graph.opset() >= 4)?;
             let rank = rank(graph, concat.y).or_else(|| rank(graph, *concat.inputs.first()?));
-            let axis = rank.and_then(|rank| axis_from_front(concat.axis, rank)).and_then(|axis| i64::try_from(axis).ok());
+            let axis =
+                rank.and_then(|rank| axis_from_front(concat.axis, rank)).and_then(|axis| i64::try_from(axis).ok());
             let axis = Child::Attr(Attr::Axis(axis.unwrap_or(concat.axis)));
             std::iter::once(axis).chain(concat.inputs.into_iter().map(Child::Value)).collect()
         }
@@ -242,8 +246,12 @@ pub struct Island {
 impl Island {
     /// The island of `ops`, in topological order; ops that the rules do not know (any more) are left out.
     pub fn of(graph: &Graph, ops: &[OpId]) -> Island {
-        let mut island =
-            Island { members: Vec::new(), egraph: EGraph::new(Facts::default()), origins: HashMap::new(), leaves: BTreeMap::new() };
+        let mut island = Island {
+            members: Vec::new(),
+            egraph: EGraph::new(Facts::default()),
+            origins: HashMap::new(),
+            leaves: BTreeMap::new(),
+        };
         let mut class_of: HashMap<ValueId, Id> = HashMap::new();
         for &op in ops {
             island.add(graph, op, &mut class_of);
@@ -290,8 +298,11 @@ impl Island {
     fn state_type(&mut self, graph: &Graph, y: ValueId, id: Id) {
         use egg::Analysis;
         let Some(ty) = graph.ty(y) else { return };
-        let stated =
-            super::analysis::Data { dtype: Some(ty.dtype), shape: ty.shape.as_deref().map(Into::into), ..Default::default() };
+        let stated = super::analysis::Data {
+            dtype: Some(ty.dtype),
+            shape: ty.shape.as_deref().map(Into::into),
+            ..Default::default()
+        };
         let mut data = self.egraph[id].data.clone();
         let before = data.clone();
         self.egraph.analysis.merge(&mut data, stated);
@@ -302,7 +313,8 @@ impl Island {
 
     /// Finds roots and what they need.
     fn mark(&mut self, graph: &Graph) {
-        let place_of: HashMap<OpId, usize> = self.members.iter().enumerate().map(|(place, member)| (member.op, place)).collect();
+        let place_of: HashMap<OpId, usize> =
+            self.members.iter().enumerate().map(|(place, member)| (member.op, place)).collect();
         for place in (0..self.members.len()).rev() {
             let uses = graph.uses(self.members[place].y);
             let inside = |place: &Use| if let Use::Input(op, _) = place { place_of.get(op).copied() } else { None };

@@ -41,8 +41,33 @@ macro_rules! op_kinds {
 }
 
 op_kinds!(
-    Abs, Add, Cast, Clip, Concat, DequantizeLinear, Div, Erf, Exp, Flatten, HardSigmoid, LeakyRelu, Mul, Neg, Not,
-    QuantizeLinear, Relu, Reshape, Sigmoid, Slice, Softmax, Sqrt, Squeeze, Sub, Tanh, Transpose, Unsqueeze,
+    Abs,
+    Add,
+    Cast,
+    Clip,
+    Concat,
+    DequantizeLinear,
+    Div,
+    Erf,
+    Exp,
+    Flatten,
+    HardSigmoid,
+    LeakyRelu,
+    Mul,
+    Neg,
+    Not,
+    QuantizeLinear,
+    Relu,
+    Reshape,
+    Sigmoid,
+    Slice,
+    Softmax,
+    Sqrt,
+    Squeeze,
+    Sub,
+    Tanh,
+    Transpose,
+    Unsqueeze,
 );
 
 impl OpKind {

@@ -129,7 +129,14 @@ struct Composed {
 }
 
 impl Applier<Node, Facts> for Composed {
-    fn apply_one(&self, egraph: &mut EGraph, id: Id, subst: &Subst, _: Option<&PatternAst<Node>>, rule: Symbol) -> Vec<Id> {
+    fn apply_one(
+        &self,
+        egraph: &mut EGraph,
+        id: Id,
+        subst: &Subst,
+        _: Option<&PatternAst<Node>>,
+        rule: Symbol,
+    ) -> Vec<Id> {
         let (Some(p), Some(q)) = (perm(egraph, subst[self.p]), perm(egraph, subst[self.q])) else { return Vec::new() };
         let Some(composed) = p.iter().map(|&axis| q.get(axis).copied()).collect::<Option<Vec<usize>>>() else {
             return Vec::new();
@@ -153,7 +160,14 @@ struct Within {
 }
 
 impl Applier<Node, Facts> for Within {
-    fn apply_one(&self, egraph: &mut EGraph, id: Id, subst: &Subst, _: Option<&PatternAst<Node>>, rule: Symbol) -> Vec<Id> {
+    fn apply_one(
+        &self,
+        egraph: &mut EGraph,
+        id: Id,
+        subst: &Subst,
+        _: Option<&PatternAst<Node>>,
+        rule: Symbol,
+    ) -> Vec<Id> {
         let spans = |v: Var| if let Some(Attr::Spans(spans)) = attr(egraph, subst[v]) { Some(spans) } else { None };
         let Some(within) = spans(self.p).zip(spans(self.q)).and_then(|(outer, inner)| within(outer, inner)) else {
             return Vec::new();

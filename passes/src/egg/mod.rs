@@ -233,7 +233,8 @@ fn grows(graph: &Graph, island: &Island, emitted: &Emitted, ops: u64) -> Option<
     dying.sort_unstable();
     dying.dedup();
     let bytes = |value: ValueId| graph.constant(value).map_or(0, |constant| constant.byte_len());
-    let freed: usize = dying.into_iter().filter(|&value| dies(value)).map(|value| bytes(value) + emit::CONSTANT_OVERHEAD).sum();
+    let freed: usize =
+        dying.into_iter().filter(|&value| dies(value)).map(|value| bytes(value) + emit::CONSTANT_OVERHEAD).sum();
     let removed = freed + usize::try_from(ops).unwrap_or(0) * emit::OP_BYTES;
     (added > removed).then_some(Miss::Grows { added, removed })
 }

@@ -67,7 +67,11 @@ const FIRES: &[(&str, &str)] = &[
 
 /// Rules that pay only together with `transpose-transpose`: they move a Transpose to where it meets another.
 fn sinking() -> Vec<(String, String)> {
-    let between = |op: &str| format!("g (float[2,3] x) => (float[2,3] y) <float c = {{2}}> {{ e = Exp (x)  a = Transpose <perm = [1, 0]> (e)  {op}  y = Transpose <perm = [1, 0]> (b) }}");
+    let between = |op: &str| {
+        format!(
+            "g (float[2,3] x) => (float[2,3] y) <float c = {{2}}> {{ e = Exp (x)  a = Transpose <perm = [1, 0]> (e)  {op}  y = Transpose <perm = [1, 0]> (b) }}"
+        )
+    };
     let mut cases = vec![
         ("clip-sinks".to_owned(), between("b = Clip (a, c)")),
         ("transpose-sinks-LeakyRelu".to_owned(), between("b = LeakyRelu <alpha = 0.5> (a)")),
@@ -78,7 +82,9 @@ fn sinking() -> Vec<(String, String)> {
         cases.push((format!("transpose-sinks-{op}"), between(&format!("b = {op} (a)"))));
     }
     for op in ["Add", "Sub", "Mul", "Div"] {
-        let both = format!("g (float[2,3] x, float[1,3] z) => (float[3,2] y) {{ a = Transpose <perm = [1, 0]> (x)  e = Exp (z)  b = Transpose <perm = [1, 0]> (e)  y = {op} (a, b) }}");
+        let both = format!(
+            "g (float[2,3] x, float[1,3] z) => (float[3,2] y) {{ a = Transpose <perm = [1, 0]> (x)  e = Exp (z)  b = Transpose <perm = [1, 0]> (e)  y = {op} (a, b) }}"
+        );
         cases.push((format!("transposes-sink-{op}"), both));
         cases.push((format!("transpose-sinks-{op}-constant"), between(&format!("b = {op} (a, c)"))));
         cases.push((format!("transpose-sinks-constant-{op}"), between(&format!("b = {op} (c, a)"))));
@@ -95,7 +101,8 @@ const NOT_EVALUATED: [&str; 5] = ["Softmax", "HardSigmoid", "LeakyRelu", "Erf", 
 
 #[test]
 fn rules_hold() {
-    let mut cases: Vec<(String, String)> = FIRES.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+    let mut cases: Vec<(String, String)> =
+        FIRES.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
     let sinking = sinking();
     cases.extend(sinking.iter().cloned());
     let mut untested: BTreeSet<String> = BTreeSet::new();
@@ -208,7 +215,8 @@ fn a_value_that_others_use_stays() {
     let model = "g (float[2] x) => (float[2] y, float[2] a) { a = Relu (x)  y = Neg (a) }";
     check_same(&SimplifyIslands::rounding(), model);
     // The Relu in the middle stays for the body and for the output; only what read it twice goes.
-    let before = "g (float[2] x, bool c) => (float[2] y, float[2] z) { a = Relu (x)  b = Relu (a)  z = Neg (b)  y = If (c) <
+    let before =
+        "g (float[2] x, bool c) => (float[2] y, float[2] z) { a = Relu (x)  b = Relu (a)  z = Neg (b)  y = If (c) <
         then_branch = t () => (float[2] t) { t = Neg (b) }, else_branch = e () => (float[2] e) { e = Neg (a) }> }";
     let after = "g (float[2] x, bool c) => (float[2] y, float[2] z) { a = Relu (x)  z = Neg (a)  y = If (c) <
         then_branch = t () => (float[2] t) { t = Neg (a) }, else_branch = e () => (float[2] e) { e = Neg (a) }> }";
@@ -218,7 +226,8 @@ fn a_value_that_others_use_stays() {
 #[test]
 fn a_merge_that_saves_no_op_is_not_made() {
     // t is an output, so both Muls stay whatever y reads.
-    let model = "g (float[2] x) => (float[2] y, float[2] t) <float a = {2}, float b = {3}> { t = Mul (x, a)  y = Mul (t, b) }";
+    let model =
+        "g (float[2] x) => (float[2] y, float[2] t) <float a = {2}, float b = {3}> { t = Mul (x, a)  y = Mul (t, b) }";
     check_same(&SimplifyIslands::rounding(), model);
 }
 
@@ -255,7 +264,10 @@ fn slices_within_slices_take_the_same() {
     use super::{language::Span, layout::within};
     let take = |from: &[i64], span: &Span| -> Vec<i64> {
         let length = from.len() as i64;
-        (span.start.min(length)..span.end.min(length)).step_by(span.step as usize).map(|index| from[index as usize]).collect()
+        (span.start.min(length)..span.end.min(length))
+            .step_by(span.step as usize)
+            .map(|index| from[index as usize])
+            .collect()
     };
     let all: Vec<i64> = (0..7).collect();
     let spans: Vec<Span> = (0..9)
@@ -323,7 +335,8 @@ fn random_graphs_keep_their_values_and_come_out_the_same_twice() {
         let mut original = parse(&source).graph;
         original.sweep(); // what is dead is another pass's business
         let source = text::print_graph(&original);
-        for (pass, class) in [(SimplifyIslands::exact(), Class::Exact), (SimplifyIslands::rounding(), Class::Rounding)] {
+        for (pass, class) in [(SimplifyIslands::exact(), Class::Exact), (SimplifyIslands::rounding(), Class::Rounding)]
+        {
             let (first, second) = (simplified(&pass, &source), simplified(&pass, &source));
             assert_eq!(text::print_graph(&first), text::print_graph(&second));
             assert_eq!(first.ops().len(), first.op_count(), "a cycle in\n{source}");
@@ -379,7 +392,11 @@ fn random_turns(count: usize) -> String {
     for index in 1..count {
         let perm = ["0, 2, 1", "1, 0, 2", "1, 2, 0", "2, 1, 0"][random.below(4)];
         let before = index - 1;
-        let op = if random.below(3) == 0 { format!("Neg (v{before})") } else { format!("Transpose <perm = [{perm}]> (v{before})") };
+        let op = if random.below(3) == 0 {
+            format!("Neg (v{before})")
+        } else {
+            format!("Transpose <perm = [{perm}]> (v{before})")
+        };
         body += &format!("  v{index} = {op}\n");
     }
     format!("g (float[2,2,2] x) => (float[2,2,2] v{}) {{\n{body}}}", count - 1)

@@ -58,7 +58,7 @@ impl Pass for StoreInt8<'_> {
         if graph.opset() < 7 {
             return Ok(()); // Mul does not broadcast before
         }
-        let small = small_constants(graph);
+        let small = self.small_constants(graph, cx);
         for value in graph.values() {
             if !graph.has_value(value) {
                 continue; // a bias that went with its weight
@@ -84,31 +84,49 @@ fn candidate(graph: &Graph, value: ValueId) -> Option<&Tensor> {
 }
 
 /// Share of the bytes of all weights that small constants may have together, to be stored in 16 bits.
-const SMALL_SHARE: f64 = 0.06;
+const SMALL_SHARE: f64 = 0.08;
 
-/// The smallest constants, as many as have [`SMALL_SHARE`] of the bytes: first and last layers and depthwise filters, whose
-/// rounding costs most where their bytes cost least.
-fn small_constants(graph: &Graph) -> BTreeSet<ValueId> {
-    let mut total = 0;
-    let mut by_size = Vec::new();
-    for value in graph.values() {
-        let Some(tensor) = graph.constant(value) else { continue };
-        match tensor.dtype() {
-            DataType::Float => total += tensor.byte_len(),
-            DataType::Int8 => total += 4 * tensor.byte_len(),
-            _ => {}
+/// The same when nothing tells what rounding does to the mean of the outputs: no samples and no batch norm.
+const BLIND_SHARE: f64 = 0.25;
+
+impl StoreInt8<'_> {
+    /// The smallest constants, as many as have [`SMALL_SHARE`] of the bytes: first and last layers and depthwise filters,
+    /// whose rounding costs most where their bytes cost least. All of them when the graph gives decisions (no float
+    /// output) and no samples can tell whether rounding flips one.
+    fn small_constants(&self, graph: &Graph, cx: &Context<'_>) -> BTreeSet<ValueId> {
+        let mut total = 0;
+        let mut by_size = Vec::new();
+        for value in graph.values() {
+            let Some(tensor) = graph.constant(value) else { continue };
+            match tensor.dtype() {
+                DataType::Float => total += tensor.byte_len(),
+                DataType::Int8 => total += 4 * tensor.byte_len(),
+                _ => {}
+            }
+            if candidate(graph, value).is_some() {
+                by_size.push((tensor.byte_len(), value));
+            }
         }
-        if candidate(graph, value).is_some() {
-            by_size.push((tensor.byte_len(), value));
+        by_size.sort();
+        let is_float = |value: &ValueId| graph.ty(*value).is_none_or(|ty| ty.dtype.is_float());
+        if self.calibration.is_none() && !graph.outputs().iter().any(is_float) {
+            return by_size.into_iter().map(|(_, value)| value).collect();
         }
+        let (mut known, mut blind) = (SMALL_SHARE * total as f64, BLIND_SHARE * total as f64);
+        by_size.retain(|(bytes, value)| {
+            let budget = if self.knows_mean(graph, cx, *value) { &mut known } else { &mut blind };
+            *budget -= *bytes as f64;
+            *budget >= 0.0
+        });
+        by_size.into_iter().map(|(_, value)| value).collect()
     }
-    by_size.sort();
-    let mut left = SMALL_SHARE * total as f64;
-    by_size.retain(|(bytes, _)| {
-        left -= *bytes as f64;
-        left >= 0.0
-    });
-    by_size.into_iter().map(|(_, value)| value).collect()
+
+    /// Whether the bias of the op that reads `weight` can take up the error of its mean.
+    fn knows_mean(&self, graph: &Graph, cx: &Context<'_>, weight: ValueId) -> bool {
+        let Some((op, 1)) = graph.only_use(weight) else { return self.calibration.is_some() };
+        let Some(x) = graph.op(op).input(0) else { return false };
+        self.calibration.is_some() || self.mean(graph, cx, x, graph.op(op).is("Conv")).is_some()
+    }
 }
 
 /// The constant in 16-bit floats behind a Cast; `None` when its range is too wide for them.
