@@ -87,7 +87,7 @@ fn candidate(graph: &Graph, value: ValueId) -> Option<&Tensor> {
 const SMALL_SHARE: f64 = 0.08;
 
 /// The same when nothing tells what rounding does to the mean of the outputs: no samples and no batch norm.
-const BLIND_SHARE: f64 = 0.25;
+const BLIND_SHARE: f64 = 0.35;
 
 impl StoreInt8<'_> {
     /// The smallest constants, as many as have [`SMALL_SHARE`] of the bytes: first and last layers and depthwise filters,
