@@ -6,8 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use onnx_shrink_ir::{DataType, Evaluate, Graph, Model, OpId, Prepared, Tensor, infer, raise};
 use onnx_shrink_passes::{
-    Context, Miss, Options, Statistics,
-    pipeline,
+    Context, Miss, Options, Statistics, pipeline,
     quantize::{
         InsertQdq, StoreInt8,
         calibration::{Calibration, SampleSource, calibrate},
@@ -148,7 +147,8 @@ impl Int8<'_> {
         let units = find_units(&model.graph, &calibration);
         let costs = Costs::new(&model.graph, &units, &calibration);
         if storage_only.is_none() && feeds_back(&model.graph) {
-            let reason = "the model's outputs are fed back as inputs: errors of 8-bit layers would add up over the steps";
+            let reason =
+                "the model's outputs are fed back as inputs: errors of 8-bit layers would add up over the steps";
             storage_only = Some(reason.to_owned());
         }
         let patterns = Patterns::new(self.keep_float)?;
@@ -167,7 +167,8 @@ const LEAST_OPSET: i64 = 13;
 fn feeds_back(graph: &Graph) -> bool {
     let inputs: Vec<_> = graph.inputs().iter().skip(1).filter_map(|input| graph.ty(*input)).collect();
     let outputs: Vec<_> = graph.outputs().iter().skip(1).filter_map(|output| graph.ty(*output)).collect();
-    let is_state = |ty: &onnx_shrink_ir::TensorType| ty.dtype == DataType::Float && ty.rank().is_some_and(|rank| rank >= 2);
+    let is_state =
+        |ty: &onnx_shrink_ir::TensorType| ty.dtype == DataType::Float && ty.rank().is_some_and(|rank| rank >= 2);
     inputs.iter().any(|input| {
         is_state(input) && outputs.iter().any(|output| input.dtype == output.dtype && input.rank() == output.rank())
     })
@@ -219,7 +220,12 @@ impl Calibrated<'_> {
 
     /// The range estimator: the user's, or the one whose outputs are nearest to the float model's on some of the samples
     /// that calibrated.
-    pub fn choose(&self, placement: &Placement, samples: &Samples, progress: &dyn Progress) -> Result<Calibrator, Failure> {
+    pub fn choose(
+        &self,
+        placement: &Placement,
+        samples: &Samples,
+        progress: &dyn Progress,
+    ) -> Result<Calibrator, Failure> {
         let candidates = match self.int8.calibrate {
             Calibrate::MinMax => return Ok(Calibrator::MinMax),
             Calibrate::Percentile => return Ok(Calibrator::Percentile),
@@ -305,7 +311,8 @@ impl Calibrated<'_> {
             } else if self.user_kept.contains(&index) {
                 Miss::Kept("--keep-float names it".to_owned()).sentence(graph)
             } else if any {
-                "with its conversions the target would run it slower in 8 bits, or the gate needs it in float".to_owned()
+                "with its conversions the target would run it slower in 8 bits, or the gate needs it in float"
+                    .to_owned()
             } else {
                 "8 bits would not make the model faster on the target, by its cost table".to_owned()
             };
@@ -321,7 +328,12 @@ impl Calibrated<'_> {
     }
 
     /// Integer units by the error that each adds to the values, the worst first.
-    pub fn worst(&self, quantized: &Quantized, placement: &Placement, samples: &Samples) -> Result<Vec<usize>, Failure> {
+    pub fn worst(
+        &self,
+        quantized: &Quantized,
+        placement: &Placement,
+        samples: &Samples,
+    ) -> Result<Vec<usize>, Failure> {
         let noise = self.noise(&quantized.model, samples)?;
         let of = |value: onnx_shrink_ir::ValueId| noise.get(self.model.graph.name_of(value)).copied().unwrap_or(0.0);
         let mut added: Vec<(f64, usize)> = self
@@ -356,7 +368,9 @@ impl Calibrated<'_> {
             before.run(&inputs, &mut keep).map_err(Failure::bug)?;
             let mut compare = |value: onnx_shrink_ir::ValueId, tensor: &Tensor| {
                 let name = quantized.graph.name_of(value);
-                let Some(expected) = reference.get(name).filter(|expected| expected.dims() == tensor.dims()) else { return };
+                let Some(expected) = reference.get(name).filter(|expected| expected.dims() == tensor.dims()) else {
+                    return;
+                };
                 if let (Some(a), Some(b)) = (expected.as_slice::<f32>(), tensor.as_slice::<f32>()) {
                     let (error, signal) = squares(&a, &b);
                     let sum = sums.entry(name.to_owned()).or_default();

@@ -67,7 +67,8 @@ impl<'a> Job<'a> {
         let frozen = if original.ir_version() < 4 || request.int8 { original.graph.freeze_defaults() } else { 0 };
         if original.ir_version() >= 4 && frozen > 0 {
             // (Before version 4 every initializer had to be an input; none was meant to be given.)
-            let note = "initializers that were inputs, too, and could be overridden, are constants now: 8 bits need that";
+            let note =
+                "initializers that were inputs, too, and could be overridden, are constants now: 8 bits need that";
             report.notes.push(format!("{frozen} {note}"));
         }
         infer::infer(&mut original.graph);
@@ -106,7 +107,9 @@ impl<'a> Job<'a> {
         drop(cx);
         if self.request.int8 {
             if self.request.exact {
-                return Err(Failure::usage("--exact forbids every rewrite that --int8 stands for: leave out one of them"));
+                return Err(Failure::usage(
+                    "--exact forbids every rewrite that --int8 stands for: leave out one of them",
+                ));
             }
             if is_quantized(&self.original.graph) {
                 let note = "the model is quantized already: it is not quantized again";
@@ -184,11 +187,7 @@ impl<'a> Job<'a> {
     }
 
     /// The quantized model, when the gates hold for it; `None` when nothing was gained.
-    fn int8(
-        &mut self,
-        lossless: &Model,
-        statistics: &BTreeMap<String, Statistics>,
-    ) -> Result<Option<Model>, Failure> {
+    fn int8(&mut self, lossless: &Model, statistics: &BTreeMap<String, Statistics>) -> Result<Option<Model>, Failure> {
         let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
         let int8 = Int8 {
             evaluator: evaluator.as_ref(),
@@ -197,7 +196,8 @@ impl<'a> Job<'a> {
             options: &options,
             statistics,
         };
-        let Some((calibrating, held_out)) = self.samples.clone().filter(|(calibrating, _)| !calibrating.is_empty()) else {
+        let Some((calibrating, held_out)) = self.samples.clone().filter(|(calibrating, _)| !calibrating.is_empty())
+        else {
             let quantized = int8.without_samples(lossless)?;
             return self.accept_storage(quantized);
         };
@@ -225,7 +225,10 @@ impl<'a> Job<'a> {
                 let reason = failed.reason.clone();
                 self.report.quantized = Some(comparison);
                 self.report.gates.extend(gates);
-                return Err(Failure::gate(format_args!("{}: {reason}", self.request.input.display()), self.report.clone()));
+                return Err(Failure::gate(
+                    format_args!("{}: {reason}", self.request.input.display()),
+                    self.report.clone(),
+                ));
             }
             // The worst units go back to float, twice as many each time.
             let order = match &order {
@@ -259,12 +262,7 @@ impl<'a> Job<'a> {
         Ok(Some(quantized.model))
     }
 
-    fn accept(
-        &mut self,
-        quantized: Quantized,
-        comparison: Option<Comparison>,
-        gates: Vec<GateResult>,
-    ) -> Model {
+    fn accept(&mut self, quantized: Quantized, comparison: Option<Comparison>, gates: Vec<GateResult>) -> Model {
         self.report.layers = quantized.layers;
         self.report.quantized = comparison;
         self.report.gates.extend(gates);
@@ -282,8 +280,7 @@ impl<'a> Job<'a> {
             model.set_ir_version(4); // the first in which initializers need not be inputs
         }
         let result = if changed { export(&model) } else { self.loaded.model.clone() };
-        let written =
-            files::write(&result, &self.loaded, &self.request.input, output, &self.request.external_data)?;
+        let written = files::write(&result, &self.loaded, &self.request.input, output, &self.request.external_data)?;
         self.report.finish(output, &written, &model);
         Ok(self.report)
     }

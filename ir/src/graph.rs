@@ -514,7 +514,9 @@ impl Graph {
             })
             .collect();
         uses.sort();
-        uses.extend(self.outputs.iter().enumerate().filter(|(_, output)| **output == value).map(|(k, _)| Use::Output(k)));
+        uses.extend(
+            self.outputs.iter().enumerate().filter(|(_, output)| **output == value).map(|(k, _)| Use::Output(k)),
+        );
         uses
     }
 

@@ -16,8 +16,7 @@ impl Model {
     /// A model around `graph`, of this IR version.
     pub fn new(graph: Graph, ir_version: i64) -> Model {
         let import = OperatorSetIdProto { domain: Some(String::new()), version: Some(graph.opset()) };
-        let proto =
-            ModelProto { ir_version: Some(ir_version), opset_import: vec![import], ..ModelProto::default() };
+        let proto = ModelProto { ir_version: Some(ir_version), opset_import: vec![import], ..ModelProto::default() };
         Model { graph, proto }
     }
 

@@ -249,8 +249,11 @@ fn take_place(graph: &mut Graph, old: ValueId, new: ValueId, is_new: bool, seq: 
     if old == new {
         return;
     }
-    let places: Vec<usize> =
-        graph.uses(old).into_iter().filter_map(|place| if let Use::Output(k) = place { Some(k) } else { None }).collect();
+    let places: Vec<usize> = graph
+        .uses(old)
+        .into_iter()
+        .filter_map(|place| if let Use::Output(k) = place { Some(k) } else { None })
+        .collect();
     if places.is_empty() {
         let names_differ_only = graph.producer(old).is_some() && !graph.is_output(new) && !graph.is_input(new);
         if is_new && names_differ_only {

@@ -52,8 +52,20 @@ pub trait Element: Pod {
 }
 
 macro_rules! elements { ($($type:ty = $dtype:ident),*) => { $(impl Element for $type { const DTYPE: DataType = DataType::$dtype; })* } }
-elements!(f32 = Float, f64 = Double, f16 = Float16, bf16 = Bfloat16, u8 = Uint8, i8 = Int8, u16 = Uint16, i16 = Int16,
-    u32 = Uint32, i32 = Int32, u64 = Uint64, i64 = Int64);
+elements!(
+    f32 = Float,
+    f64 = Double,
+    f16 = Float16,
+    bf16 = Bfloat16,
+    u8 = Uint8,
+    i8 = Int8,
+    u16 = Uint16,
+    i16 = Int16,
+    u32 = Uint32,
+    i32 = Int32,
+    u64 = Uint64,
+    i64 = Int64
+);
 
 /// Product of the dimensions; `None` when it overflows.
 pub fn element_count(dims: &[usize]) -> Option<usize> {
@@ -89,12 +101,9 @@ impl Tensor {
             Some(needed) if needed == strings.len() => {
                 Ok(Tensor { dtype: DataType::String, dims: dims.to_vec(), data: Data::Strings(Arc::new(strings)) })
             }
-            Some(needed) => Err(TensorError::Length {
-                dtype: DataType::String,
-                dims: dims.to_vec(),
-                needed,
-                found: strings.len(),
-            }),
+            Some(needed) => {
+                Err(TensorError::Length { dtype: DataType::String, dims: dims.to_vec(), needed, found: strings.len() })
+            }
             None => Err(TensorError::TooLarge(dims.to_vec())),
         }
     }

@@ -62,9 +62,10 @@ fn whole_average(graph: &Graph, op: OpId) -> Option<(ValueId, ValueId)> {
     let shape = graph.ty(pool.x)?.shape.as_ref()?;
     let spatial = shape.get(2..)?;
     let whole = spatial.len() == pool.kernel_shape.len()
-        && spatial.iter().zip(&pool.kernel_shape).all(|(dim, side)| {
-            dim.known().is_some_and(|dim| dim > 0 && i64::try_from(dim) == Ok(*side))
-        });
+        && spatial
+            .iter()
+            .zip(&pool.kernel_shape)
+            .all(|(dim, side)| dim.known().is_some_and(|dim| dim > 0 && i64::try_from(dim) == Ok(*side)));
     let plain = pool.pads.iter().all(|pad| *pad == 0)
         && pool.dilations.iter().all(|step| *step == 1)
         && !pool.ceil_mode

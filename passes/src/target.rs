@@ -131,8 +131,7 @@ impl Work {
                     Processor::Vnni if taps <= 9 => 3.7 + (62.0 * macs + 32.0 * inputs) * 1e-6,
                     Processor::Vnni => 8.5 + (35.0 * macs + 42.0 * inputs) * 1e-6,
                     Processor::Avx2 => {
-                        let table =
-                            [(8.0, 4.3), (16.0, 2.1), (32.0, 1.7), (64.0, 1.5), (128.0, 1.46), (256.0, 1.28)];
+                        let table = [(8.0, 4.3), (16.0, 2.1), (32.0, 1.7), (64.0, 1.5), (128.0, 1.46), (256.0, 1.28)];
                         float * by_size(filters as f64, &table)
                     }
                 }

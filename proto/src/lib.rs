@@ -29,8 +29,8 @@ mod wire;
 pub use bytes;
 pub use prost;
 
-pub use external_data::any_external as has_external_data;
 pub use error::{FileProblem, LoadError, Place, Problem, SaveError, SaveProblem};
+pub use external_data::any_external as has_external_data;
 pub use limits::{Limits, UnknownField};
 pub use load::{Loaded, load, load_bytes, read_tensor};
 pub use save::{ExternalData, SaveOptions, encode, save, save_bytes, write_to};

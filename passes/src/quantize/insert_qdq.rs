@@ -171,9 +171,10 @@ impl<'a> Insertion<'a> {
             let low = spans.iter().fold(0f64, |low, span| low.min(span.0));
             let high = spans.iter().fold(0f64, |high, span| high.max(span.1));
             let near = spans.iter().all(|span| (span.1.max(0.0) - span.0.min(0.0)) * SHARED_SPREAD >= high - low);
-            let fuses = whole.iter().filter_map(|value| at_least_zero.get(value)).all(|upper| {
-                low >= 0.0 && upper.is_none_or(|upper| high <= upper)
-            });
+            let fuses = whole
+                .iter()
+                .filter_map(|value| at_least_zero.get(value))
+                .all(|upper| low >= 0.0 && upper.is_none_or(|upper| high <= upper));
             if near && fuses {
                 for (_, value) in &unit.inputs {
                     groups.join(*value, unit.outputs[0]);
@@ -186,13 +187,7 @@ impl<'a> Insertion<'a> {
             *whole = (whole.0.min(range.0), whole.1.max(range.1));
         }
         let parameters = ranges.keys().map(|&value| (value, parameters(joined[&groups.root(value)]))).collect();
-        Insertion {
-            plan,
-            parameters,
-            quantized: quantized.into_iter().collect(),
-            made_integer,
-            shared: Shared::new(),
-        }
+        Insertion { plan, parameters, quantized: quantized.into_iter().collect(), made_integer, shared: Shared::new() }
     }
 
     /// A constant that is in the file once, however many ops read it.
@@ -403,7 +398,12 @@ type Key = (DataType, Vec<usize>, Vec<u8>);
 
 /// Σ difference·mean per output row, where column c of a row is channel c mod `channels` of the row's group; `None` when
 /// `mean` does not fit.
-pub(crate) fn output_shift(difference: &Array2<f64>, mean: &[f64], channels: usize, groups: usize) -> Option<Array1<f64>> {
+pub(crate) fn output_shift(
+    difference: &Array2<f64>,
+    mean: &[f64],
+    channels: usize,
+    groups: usize,
+) -> Option<Array1<f64>> {
     if mean.len() != channels * groups || channels == 0 {
         return None;
     }

@@ -102,8 +102,11 @@ impl Costs {
 
     /// Microseconds of a choice on `processor` (an index into [`Processor::BOTH`]).
     fn time(&self, integer: &[bool], processor: usize) -> f64 {
-        let units: f64 =
-            integer.iter().enumerate().map(|(k, &on)| if on { self.integer[processor][k] } else { self.float[k] }).sum();
+        let units: f64 = integer
+            .iter()
+            .enumerate()
+            .map(|(k, &on)| if on { self.integer[processor][k] } else { self.float[k] })
+            .sum();
         let crossing = |crossing: &Crossing| {
             let made_integer = crossing.producer.is_some_and(|unit| integer[unit]);
             let any_integer = crossing.units.iter().any(|unit| integer[*unit]);
@@ -261,9 +264,9 @@ impl Network {
                     node = source;
                     continue;
                 }
-                let advance = self.heads[node][next[node]..].iter().position(|&edge| {
-                    self.capacity[edge] > 0 && level[self.to[edge]] == level[node].wrapping_add(1)
-                });
+                let advance = self.heads[node][next[node]..]
+                    .iter()
+                    .position(|&edge| self.capacity[edge] > 0 && level[self.to[edge]] == level[node].wrapping_add(1));
                 match advance {
                     Some(step) => {
                         next[node] += step;

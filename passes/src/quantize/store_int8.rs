@@ -154,7 +154,13 @@ struct Stored {
 
 impl StoreInt8<'_> {
     /// The patch that stores `value`, or why not (`None`: nobody would expect it).
-    fn store(&self, graph: &Graph, cx: &Context<'_>, value: ValueId, small: bool) -> Result<Patch, Option<(OpId, Miss)>> {
+    fn store(
+        &self,
+        graph: &Graph,
+        cx: &Context<'_>,
+        value: ValueId,
+        small: bool,
+    ) -> Result<Patch, Option<(OpId, Miss)>> {
         let tensor = candidate(graph, value).ok_or(None)?;
         let uses = graph.uses(value);
         let mut first: Option<(OpId, Option<usize>)> = None;
@@ -162,7 +168,9 @@ impl StoreInt8<'_> {
             match *place {
                 Use::Output(_) => return Err(None),
                 Use::Input(op, index) => {
-                    if graph.op(op).op_type().contains("quantizeLinear") || graph.op(op).op_type().contains("QuantizeLinear") {
+                    if graph.op(op).op_type().contains("quantizeLinear")
+                        || graph.op(op).op_type().contains("QuantizeLinear")
+                    {
                         return Err(None);
                     }
                     first = first.or(Some((op, Some(index))));
@@ -307,7 +315,8 @@ fn stored(graph: &Graph, array: &ArrayD<f64>, op: OpId, index: Option<usize>) ->
     for axis in (0..rank).filter(|axis| !kept.contains(axis)) {
         largest = largest.fold_axis(Axis(axis), 0.0, |a: &f64, b| a.max(*b)).insert_axis(Axis(axis));
     }
-    let scales = largest.mapv(|largest| if largest > 0.0 { ((largest / 127.0) as f32).max(f32::MIN_POSITIVE) } else { 1.0 });
+    let scales =
+        largest.mapv(|largest| if largest > 0.0 { ((largest / 127.0) as f32).max(f32::MIN_POSITIVE) } else { 1.0 });
     let spread = scales.broadcast(dims)?;
     let integers: Vec<i8> = array
         .iter()

@@ -199,8 +199,16 @@ fn conv(sight: &Sight<'_>, op: OpId, node: &Op) -> Result<Unit, Miss> {
     let kind = Kind::Conv { group_inputs: weight[1], filters: weight[0], groups, taps };
     let outputs = count(out_dims);
     let work = Work { kind, inputs: count(in_dims), outputs, macs: outputs * (weight[1] * taps) as f64 };
-    let unit =
-        Unit { op, form: Form::Conv, bias: None, activation: None, upper: None, inputs: vec![(0, x)], outputs: vec![y], work };
+    let unit = Unit {
+        op,
+        form: Form::Conv,
+        bias: None,
+        activation: None,
+        upper: None,
+        inputs: vec![(0, x)],
+        outputs: vec![y],
+        work,
+    };
     Ok(finish(sight, unit))
 }
 
@@ -225,7 +233,13 @@ fn gemm(sight: &Sight<'_>, op: OpId, node: &Op) -> Result<Unit, Miss> {
     Ok(finish(sight, unit))
 }
 
-fn linear(sight: &Sight<'_>, op: OpId, form: Form, (x, y): (ValueId, ValueId), (k, n): (usize, usize)) -> Result<Unit, Miss> {
+fn linear(
+    sight: &Sight<'_>,
+    op: OpId,
+    form: Form,
+    (x, y): (ValueId, ValueId),
+    (k, n): (usize, usize),
+) -> Result<Unit, Miss> {
     let (inputs, outputs) = (count(sight.dims(x)?), count(sight.dims(y)?));
     let rows = if n == 0 { 0 } else { outputs as usize / n };
     let work = Work { kind: Kind::Linear { rows: rows.max(1), k, n }, inputs, outputs, macs: outputs * k as f64 };
