@@ -342,6 +342,8 @@ bitwise! {
 }
 
 /// BitShift: a shift by a negative count or by the type's width and more leaves the sign alone (0 or −1).
+// The body is written once for all integer types, u32 among them.
+#[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions)]
 pub(super) fn bit_shift(call: &Call<'_>) -> Outputs {
     let (a, b, dims) = operands(call)?;
     let dtype = same_types(a, b)?;
@@ -353,10 +355,9 @@ pub(super) fn bit_shift(call: &Call<'_>) -> Outputs {
     };
     by_integer!(dtype, T => {
         let (x, y) = (slice::<T>(a)?, slice::<T>(b)?);
-        #[allow(unused_comparisons)]
         let shift = |x: T, y: T| match u32::try_from(y) {
             Ok(count) if count < T::BITS => if left { x << count } else { x >> count },
-            _ if !left && x < 0 => T::default().wrapping_sub(1),
+            _ if !left && x < T::default() => T::default().wrapping_sub(1),
             _ => 0,
         };
         let out = zipped((&x[..], a.dims()), (&y[..], b.dims()), &dims, shift)?;

@@ -199,7 +199,7 @@ mod tests {
             ..NodeProto::default()
         };
         let graph = GraphProto { node: vec![node], ..GraphProto::default() };
-        let model = import(ModelProto { graph: Some(Box::new(graph)), ..ModelProto::default() }).expect("a model");
+        let model = import(ModelProto { graph: Some(graph), ..ModelProto::default() }).expect("a model");
         let op = model.graph.op(model.graph.ops()[0]);
         let kernel = super::find(op, opset).expect("a kernel");
         kernel(&Call { op, opset, inputs, max_bytes: 1 << 30 })
@@ -214,7 +214,7 @@ mod tests {
             ..NodeProto::default()
         };
         let graph = GraphProto { node: vec![node], ..GraphProto::default() };
-        let model = import(ModelProto { graph: Some(Box::new(graph)), ..ModelProto::default() }).expect("a model");
+        let model = import(ModelProto { graph: Some(graph), ..ModelProto::default() }).expect("a model");
         assert!(super::find(model.graph.op(model.graph.ops()[0]), 13).is_none());
     }
 }

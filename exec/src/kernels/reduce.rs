@@ -50,6 +50,18 @@ fn sum_f64<T: Arithmetic>(row: &[T], f: impl Fn(f64) -> f64) -> f64 {
     lanes.iter().sum::<f64>() + chunks.remainder().iter().map(|&x| f(x.to_f64())).sum::<f64>()
 }
 
+/// `better` of all, 16 side by side (the order does not matter to the result).
+fn best_of<T: Arithmetic>(row: &[T], start: T, better: impl Fn(T, T) -> T) -> T {
+    let mut lanes = [start; 16];
+    let mut chunks = row.chunks_exact(16);
+    for chunk in &mut chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = better(*lane, x);
+        }
+    }
+    lanes.iter().chain(chunks.remainder()).fold(start, |best, &x| better(best, x))
+}
+
 fn reduced_row<T: Arithmetic>(row: &[T], how: Reduction, lowest: T, highest: T) -> T {
     let one = T::from_f64(1.0);
     match how {
@@ -57,8 +69,8 @@ fn reduced_row<T: Arithmetic>(row: &[T], how: Reduction, lowest: T, highest: T) 
         Reduction::SumSquare if T::INTEGER => row.iter().fold(T::default(), |sum, &x| sum.add(x.mul(x))),
         Reduction::Sum => T::from_f64(sum_f64(row, |x| x)),
         Reduction::Mean => T::from_f64(sum_f64(row, |x| x) / row.len() as f64),
-        Reduction::Max => row.iter().fold(lowest, |best, &x| best.larger(x)),
-        Reduction::Min => row.iter().fold(highest, |best, &x| best.smaller(x)),
+        Reduction::Max => best_of(row, lowest, T::larger),
+        Reduction::Min => best_of(row, highest, T::smaller),
         Reduction::Prod if T::INTEGER => row.iter().fold(one, |product, &x| product.mul(x)),
         Reduction::Prod => T::from_f64(row.iter().fold(1.0, |product, &x| product * x.to_f64())),
         Reduction::L1 if T::INTEGER => {
@@ -218,6 +230,20 @@ mod tests {
         assert_eq!((all("ReduceSum"), all("ReduceProd"), all("ReduceMax")), (0.0, 1.0, f64::NEG_INFINITY));
         assert!(all("ReduceMean").is_nan());
         assert_eq!(all("ReduceLogSumExp"), f64::NEG_INFINITY);
+    }
+
+    #[test]
+    fn a_nan_is_the_extreme_wherever_it_stands() {
+        for place in [0, 15, 31, 39] {
+            let mut x: Vec<f32> = (0..40).map(|n| n as f32).collect();
+            x[place] = f32::NAN;
+            for op in ["ReduceMax", "ReduceMin"] {
+                let out = run(op, 18, &[Tensor::from_vec(&[40], x.clone())]).to_f64_vec().expect("floats");
+                assert!(out[0].is_nan(), "{op} {place}");
+            }
+        }
+        let x = Tensor::from_vec(&[40], (0..40).map(|n| (n * 7 % 40) as f32).collect());
+        assert_eq!(run("ReduceMax", 18, &[x]).to_f64_vec(), Some(vec![39.0]));
     }
 
     #[test]

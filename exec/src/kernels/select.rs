@@ -44,7 +44,7 @@ pub(super) fn compress(call: &Call<'_>) -> Outputs {
     }
     let kept: Vec<usize> = (0..keep.len()).filter(|&n| keep[n] != 0).collect();
     dims[axis] = kept.len();
-    let outer = if length * inner == 0 { 0 } else { x.len() / (length * inner) };
+    let outer = x.len().checked_div(length * inner).unwrap_or(0);
     let mut picks = Vec::with_capacity(product(&dims));
     for outer in 0..outer {
         for &place in &kept {
