@@ -61,7 +61,6 @@ pub(crate) fn stack(parts: &[Tensor], axis: usize, max_bytes: usize) -> Result<T
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use onnx_shrink_ir::Tensor;
 

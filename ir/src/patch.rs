@@ -2,8 +2,6 @@
 //!
 //! A pass looks at the graph, builds a [`Patch`] and hands it over; it never edits the graph itself. Applying removes
 //! what the edits left without use, and only that.
-use onnx_shrink_proto::schema::ValueInfoProto;
-
 use crate::{
     graph::{Graph, NewOp, OpId, Use, ValueId},
     tensor::Tensor,
@@ -42,7 +40,7 @@ struct AddedOp {
 enum Edit {
     Replace { old: ValueId, new: ValueRef },
     SetInput { op: OpId, index: usize, value: Option<ValueRef> },
-    SetAttributes { op: OpId, node: NewOp },
+    SetAttributes { op: OpId, node: Box<NewOp> },
 }
 
 /// Edits of one graph that belong together.
@@ -139,7 +137,7 @@ impl Patch {
 
     /// `op` gets the type, name and attributes of `node`; its inputs, outputs and bodies stay.
     pub fn set_node(&mut self, op: OpId, node: NewOp) {
-        self.edits.push(Edit::SetAttributes { op, node });
+        self.edits.push(Edit::SetAttributes { op, node: Box::new(node) });
     }
 
     /// Bytes of the constants that the patch would add.
@@ -286,9 +284,14 @@ fn take_place(graph: &mut Graph, old: ValueId, new: ValueId, is_new: bool, seq: 
     }
 }
 
-/// A new graph input or output is declared like this.
-pub(crate) fn declaration(name: &str, ty: &TensorType) -> ValueInfoProto {
-    ValueInfoProto { name: Some(name.to_owned()), r#type: Some(ty.to_proto()), ..ValueInfoProto::default() }
+/// The declaration of an input or output.
+#[cfg(test)]
+pub(crate) fn declaration(name: &str, ty: &TensorType) -> onnx_shrink_proto::schema::ValueInfoProto {
+    onnx_shrink_proto::schema::ValueInfoProto {
+        name: Some(name.to_owned()),
+        r#type: Some(ty.to_proto()),
+        ..Default::default()
+    }
 }
 
 #[cfg(test)]

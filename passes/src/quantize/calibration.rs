@@ -77,6 +77,9 @@ pub enum CalibrationError {
 /// Sums of one sample: per value, along axis 1 and along the last axis.
 type Sums = BTreeMap<ValueId, (Vec<f64>, Vec<f64>, usize)>;
 
+/// What one thread saw of its share: counts of all its samples, and the sums of each.
+type Part = (BTreeMap<ValueId, Histogram>, Vec<Sums>);
+
 /// Samples whose sums are held before they are added up in order.
 const CHUNK: usize = 16;
 
@@ -96,7 +99,7 @@ pub fn calibrate(
     for chunk in indices.chunks(CHUNK) {
         // Each thread keeps one set of histograms for its share of the chunk: their counts merge in any order.
         let share = chunk.len().div_ceil(rayon::current_num_threads().max(1));
-        let parts: Vec<Result<(BTreeMap<ValueId, Histogram>, Vec<Sums>), CalibrationError>> = chunk
+        let parts: Vec<Result<Part, CalibrationError>> = chunk
             .par_chunks(share)
             .map(|indices| {
                 let mut histograms: BTreeMap<ValueId, Histogram> = BTreeMap::new();
@@ -118,9 +121,6 @@ pub fn calibrate(
             for sums in all {
                 add_sums(&mut calibration, sums);
             }
-        }
-        if calibration.values.values().all(|observed| observed.dims.is_empty()) || calibration.values.is_empty() {
-            log::debug!("calibration saw no float value");
         }
         done(chunk.len());
     }

@@ -134,7 +134,7 @@ fn store_half(graph: &Graph, value: ValueId, array: &ArrayD<f64>, op: OpId) -> O
     let half = Tensor::from_f64(DataType::Float16, array)?;
     let error = &half.to_f64()? - array;
     let (noise, signal) = (error.iter().map(|x| x * x).sum::<f64>(), array.iter().map(|x| x * x).sum::<f64>());
-    if !(noise <= signal * 1e-5) {
+    if noise.is_nan() || noise > signal * 1e-5 {
         return None; // overflow, or mostly denormal
     }
     let mut patch = Patch::new(op);

@@ -241,8 +241,8 @@ fn linear(
     (k, n): (usize, usize),
 ) -> Result<Unit, Miss> {
     let (inputs, outputs) = (count(sight.dims(x)?), count(sight.dims(y)?));
-    let rows = if n == 0 { 0 } else { outputs as usize / n };
-    let work = Work { kind: Kind::Linear { rows: rows.max(1), k, n }, inputs, outputs, macs: outputs * k as f64 };
+    let rows = (outputs as usize).checked_div(n).unwrap_or(0).max(1);
+    let work = Work { kind: Kind::Linear { rows, k, n }, inputs, outputs, macs: outputs * k as f64 };
     Ok(Unit { op, form, bias: None, activation: None, upper: None, inputs: vec![(0, x)], outputs: vec![y], work })
 }
 

@@ -33,7 +33,7 @@ pub fn conv_rows(weight: &ArrayD<f64>) -> Array2<f64> {
     order.push(1);
     let moved = weight.clone().permuted_axes(order);
     let flat: Vec<f64> = moved.iter().copied().collect();
-    let columns = if filters == 0 { 0 } else { flat.len() / filters };
+    let columns = flat.len().checked_div(filters).unwrap_or(0);
     Array2::from_shape_vec((filters, columns), flat).unwrap_or_else(|_| Array2::zeros((filters, 0)))
 }
 
