@@ -11,7 +11,10 @@ use std::{
     process::ExitCode,
 };
 
-use onnx_shrink_exec::{Call, KernelError, find};
+use onnx_shrink_exec::{
+    kernel::{Call, KernelError},
+    kernels::find,
+};
 use onnx_shrink_ir::{
     DataType, Tensor, convert,
     proto::{

@@ -1,6 +1,3 @@
 //! exec
-mod kernel;
-mod kernels;
-
-pub use kernel::{Call, Kernel, KernelError};
-pub use kernels::find;
+pub mod kernel;
+pub mod kernels;
