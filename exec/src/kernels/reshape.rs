@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn squeeze_takes_only_ones() {
         let x = Tensor::from_vec(&[1, 3, 1], vec![0f32; 3]);
-        assert_eq!(run("Squeeze", 13, &[x.clone()]).dims(), [3]);
+        assert_eq!(run("Squeeze", 13, std::slice::from_ref(&x)).dims(), [3]);
         assert_eq!(run("Squeeze", 13, &[x.clone(), shape_of(&[-1])]).dims(), [1, 3]);
         assert!(run_with("Squeeze", 13, vec![], &[Some(x.clone()), Some(shape_of(&[1]))]).is_err());
         assert_eq!(run("Unsqueeze", 13, &[x, shape_of(&[-1, 0])]).dims(), [1, 1, 3, 1, 1]);
