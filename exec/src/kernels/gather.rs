@@ -108,7 +108,7 @@ pub(super) fn gather_nd(call: &Call<'_>) -> Outputs {
     check_size(call, x.dtype(), &dims)?;
     let cells = Cells::of(&[x])?;
     let mut out = Vec::with_capacity(product(&dims) * cells.size);
-    for at in places {
+    for at in places.into_iter().filter(|_| block > 0) {
         out.extend_from_slice(&cells.first()[at * cells.size..(at + block) * cells.size]);
     }
     one(cells.tensor(&dims, out)?)
@@ -195,6 +195,12 @@ mod tests {
             &[Some(x), Some(Tensor::from_vec(&[2], vec![1i32, 0]))],
         );
         assert_eq!(out.expect("runs")[0].as_ref().and_then(Tensor::to_i64_vec), Some(vec![1, 0, 3, 2, 5, 4]));
+    }
+
+    #[test]
+    fn slices_of_nothing() {
+        let x = Tensor::from_vec(&[2, 0], Vec::<f32>::new());
+        assert_eq!(run("GatherND", 13, &[x, Tensor::from_vec(&[2, 1], vec![1i64, 0])]).dims(), [2, 0]);
     }
 
     #[test]

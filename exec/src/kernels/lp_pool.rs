@@ -22,6 +22,7 @@ pub(super) fn lp_pool(call: &Call<'_>) -> Outputs {
     let p = f64::from(call.op.int("p").unwrap_or(2) as i32);
     let spatial = &x.dims()[2..];
     let window = Window::of(call, spatial, &kernel)?;
+    check_size(call, DataType::Double, &kernel)?;
     let mut dims = x.dims()[..2].to_vec();
     dims.extend(&window.output);
     let mut out = vec![0f32; check_size(call, DataType::Float, &dims)?];

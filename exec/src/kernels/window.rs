@@ -2,6 +2,9 @@
 use super::layout::failed;
 use crate::kernel::{Call, KernelError};
 
+/// The largest stride, dilation, padding or kernel.
+const LARGEST: u64 = 1 << 30;
+
 /// A window over the spatial dimensions.
 #[derive(Clone, Debug)]
 pub(super) struct Window {
@@ -21,6 +24,10 @@ impl Window {
         let list = |name: &str, length: usize, default: i64| -> Result<Vec<i64>, KernelError> {
             match call.op.ints(name) {
                 None | Some([]) => Ok(vec![default; length]),
+                // So that no product below overflows.
+                Some(numbers) if numbers.iter().any(|number| number.unsigned_abs() > LARGEST) => {
+                    failed(format!("{name} {numbers:?} is beyond all sizes"))
+                }
                 Some(numbers) if numbers.len() == length => Ok(numbers.to_vec()),
                 Some(numbers) => failed(format!("{name} has {} elements instead of {length}", numbers.len())),
             }
@@ -36,6 +43,9 @@ impl Window {
             && !stated.iter().map(|&k| k as usize).eq(kernel.iter().copied())
         {
             return failed(format!("kernel_shape is {stated:?}, the weights have {kernel:?}"));
+        }
+        if kernel.iter().chain(input).any(|&size| size as u64 > LARGEST) {
+            return failed(format!("the kernel {kernel:?} or the input {input:?} is beyond all sizes"));
         }
         if kernel.contains(&0) {
             return failed(format!("the kernel {kernel:?} is empty"));
