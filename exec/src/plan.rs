@@ -125,6 +125,9 @@ impl<'g> Plan<'g> {
         if let Some(control) = self.control(id)? {
             return Ok(Home::Control(control));
         }
+        if let Some(name) = unknown_attribute(op, self.graph.opset()) {
+            return Err(HomeError::Op(format!("the attribute `{name}` is not one that the op has in opset {}", self.graph.opset())));
+        }
         let kernel = kernels::find(op, self.graph.opset());
         match OneOp::new(op, constant) {
             Ok(one) => {
@@ -177,6 +180,12 @@ impl<'g> Plan<'g> {
             self.steps[index].dies = dies;
         }
     }
+}
+
+/// An attribute that the schema of the op does not have: it may change what the op computes.
+fn unknown_attribute(op: &Op, opset: i64) -> Option<&str> {
+    let schema = op_schema::find(op.domain(), op.op_type(), opset)?;
+    op.attributes().iter().map(|attribute| attribute.name()).find(|name| schema.attribute(name).is_none())
 }
 
 /// Why an op has no home.

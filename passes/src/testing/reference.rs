@@ -248,6 +248,25 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
             let views: Vec<_> = arrays.iter().map(|array| array.view()).collect();
             one(ndarray::concatenate(Axis(axis), &views).map_err(|error| error.to_string())?)
         }
+        "GlobalAveragePool" => {
+            let axes = (2..x.array(0)?.ndim()).collect();
+            one(mean(x.array(0)?, axes))
+        }
+        "AveragePool" => {
+            let array = x.array(0)?;
+            let whole: Vec<i64> = array.shape()[2..].iter().map(|&side| side as i64).collect();
+            if op.ints("kernel_shape") != Some(&whole[..]) || op.attributes().len() > 1 {
+                return Err("only a window as large as the image".to_owned());
+            }
+            let axes = (2..array.ndim()).collect();
+            one(mean(array, axes))
+        }
+        "ReduceMean" => {
+            let array = x.array(0)?;
+            let axes = op.ints("axes").ok_or("axes")?.iter().map(|&axis_| axis(axis_, array.ndim()));
+            let axes = axes.collect::<Computed<Vec<usize>>>()?;
+            one(mean(array, axes))
+        }
         "Gather" => {
             let (array, indices) = (x.array(0)?, x.ints(1)?);
             let axis = axis(op.int("axis").unwrap_or(0), array.ndim())?;
@@ -530,4 +549,13 @@ fn conv_transpose(conv: &ConvTranspose, inputs: &Inputs<'_>) -> Computed<Array> 
         y = y + reshaped(&inputs.array(2)?, &bias)?;
     }
     Ok(y)
+}
+
+/// The mean along `axes`, which stay with length 1.
+fn mean(mut array: ArrayD<f64>, axes: Vec<usize>) -> ArrayD<f64> {
+    for axis in axes {
+        let length = array.shape()[axis] as f64;
+        array = (array.sum_axis(Axis(axis)) / length).insert_axis(Axis(axis));
+    }
+    array
 }
