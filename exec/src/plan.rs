@@ -4,7 +4,7 @@
 //! at most as deep as the file format allows.
 use std::collections::BTreeMap;
 
-use onnx_shrink_ir::{DataType, EvaluateError, Graph, Op, OpId, Tensor, ValueId};
+use onnx_shrink_ir::{DataType, EvaluateError, Graph, Op, OpId, Tensor, ValueId, op_schema};
 
 use crate::{
     Options,
@@ -125,8 +125,8 @@ impl<'g> Plan<'g> {
         if let Some(control) = self.control(id)? {
             return Ok(Home::Control(control));
         }
-        if let Some(name) = unknown_attribute(op, self.graph.opset()) {
-            return Err(HomeError::Op(format!("the attribute `{name}` is not one that the op has in opset {}", self.graph.opset())));
+        if let Some(reason) = beyond_schema(op, self.graph.opset()) {
+            return Err(HomeError::Op(reason));
         }
         let kernel = kernels::find(op, self.graph.opset());
         match OneOp::new(op, constant) {
@@ -182,10 +182,16 @@ impl<'g> Plan<'g> {
     }
 }
 
-/// An attribute that the schema of the op does not have: it may change what the op computes.
-fn unknown_attribute(op: &Op, opset: i64) -> Option<&str> {
-    let schema = op_schema::find(op.domain(), op.op_type(), opset)?;
-    op.attributes().iter().map(|attribute| attribute.name()).find(|name| schema.attribute(name).is_none())
+/// What ONNX's own schemas do not know of `op`: the op itself, or an attribute, which may change what it computes.
+fn beyond_schema(op: &Op, opset: i64) -> Option<String> {
+    if !op.domain().is_empty() {
+        return None;
+    }
+    let Some(schema) = op_schema::find("", op.op_type(), opset) else {
+        return Some(format!("opset {opset} has no such op"));
+    };
+    let unknown = op.attributes().iter().find(|attribute| schema.attribute(attribute.name()).is_none())?;
+    Some(format!("opset {opset} has no attribute `{}` for it", unknown.name()))
 }
 
 /// Why an op has no home.
