@@ -69,6 +69,8 @@ fn whole(dtype: DataType) -> Option<(u32, bool)> {
 fn holds(to: DataType, from: DataType) -> bool {
     use DataType::*;
     let significand = |dtype| match dtype {
+        Bfloat16 => Some(8),
+        Float16 => Some(11),
         Float => Some(24),
         Double => Some(53),
         _ => None,

@@ -173,6 +173,7 @@ fn conditions_refuse() {
         "g (float[4] x) => (float[4] y) { a = Cast <to = 10> (x)  y = Cast <to = 1> (a) }",
         "g (int64[4] x) => (int64[4] y) { a = Cast <to = 11> (x)  y = Cast <to = 7> (a) }",
         "g (int8[4] x) => (int32[4] y) { a = Cast <to = 4> (x)  y = Cast <to = 6> (a) }",
+        "g (int16[4] x) => (float[4] y) { a = Cast <to = 10> (x)  y = Cast <to = 1> (a) }",
         // Q/DQ: the pair that rounds and clips, other scales, other types, scales that vanish
         "g (float[4] x) => (float[4] y) <float s = {0.1}, int8 z = {0}> { a = QuantizeLinear (x, s, z)  y = DequantizeLinear (a, s, z) }",
         "g (int8[4] x) => (int8[4] y) <float s = {0.1}, float t = {0.3}, int8 z = {3}> { a = DequantizeLinear (x, s, z)  y = QuantizeLinear (a, t, z) }",
