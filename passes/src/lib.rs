@@ -23,9 +23,9 @@ mod fold_constants;
 mod fold_pad;
 mod fuse_global_average_pool;
 mod inline_if;
+mod simplify_islands;
 
 pub use context::{Context, Options, Statistics};
-pub use egg::SimplifyIslands;
 pub use eliminate_dead::EliminateDead;
 pub use eliminate_identity::EliminateIdentity;
 pub use fold_arithmetic::FoldArithmetic;
@@ -36,6 +36,7 @@ pub use fuse_global_average_pool::FuseGlobalAveragePool;
 pub use inline_if::InlineIf;
 pub use journal::{Entry, Journal, Outcome};
 pub use miss::Miss;
+pub use simplify_islands::SimplifyIslands;
 
 use onnx_shrink_ir::{EvaluateError, Graph, PatchError};
 

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use onnx_shrink_ir::{Graph, ValueId};
 use onnx_shrink_passes::{
-    Options, Pass, pipeline,
+    Options, Pass, SimplifyIslands, pipeline,
     testing::{assert_same_values, parse, run, seeded},
 };
 
@@ -133,26 +133,38 @@ fn check(pass: &dyn Pass, before: &str, after: &str) {
     assert_same_values(&original, &graph, pass.class());
 }
 
+/// The text before and after that the header of a file of `src` shows.
+fn examples(file: &str) -> (String, String) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file);
+    let source =
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("no file `{file}` of the pass's name: {error}"));
+    let header: String = source
+        .lines()
+        .map_while(|line| line.strip_prefix("//!"))
+        .map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)))
+        .collect();
+    match (example(&header, "before"), example(&header, "after")) {
+        (Some(before), Some(after)) => (before, after),
+        _ => panic!("the header of `{file}` has no example"),
+    }
+}
+
 #[test]
 fn the_examples_in_the_headers_are_true() {
     let passes = pipeline::lossless();
     let mut checked = Vec::new();
     for pass in &passes {
-        let path =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(format!("{}.rs", pass.name().replace('-', "_")));
-        let source = std::fs::read_to_string(&path)
-            .unwrap_or_else(|error| panic!("the pass `{}` is not in a file of its name: {error}", pass.name()));
-        let header: String = source
-            .lines()
-            .map_while(|line| line.strip_prefix("//!"))
-            .map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)))
-            .collect();
-        let (before, after) = (example(&header, "before"), example(&header, "after"));
-        let (Some(before), Some(after)) = (before, after) else {
-            panic!("the header of the pass `{}` has no example", pass.name());
-        };
+        let (before, after) = examples(&format!("{}.rs", pass.name().replace('-', "_")));
         check(pass.as_ref(), &before, &after);
         checked.push(pass.name());
     }
     assert!(checked.contains(&"fold-batch-norm"));
+}
+
+#[test]
+fn the_examples_of_the_lists_of_rules_are_true() {
+    for file in ["activation", "cast", "elementwise", "layout", "qdq"] {
+        let (before, after) = examples(&format!("egg/{file}.rs"));
+        check(&SimplifyIslands::rounding(), &before, &after);
+    }
 }

@@ -1,8 +1,7 @@
 //! Identities of activations.
 //!
 //! ```onnx before
-//! # x: float[2,3]; lo, hi: float
-//! # lo = 0; hi = 6
+//! # x: float[2,3]; lo: float = {0}; hi: float = {6}
 //! a = Relu (x)
 //! y = Clip (a, lo, hi)
 //! ```

@@ -1,12 +1,12 @@
 //! Identities of Cast.
 //!
 //! ```onnx before
-//! # x: float16[2]
-//! a = Cast <to = 1> (x)
-//! y = Cast <to = 11> (a)
+//! # x: uint8[2]
+//! a = Cast <to = 10> (x)
+//! y = Cast <to = 1> (a)
 //! ```
 //! ```onnx after
-//! y = Cast <to = 11> (x)
+//! y = Cast <to = 1> (x)
 //! ```
 //! **Legal when** the inner cast keeps every number, and the outer one depends on the number alone.
 //! **Does not** touch casts to or from strings and 8-bit floats, nor a narrowing inner cast: it rounds or clips.
@@ -69,6 +69,8 @@ fn whole(dtype: DataType) -> Option<(u32, bool)> {
 fn holds(to: DataType, from: DataType) -> bool {
     use DataType::*;
     let significand = |dtype| match dtype {
+        Bfloat16 => Some(8),
+        Float16 => Some(11),
         Float => Some(24),
         Double => Some(53),
         _ => None,

@@ -1,13 +1,12 @@
 //! Identities of elementwise arithmetic.
 //!
 //! ```onnx before
-//! # x: float[2,3]; a, b: float
-//! # a = 2; b = 3
-//! t = Mul (x, a)
-//! y = Mul (t, b)
+//! # x: float[2,3]; c: float = {2}; d: float = {3}
+//! t = Mul (x, c)
+//! y = Mul (t, d)
 //! ```
 //! ```onnx after
-//! y = Mul (x, a_1)
+//! y = Mul (x, c_1)
 //! ```
 //! Constants merge in f64, rounded once to the type of both.
 //! **Legal when** both are one number of float32 or float64 between 2^-32 and 2^32 in size (float16 passes its range too

@@ -1,28 +1,16 @@
-//! Rewrites chains of simple ops by identities, all at once, and keeps the cheapest form: equality saturation.
+//! Equality saturation: the rules, by theme, and the machinery that the pass [`SimplifyIslands`](crate::SimplifyIslands)
+//! runs them with.
 //!
-//! ```onnx before
-//! # x: float[1,2,3]
-//! a = Transpose <perm = [0, 2, 1]> (x)
-//! b = Relu (a)
-//! c = Relu (b)
-//! y = Transpose <perm = [0, 2, 1]> (c)
-//! ```
-//! ```onnx after
-//! y = Relu (x)
-//! ```
-//! **Class:** exact, or rounding for [`SimplifyIslands::rounding`]. **Legal when** the condition of each rule holds; what
-//! is used outside of an island stays. **Source:** Willsey et al. 2021, arXiv 2004.03082; Yang et al. 2021, arXiv 2101.01332.
-//!
-//! The graph is cut into [islands](island). Limits are numbers of rounds and of nodes, **never** time. Rules hold for all
-//! numbers; for NaN, ONNX leaves open what Relu and Clip make of it, and so do they.
-//! **Does not** look across islands, into bodies (they have their own run) or at ops with several outputs.
+//! A graph is cut into [islands](island) of ops that the rules know; an e-graph holds all forms that the rules find of one;
+//! [`extract`] chooses the cheapest, what is shared counted once; [`emit`] makes a patch of it.
+//! Limits are numbers of rounds and of nodes, **never** time. **Source:** Willsey et al. 2021, arXiv 2004.03082.
 pub mod activation;
 pub mod analysis;
 pub mod cast;
-mod cost;
+pub mod cost;
 pub mod elementwise;
-mod emit;
-mod extract;
+pub mod emit;
+pub mod extract;
 pub mod island;
 pub mod language;
 pub mod layout;
@@ -30,18 +18,10 @@ pub mod qdq;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::LazyLock};
-
 use egg::{Pattern, Rewrite, Var};
-use onnx_shrink_ir::{Graph, OpId, Use, ValueId};
 
-use crate::{Class, Context, Miss, Pass, Result};
 use analysis::Facts;
-use cost::Cost;
-use emit::Emitted;
-use extract::Choices;
-use island::{Island, Member};
-use language::{Kind, Node};
+use language::Node;
 
 /// The e-graph of an island.
 pub type EGraph = egg::EGraph<Node, Facts>;
@@ -52,14 +32,10 @@ pub type Rule = Rewrite<Node, Facts>;
 /// Rounds of rules on one island.
 const ITERATIONS: usize = 8;
 
-/// Nodes at which an island stops growing: this many, and [`NODES_PER_NODE`] for each that it began with.
-const NODES: usize = 1000;
-
-/// See [`NODES`].
-const NODES_PER_NODE: usize = 5;
-
-static EXACT: LazyLock<Vec<Rule>> = LazyLock::new(exact);
-static ALL: LazyLock<Vec<Rule>> = LazyLock::new(|| [exact(), rounding()].concat());
+/// Nodes at which an island stops growing that began with so many.
+fn node_limit(nodes: usize) -> usize {
+    1000 + 5 * nodes
+}
 
 /// Rules whose two sides are bit-equal.
 pub fn exact() -> Vec<Rule> {
@@ -97,80 +73,9 @@ fn var(name: &str) -> Var {
     }
 }
 
-/// See the [module](self) for before, after and legality.
-pub struct SimplifyIslands {
-    name: &'static str,
-    class: Class,
-    rules: Vec<Rule>,
-}
-
-/// What became of an island.
-enum Found {
-    Nothing,
-    Better(Box<Emitted>),
-    Worse(OpId, Miss),
-}
-
-/// What a run met, for the log.
-#[derive(Default)]
-struct Counts {
-    islands: usize,
-    rewritten: usize,
-    limited: usize,
-}
-
-impl SimplifyIslands {
-    /// With the rules whose results are bit-equal.
-    pub fn exact() -> SimplifyIslands {
-        SimplifyIslands { name: "simplify-islands", class: Class::Exact, rules: EXACT.clone() }
-    }
-
-    /// With all rules: those of the other run, and those that round differently.
-    pub fn rounding() -> SimplifyIslands {
-        SimplifyIslands { name: "simplify-islands-rounding", class: Class::Rounding, rules: ALL.clone() }
-    }
-
-    /// What the rules make of the island of `ops`.
-    fn simplify(&self, graph: &Graph, ops: &[OpId], positions: &[usize], counts: &mut Counts) -> Found {
-        let mut island = Island::of(graph, ops);
-        let roots: Vec<&Member> = island.members.iter().filter(|member| member.is_root).collect();
-        if roots.is_empty() || island.egraph.analysis.clash {
-            return Found::Nothing;
-        }
-        let classes = island.egraph.number_of_classes();
-        let limit = NODES + NODES_PER_NODE * island.egraph.total_size();
-        let repeated = island.originals().len() < island.members.len();
-        let (changed, limited) = saturate(&mut island.egraph, &self.rules, limit);
-        counts.limited += usize::from(limited);
-        if island.egraph.analysis.clash {
-            log::debug!("{}: an island has contradictory types and stays", self.name);
-            return Found::Nothing;
-        }
-        if !changed && !repeated && classes == island.egraph.number_of_classes() {
-            return Found::Nothing;
-        }
-        let choices = Choices::of(&island.egraph, &island.originals());
-        let place = |member: &Member| choices.place(island.egraph.find(member.id));
-        let roots: Vec<usize> = island.members.iter().filter(|member| member.is_root).map(place).collect();
-        let Some((selection, cost)) = choices.best(&roots) else { return Found::Nothing };
-        let before = island.members.iter().filter(|member| member.is_live).fold(Cost::default(), |sum, member| {
-            sum.plus(cost::of_node(&island.egraph, &member.node, &island.egraph[member.id].data, false))
-        });
-        if cost.plus(identities(graph, &island, &choices)) >= before {
-            return Found::Nothing;
-        }
-        match emit::emit(graph, &island, &choices, &selection, positions) {
-            Some(emitted) => match grows(graph, &island, &emitted, before.ops.saturating_sub(cost.ops)) {
-                Some(miss) => Found::Worse(emitted.patch.anchor(), miss),
-                None => Found::Better(Box::new(emitted)),
-            },
-            None => Found::Nothing,
-        }
-    }
-}
-
 /// Applies `rules` until nothing changes or a limit is met: whether something changed, and whether a limit was met.
-fn saturate(egraph: &mut EGraph, rules: &[Rule], limit: usize) -> (bool, bool) {
+pub fn saturate(egraph: &mut EGraph, rules: &[Rule]) -> (bool, bool) {
+    let limit = node_limit(egraph.total_size());
     let mut changed = false;
     for _ in 0..ITERATIONS {
         let matches: Vec<_> = rules.iter().map(|rule| rule.search(egraph)).collect();
@@ -189,101 +94,4 @@ fn saturate(egraph: &mut EGraph, rules: &[Rule], limit: usize) -> (bool, bool) {
         changed = true;
     }
     (changed, true)
-}
-
-/// What the Identities cost that must stand before graph outputs: one op makes one of them, and a graph input none.
-fn identities(graph: &Graph, island: &Island, choices: &Choices) -> Cost {
-    let mut outputs: BTreeMap<usize, u64> = BTreeMap::new();
-    for member in island.members.iter().filter(|member| graph.is_output(member.y)) {
-        *outputs.entry(choices.place(island.egraph.find(member.id))).or_default() += 1;
-    }
-    let mut sum = Cost::default();
-    for (place, count) in outputs {
-        let class = &choices.classes[place];
-        let leaf = class.nodes.iter().find_map(|candidate| match candidate.node.kind {
-            Kind::Value(number) => Some(island.egraph.analysis.leaf_of(number)),
-            _ => None,
-        });
-        let may_take_the_name = match leaf {
-            None => true,
-            Some(analysis::Leaf::Existing(value)) => graph.producer(*value).is_some() && !graph.is_output(*value),
-            Some(analysis::Leaf::Made(..)) => false,
-        };
-        for _ in u64::from(may_take_the_name)..count {
-            sum = sum.plus(cost::of_identity(&island.egraph[class.id].data));
-        }
-    }
-    sum
-}
-
-/// Whether the patch would add more bytes than go: `ops` ops, and constants that nothing else reads.
-fn grows(graph: &Graph, island: &Island, emitted: &Emitted, ops: u64) -> Option<Miss> {
-    let count = emitted.constants;
-    let added = emitted.patch.constant_bytes() + count * emit::CONSTANT_OVERHEAD;
-    if count == 0 {
-        return None;
-    }
-    let members: Vec<OpId> = island.members.iter().map(|member| member.op).collect();
-    let dies = |value: ValueId| {
-        graph.constant(value).is_some()
-            && graph.uses(value).iter().all(|used| matches!(used, Use::Input(op, _) if members.contains(op)))
-            && !emitted.read.contains(&value)
-    };
-    let mut dying: Vec<_> = members.iter().flat_map(|&op| graph.op(op).inputs().iter().flatten().copied()).collect();
-    dying.sort_unstable();
-    dying.dedup();
-    let bytes = |value: ValueId| graph.constant(value).map_or(0, |constant| constant.byte_len());
-    let freed: usize =
-        dying.into_iter().filter(|&value| dies(value)).map(|value| bytes(value) + emit::CONSTANT_OVERHEAD).sum();
-    let removed = freed + usize::try_from(ops).unwrap_or(0) * emit::OP_BYTES;
-    (added > removed).then_some(Miss::Grows { added, removed })
-}
-
-impl Pass for SimplifyIslands {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn class(&self) -> Class {
-        self.class
-    }
-
-    fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
-        let order = graph.ops();
-        let mut positions = vec![usize::MAX; graph.bound()];
-        for (position, op) in order.iter().enumerate() {
-            positions[op.index()] = position;
-        }
-        let mut counts = Counts::default();
-        let mut is_new: Vec<bool> = Vec::new(); // an id of a removed op may be given to a new one
-        for ops in island::cut(graph, &order) {
-            let is_same = |op: &OpId| graph.has_op(*op) && !is_new.get(op.index()).copied().unwrap_or(false);
-            let ops: Vec<OpId> = ops.into_iter().filter(is_same).collect();
-            counts.islands += 1;
-            let emitted = match self.simplify(graph, &ops, &positions, &mut counts) {
-                Found::Nothing => continue,
-                Found::Worse(op, miss) => {
-                    cx.missed(graph, op, &miss);
-                    continue;
-                }
-                Found::Better(emitted) => *emitted,
-            };
-            let Some(applied) = cx.apply(graph, emitted.patch)? else { continue };
-            counts.rewritten += 1;
-            positions.resize(graph.bound().max(positions.len()), usize::MAX);
-            is_new.resize(positions.len(), false);
-            for (op, position) in emitted.moved {
-                positions[op.index()] = position;
-            }
-            for (op, position) in applied.ops.into_iter().zip(emitted.new_positions) {
-                if graph.has_op(op) {
-                    positions[op.index()] = position;
-                    is_new[op.index()] = true;
-                }
-            }
-        }
-        let Counts { islands, rewritten, limited } = counts;
-        log::debug!("{}: {islands} islands, {rewritten} rewritten, {limited} met a limit", self.name);
-        Ok(())
-    }
 }

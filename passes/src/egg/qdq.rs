@@ -1,14 +1,13 @@
 //! Identities of QuantizeLinear and DequantizeLinear.
 //!
 //! ```onnx before
-//! # q: uint8[4]; s: float; z: uint8
-//! # s = 0.1; z = 3
-//! d = DequantizeLinear (q, s, z)
+//! # x: uint8[4]; s: float = {0.1}; z: uint8 = {3}
+//! d = DequantizeLinear (x, s, z)
 //! p = QuantizeLinear (d, s, z)
 //! y = DequantizeLinear (p, s, z)
 //! ```
 //! ```onnx after
-//! y = DequantizeLinear (q, s, z)
+//! y = DequantizeLinear (x, s, z)
 //! ```
 //! In float32 both roundings together move an integer of 16 bits by less than 2^16 · 2^-23 < 1/2, so it comes back; with
 //! the same zero point it cannot saturate.
