@@ -43,6 +43,7 @@ pub struct Context<'a> {
     /// Every rewrite and every miss
     pub journal: Journal,
     pass: (&'static str, Class),
+    in_body: bool,
 }
 
 impl<'a> Context<'a> {
@@ -54,6 +55,7 @@ impl<'a> Context<'a> {
             statistics: BTreeMap::new(),
             journal: Journal::default(),
             pass: ("", Class::Exact),
+            in_body: false,
         }
     }
 
@@ -67,7 +69,15 @@ impl<'a> Context<'a> {
         self.run_everywhere(pass, graph)
     }
 
+    /// Whether the graph that is being rewritten is a body: it numbers its ops and values itself, so that nothing that is
+    /// known by [`OpId`] or `ValueId` of the main graph holds in it.
+    pub fn is_in_body(&self) -> bool {
+        self.in_body
+    }
+
     fn run_everywhere(&mut self, pass: &dyn Pass, graph: &mut Graph) -> Result<()> {
+        let outside = self.in_body;
+        self.in_body = true;
         for op in graph.ops_in_id_order() {
             for region in 0..graph.op(op).regions().len() {
                 if let Some(body) = graph.region_mut(op, region) {
@@ -75,6 +85,7 @@ impl<'a> Context<'a> {
                 }
             }
         }
+        self.in_body = outside;
         pass.run(graph, self)
     }
 
