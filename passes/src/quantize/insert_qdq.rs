@@ -57,6 +57,9 @@ impl Pass for InsertQdq<'_> {
 
     /// Works on the graph that `units` was found in; a body has none of them.
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
+        if cx.is_in_body() {
+            return Ok(());
+        }
         let mut insertion = Insertion::new(self, graph);
         for value in insertion.quantized.clone() {
             insertion.pair(graph, cx, value)?;
@@ -247,16 +250,19 @@ impl<'a> Insertion<'a> {
         if self.made_integer.contains(&value) {
             patch.replace(value, d);
             let apart = self.float_between(graph, value);
-            if let Some(channels) = self.channels(value).filter(|_| !apart.is_empty()) {
+            let axes: BTreeSet<usize> = apart.iter().map(|(_, axis)| *axis).collect();
+            for axis in axes {
+                let Some(length) = self.length(value, axis) else { continue };
                 // The engine would make an integer kernel of a float op between Dequantize and Quantize, with weights of
                 // its own making; it does not when the Dequantize is per axis.
-                let scales = Tensor::from_vec(&[channels], vec![scale; channels]);
-                let zeros = Tensor::from_vec(&[channels], vec![zero_point; channels]);
+                let scales = Tensor::from_vec(&[length], vec![scale; length]);
+                let zeros = Tensor::from_vec(&[length], vec![zero_point; length]);
                 let scales = self.constant(&mut patch, &mut fresh, "s", scales);
                 let zeros = self.constant(&mut patch, &mut fresh, "z", zeros);
-                let own = patch.op(NewOp::new("DequantizeLinear"), &[Some(q), Some(scales), Some(zeros)], "d", ty);
-                for (op, index) in apart {
-                    patch.set_input(op, index, Some(own));
+                let inputs = [Some(q), Some(scales), Some(zeros)];
+                let own = patch.op(dequantize(axis as i64), &inputs, "d", ty.clone());
+                for (op, _) in apart.iter().filter(|(_, of)| *of == axis) {
+                    patch.set_input(*op, 0, Some(own));
                 }
             }
         } else {
@@ -271,13 +277,15 @@ impl<'a> Insertion<'a> {
         self.apply(graph, cx, patch, fresh)
     }
 
-    fn channels(&self, value: ValueId) -> Option<usize> {
-        self.plan.calibration.values.get(&value)?.dims.get(1).copied().filter(|channels| *channels > 0)
+    fn length(&self, value: ValueId, axis: usize) -> Option<usize> {
+        self.plan.calibration.values.get(&value)?.dims.get(axis).copied().filter(|length| *length > 0)
     }
 
-    /// Float ops that read the integer value `value` and whose own output is quantized next.
+    /// Float ops that read the integer value `value` and whose own output is quantized next, each with the axis of
+    /// `value` whose length its weight fixes.
     fn float_between(&self, graph: &Graph, value: ValueId) -> Vec<(OpId, usize)> {
-        const FUSED_BY_ENGINE: [&str; 3] = ["Conv", "Gemm", "MatMul"];
+        const FUSED_BY_ENGINE: [&str; 4] = ["Conv", "ConvTranspose", "Gemm", "MatMul"];
+        let rank = self.plan.calibration.values.get(&value).map_or(0, |seen| seen.dims.len());
         let is_float = |op: OpId| self.plan.units.of_op.get(&op).is_none_or(|unit| !self.plan.integer[*unit]);
         let mut between = Vec::new();
         for place in graph.uses(value) {
@@ -292,7 +300,7 @@ impl<'a> Insertion<'a> {
                 end = graph.op(next).output(0);
             }
             if end.is_some_and(|end| self.parameters.contains_key(&end)) {
-                between.push((op, index));
+                between.push((op, if graph.op(op).is("MatMul") { rank.saturating_sub(1) } else { 1 }));
             }
         }
         between
@@ -340,17 +348,13 @@ impl<'a> Insertion<'a> {
             _ if axis == 0 => quantized.integers.iter().copied().collect(),
             _ => quantized.integers.t().iter().copied().collect(),
         };
-        let integers = patch.constant("w", Tensor::from_vec(&dims, integers));
+        let integers = self.constant(&mut patch, &mut fresh, "w", Tensor::from_vec(&dims, integers));
         let scales = self.constant(&mut patch, &mut fresh, "s", Tensor::from_vec(&[count], quantized.scales.clone()));
         let mut inputs = vec![Some(integers), Some(scales)];
         if unit.form != Form::Conv {
             let zeros = Tensor::from_vec(&[count], vec![0i8; count]);
             inputs.push(Some(self.constant(&mut patch, &mut fresh, "z", zeros)));
         }
-        let dequantize = |axis: i64| match axis {
-            1 => NewOp::new("DequantizeLinear"),
-            _ => NewOp::new("DequantizeLinear").with(attributes::int("axis", axis)),
-        };
         let weight = patch.op(dequantize(axis), &inputs, "d", Some(TensorType::fixed(DataType::Float, &dims)));
         patch.set_input(unit.op, 1, Some(weight));
         if has_bias {
@@ -395,6 +399,14 @@ impl<'a> Insertion<'a> {
 }
 
 type Key = (DataType, Vec<usize>, Vec<u8>);
+
+/// A Dequantize along `axis`; 1 is the default.
+fn dequantize(axis: i64) -> NewOp {
+    match axis {
+        1 => NewOp::new("DequantizeLinear"),
+        _ => NewOp::new("DequantizeLinear").with(attributes::int("axis", axis)),
+    }
+}
 
 /// Σ difference·mean per output row, where column c of a row is channel c mod `channels` of the row's group; `None` when
 /// `mean` does not fit.

@@ -126,6 +126,26 @@ impl Costs {
         Placement { integer, ratios }
     }
 
+    /// `integer` without the units that are tied to one that stays float.
+    fn with_ties(&self, mut integer: Vec<bool>) -> Vec<bool> {
+        loop {
+            let mut changed = false;
+            for &(pool, other) in &self.tied {
+                if integer[pool] && other.is_none_or(|other| !integer[other]) {
+                    integer[pool] = false;
+                    changed = true;
+                }
+                if let Some(other) = other.filter(|other| integer[*other] && !integer[pool]) {
+                    integer[other] = false;
+                    changed = true;
+                }
+            }
+            if !changed {
+                return integer;
+            }
+        }
+    }
+
     /// The cheapest choice by weights of the two processors, with `kept` units float.
     fn cut(&self, weights: [f64; 2], kept: &BTreeSet<usize>) -> Vec<bool> {
         let count = self.float.len();
@@ -187,7 +207,7 @@ pub fn place(costs: &Costs, kept: &BTreeSet<usize>) -> Placement {
         let possible = costs.integer.iter().all(|times| times[unit].is_finite());
         possible && !kept.contains(&unit) && !costs.barred.contains(&unit)
     });
-    let all = costs.placement(all.collect());
+    let all = costs.placement(costs.with_ties(all.collect()));
     log::debug!("placement: cheapest {:?}, all {:?}", cheapest.ratios, all.ratios);
     let chosen = if mean(&all) <= mean(&cheapest) * ALL_MARGIN && all.ratios.iter().all(|ratio| *ratio <= 1.0) {
         all

@@ -226,7 +226,8 @@ impl StoreInt8<'_> {
             let mean = self.mean(graph, cx, x, true)?;
             return output_shift(&conv_rows(error), &mean, error.shape()[1], groups);
         }
-        if node.is("Gemm") && node.float("alpha").unwrap_or(1.0) == 1.0 && node.int("transA").unwrap_or(0) == 0 {
+        let is_one = |name: &str| node.float(name).unwrap_or(1.0) == 1.0;
+        if node.is("Gemm") && is_one("alpha") && is_one("beta") && node.int("transA").unwrap_or(0) == 0 {
             let (rows, _) = linear_rows(error, node.int("transB").unwrap_or(0) != 0);
             let mean = self.mean(graph, cx, x, false)?;
             return output_shift(&rows, &mean, rows.ncols(), 1);
@@ -236,7 +237,8 @@ impl StoreInt8<'_> {
 
     /// The mean of `x` per channel (axis 1) or per position of the last axis.
     fn mean(&self, graph: &Graph, cx: &Context<'_>, x: ValueId, by_channel: bool) -> Option<Vec<f64>> {
-        if let Some(seen) = self.calibration.and_then(|calibration| calibration.values.get(&x)) {
+        let calibration = self.calibration.filter(|_| !cx.is_in_body());
+        if let Some(seen) = calibration.and_then(|calibration| calibration.values.get(&x)) {
             let mean = if by_channel { seen.channel_mean() } else { seen.last_axis_mean() };
             return (!mean.is_empty()).then_some(mean);
         }

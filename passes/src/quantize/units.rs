@@ -225,7 +225,7 @@ fn gemm(sight: &Sight<'_>, op: OpId, node: &Op) -> Result<Unit, Miss> {
     let (k, n) = if node.int("transB").unwrap_or(0) != 0 { (weight[1], weight[0]) } else { (weight[0], weight[1]) };
     if let Some(c) = node.input(2) {
         let dims = sight.float_constant(c)?;
-        if count(dims) as usize != n {
+        if count(dims) as usize != n || dims.last().is_some_and(|last| *last != n) {
             return Err(Miss::Form("C is not one number a column"));
         }
     }
