@@ -1,4 +1,5 @@
 //! Properties of passes over random float graphs: what holds for every model, tried on small ones. The seed is fixed.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 use onnx_shrink_ir::{DataType, Evaluate, Model, Tensor, text, verify};
 use onnx_shrink_passes::{
     Class, Context, Options, pipeline,
