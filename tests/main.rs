@@ -1,4 +1,6 @@
 //! Whole-program tests: the built binary, as users run it.
+#![allow(clippy::unwrap_used, reason = "a test that fails shall panic")]
+
 mod command_line;
 mod errors;
 mod int8;

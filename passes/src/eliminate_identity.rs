@@ -189,6 +189,11 @@ fn neutral(graph: &Graph, op: &Binary) -> Result<ValueId, Miss> {
         (_, true) => (op.b, op.a),
         _ => return Err(Miss::NotThisPattern),
     };
+    if op.kind == BinaryKind::Mul && graph.constant(constant).is_some_and(|ones| ones.len() > 1) {
+        return Err(Miss::DoesNotPay(
+            "engines recognize a normalization by its scale, also where that is all ones".to_owned(),
+        ));
+    }
     if graph.constant(constant).is_some_and(|constant| widens(constant, graph.ty(x)))
         && !same_type(graph.ty(x), graph.ty(op.y))
     {

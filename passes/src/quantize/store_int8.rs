@@ -112,11 +112,12 @@ impl StoreInt8<'_> {
         if self.calibration.is_none() && !graph.outputs().iter().any(is_float) {
             return by_size.into_iter().map(|(_, value)| value).collect();
         }
-        let (mut known, mut blind) = (SMALL_SHARE * total as f64, BLIND_SHARE * total as f64);
+        let mut taken = 0.0;
         by_size.retain(|(bytes, value)| {
-            let budget = if self.knows_mean(graph, cx, *value) { &mut known } else { &mut blind };
-            *budget -= *bytes as f64;
-            *budget >= 0.0
+            let share = if self.knows_mean(graph, cx, *value) { SMALL_SHARE } else { BLIND_SHARE };
+            let fits = taken + *bytes as f64 <= share * total as f64;
+            taken += if fits { *bytes as f64 } else { 0.0 };
+            fits
         });
         by_size.into_iter().map(|(_, value)| value).collect()
     }
