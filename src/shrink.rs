@@ -23,7 +23,7 @@ use crate::{
 const GENERATED_SAMPLES: usize = 2;
 
 /// Real samples that judge the lossless part, at most: an error there is no matter of chance.
-const LOSSLESS_SAMPLES: usize = 8;
+const LOSSLESS_SAMPLES: usize = 4;
 
 /// Makes the model of `request` smaller and writes it.
 pub fn shrink(request: &Request, progress: &dyn Progress) -> Result<Report, Failure> {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use ndarray::{ArrayD, ArrayViewD, Axis, Dimension, IxDyn, Slice, Zip};
 use onnx_shrink_ir::{
     DataType, Evaluate, EvaluateError, Graph, Observe, Op, OpId, Prepared, Tensor, ValueId,
-    ops::{BatchNormalization, Conv, ConvTranspose, Gemm, axis_from_front},
+    ops::{AutoPad, BatchNormalization, Conv, ConvTranspose, Gemm, MaxPool, axis_from_front},
 };
 
 type Array = ArrayD<f64>;
@@ -34,23 +34,30 @@ impl Evaluate for Reference {
 }
 
 impl Prepared for Ready<'_> {
-    fn run(&self, inputs: &[Option<Tensor>], _: Observe<'_>) -> Result<Vec<Tensor>, EvaluateError> {
+    fn run(&self, inputs: &[Option<Tensor>], observe: Observe<'_>) -> Result<Vec<Tensor>, EvaluateError> {
         let mut values = HashMap::new();
         for (&input, tensor) in self.0.inputs().iter().zip(inputs) {
             if let Some(tensor) = tensor {
                 values.insert(input, tensor.clone());
             }
         }
-        run(self.0, values)
+        run(self.0, values, observe)
     }
 }
 
 /// The outputs of `graph`; `values` holds its inputs and what it captures.
-fn run(graph: &Graph, mut values: HashMap<ValueId, Tensor>) -> Result<Vec<Tensor>, EvaluateError> {
+fn run(
+    graph: &Graph,
+    mut values: HashMap<ValueId, Tensor>,
+    observe: Observe<'_>,
+) -> Result<Vec<Tensor>, EvaluateError> {
     for value in graph.values() {
         if let Some(default) = graph.default_of(value) {
             values.entry(value).or_insert_with(|| default.clone());
         }
+    }
+    for &input in graph.inputs() {
+        observe(input, &values[&input]);
     }
     for op in graph.ops() {
         let node = graph.op(op);
@@ -60,13 +67,14 @@ fn run(graph: &Graph, mut values: HashMap<ValueId, Tensor>) -> Result<Vec<Tensor
             let place = node.regions().iter().position(|region| node.region_name(region) == wanted).unwrap_or(0);
             let captures = graph.captures(op).into_iter().filter(|(region, ..)| *region == place);
             let captured = captures.map(|(_, outer, inner)| (inner, values[&outer].clone())).collect();
-            run(&node.regions()[place].graph, captured)?.into_iter().map(Some).collect()
+            run(&node.regions()[place].graph, captured, &mut |_, _| {})?.into_iter().map(Some).collect()
         } else {
             let inputs: Vec<_> = node.inputs().iter().map(|value| value.map(|value| values[&value].clone())).collect();
             Reference.op(graph, op, &inputs)?
         };
         for (value, tensor) in node.outputs().iter().zip(outputs) {
             if let (Some(value), Some(tensor)) = (value, tensor) {
+                observe(*value, &tensor);
                 values.insert(*value, tensor);
             }
         }
@@ -171,6 +179,7 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
         "Sqrt" => unary(f64::sqrt),
         "Exp" => unary(f64::exp),
         "Floor" => unary(f64::floor),
+        "Log" => unary(f64::ln),
         "Tanh" => unary(f64::tanh),
         "Sigmoid" => unary(|x| 1.0 / (1.0 + (-x).exp())),
         "Add" => binary(|a, b| a + b),
@@ -248,6 +257,14 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
             let views: Vec<_> = arrays.iter().map(|array| array.view()).collect();
             one(ndarray::concatenate(Axis(axis), &views).map_err(|error| error.to_string())?)
         }
+        "Softmax" => {
+            let array = x.array(0)?;
+            let axis = Axis(axis(op.int("axis").unwrap_or(-1), array.ndim())?);
+            let largest = array.fold_axis(axis, f64::NEG_INFINITY, |a, b| a.max(*b)).insert_axis(axis);
+            let powers = (array - largest).mapv(f64::exp);
+            one(&powers / &powers.sum_axis(axis).insert_axis(axis))
+        }
+        "MaxPool" => one(max_pool(&MaxPool::of(graph, id).ok_or("this form of MaxPool")?, x.array(0)?)?),
         "GlobalAveragePool" => {
             let axes = (2..x.array(0)?.ndim()).collect();
             one(mean(x.array(0)?, axes))
@@ -473,7 +490,6 @@ fn conv(conv: &Conv, inputs: &Inputs<'_>) -> Computed<Array> {
     let mut pads = conv.pads.clone();
     let kernel = w.shape()[2..].to_vec();
     for axis in 0..rank {
-        use onnx_shrink_ir::ops::AutoPad;
         let (size, stride) = (x.shape()[2 + axis] as i64, conv.strides[axis]);
         let span = (kernel[axis] as i64 - 1) * conv.dilations[axis] + 1;
         let total = ((size + stride - 1) / stride - 1) * stride + span - size;
@@ -512,7 +528,7 @@ fn conv(conv: &Conv, inputs: &Inputs<'_>) -> Computed<Array> {
 }
 
 fn conv_transpose(conv: &ConvTranspose, inputs: &Inputs<'_>) -> Computed<Array> {
-    if conv.output_shape.is_some() || conv.auto_pad != onnx_shrink_ir::ops::AutoPad::NotSet {
+    if conv.output_shape.is_some() || conv.auto_pad != AutoPad::NotSet {
         return Err("output_shape or auto_pad".to_owned());
     }
     let (x, w) = (inputs.array(0)?, inputs.array(1)?);
@@ -558,4 +574,28 @@ fn mean(mut array: ArrayD<f64>, axes: Vec<usize>) -> ArrayD<f64> {
         array = (array.sum_axis(Axis(axis)) / length).insert_axis(Axis(axis));
     }
     array
+}
+
+fn max_pool(pool: &MaxPool, x: Array) -> Computed<Array> {
+    if pool.ceil_mode || pool.auto_pad != AutoPad::NotSet {
+        return Err("ceil_mode or auto_pad".to_owned());
+    }
+    let rank = pool.kernel_shape.len();
+    let pads: Vec<i64> = [&[0, 0][..], &pool.pads[..rank], &[0, 0], &pool.pads[rank..]].concat();
+    let x = padded(&x, &pads, f64::NEG_INFINITY)?;
+    let mut dims = x.shape()[..2].to_vec();
+    for axis in 0..rank {
+        let span = (pool.kernel_shape[axis] - 1) * pool.dilations[axis] + 1;
+        dims.push(((x.shape()[2 + axis] as i64 - span) / pool.strides[axis] + 1) as usize);
+    }
+    let kernel: Vec<usize> = pool.kernel_shape.iter().map(|&side| side as usize).collect();
+    let cells = indices(&kernel);
+    Ok(Array::from_shape_fn(IxDyn(&dims), |out| {
+        let value = |cell: &Vec<usize>| {
+            let mut at = vec![out[0], out[1]];
+            at.extend((0..rank).map(|k| out[2 + k] * pool.strides[k] as usize + cell[k] * pool.dilations[k] as usize));
+            x[IxDyn(&at)]
+        };
+        cells.iter().map(value).fold(f64::NEG_INFINITY, f64::max)
+    }))
 }
