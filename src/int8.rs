@@ -79,7 +79,7 @@ pub struct Calibrated<'a> {
 }
 
 /// Samples that choose among range estimators, at most.
-const CHOOSING_SAMPLES: usize = 16;
+const CHOOSING_SAMPLES: usize = 12;
 
 impl Int8<'_> {
     fn context(&self) -> Context<'_> {
@@ -241,11 +241,12 @@ impl Calibrated<'_> {
         let samples = samples.subset(&chosen);
         let stage = progress.stage("choosing ranges", Some(candidates.len() as u64));
         let before = self.int8.evaluator.prepare(&self.model.graph).map_err(Failure::bug)?;
+        let expected = outputs(before.as_ref(), &samples)?;
         let mut best: Option<(f64, Calibrator)> = None;
         for calibrator in candidates {
             let candidate = self.build(placement, calibrator)?.model;
             let after = self.int8.evaluator.prepare(&candidate.graph).map_err(Failure::bug)?;
-            let error = relative_error(before.as_ref(), after.as_ref(), &samples)?;
+            let error = relative_error(&expected, &outputs(after.as_ref(), &samples)?);
             log::info!("ranges by {}: relative error {error:.5}", calibrator.name());
             if best.is_none_or(|(least, _)| error < least) {
                 best = Some((error, calibrator));
@@ -352,6 +353,23 @@ impl Calibrated<'_> {
         Ok(added.into_iter().map(|(_, unit)| unit).collect())
     }
 
+    /// Fills in how far the output of each layer is from the float model's, where both have it under one name.
+    pub fn measure_layers(&self, quantized: &mut Quantized, samples: &Samples) -> Result<(), Failure> {
+        let noise = self.noise(&quantized.model, samples)?;
+        let graph = &self.model.graph;
+        let mut of_layer: BTreeMap<&str, f64> = BTreeMap::new();
+        for unit in self.units.units.iter().filter(|unit| unit.is_weighted()) {
+            let error = unit.outputs.iter().find_map(|output| noise.get(graph.name_of(*output)));
+            if let Some(error) = error.filter(|error| **error > 0.0) {
+                of_layer.insert(graph.label_of(unit.op), *error);
+            }
+        }
+        for layer in &mut quantized.layers {
+            layer.sqnr_db = of_layer.get(layer.name.as_str()).map(|error| -10.0 * error.log10());
+        }
+        Ok(())
+    }
+
     /// Relative squared error of every value that both models have under one name.
     fn noise(&self, quantized: &Model, samples: &Samples) -> Result<BTreeMap<String, f64>, Failure> {
         let before = self.int8.evaluator.prepare(&self.model.graph).map_err(Failure::bug)?;
@@ -383,8 +401,8 @@ impl Calibrated<'_> {
     }
 }
 
-/// Samples that tell which units are worst.
-const NOISE_SAMPLES: usize = 8;
+/// Samples that tell how far each value is off.
+const NOISE_SAMPLES: usize = 4;
 
 /// Σ(b − a)² and Σa².
 fn squares(a: &[f32], b: &[f32]) -> (f64, f64) {
@@ -394,32 +412,28 @@ fn squares(a: &[f32], b: &[f32]) -> (f64, f64) {
     })
 }
 
+/// What the model gives on each sample.
+fn outputs(model: &dyn Prepared, samples: &Samples) -> Result<Vec<Vec<Tensor>>, Failure> {
+    let one = |index| {
+        let inputs = samples.get(index).map_err(Failure::samples)?.inputs;
+        model.run(&inputs, &mut |_, _| {}).map_err(Failure::bug)
+    };
+    (0..samples.len()).into_par_iter().map(one).collect()
+}
+
 /// Root of the summed relative squared errors of the float outputs.
-fn relative_error(before: &dyn Prepared, after: &dyn Prepared, samples: &Samples) -> Result<f64, Failure> {
-    let all: Vec<Result<Vec<(f64, f64)>, Failure>> = (0..samples.len())
-        .into_par_iter()
-        .map(|index| {
-            let inputs = samples.get(index).map_err(Failure::samples)?.inputs;
-            let expected = before.run(&inputs, &mut |_, _| {}).map_err(Failure::bug)?;
-            let found = after.run(&inputs, &mut |_, _| {}).map_err(Failure::bug)?;
-            let pair = |(a, b): (&Tensor, &Tensor)| match (a.as_slice::<f32>(), b.as_slice::<f32>()) {
-                (Some(a), Some(b)) if a.len() == b.len() => squares(&a, &b),
-                _ => (0.0, 0.0),
-            };
-            Ok(expected.iter().zip(&found).map(pair).collect())
-        })
-        .collect();
-    let mut sums: Vec<(f64, f64)> = Vec::new();
-    for sample in all {
-        for (index, (error, signal)) in sample?.into_iter().enumerate() {
-            if index == sums.len() {
-                sums.push((0.0, 0.0));
-            }
-            sums[index] = (sums[index].0 + error, sums[index].1 + signal);
+fn relative_error(expected: &[Vec<Tensor>], found: &[Vec<Tensor>]) -> f64 {
+    let mut sums: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
+    for (expected, found) in expected.iter().zip(found) {
+        for (index, (a, b)) in expected.iter().zip(found).enumerate() {
+            let (Some(a), Some(b)) = (a.as_slice::<f32>(), b.as_slice::<f32>()) else { continue };
+            let (error, signal) = squares(&a, &b);
+            let sum = sums.entry(index).or_default();
+            *sum = (sum.0 + error, sum.1 + signal);
         }
     }
-    let relative = sums.iter().filter(|(_, signal)| *signal > 0.0).map(|(error, signal)| error / signal);
-    Ok(relative.sum::<f64>().sqrt())
+    let relative = sums.values().filter(|(_, signal)| *signal > 0.0).map(|(error, signal)| error / signal);
+    relative.sum::<f64>().sqrt()
 }
 
 /// Bytes of the constants that `op` reads, through Dequantize, Cast and Mul of constants.

@@ -23,7 +23,7 @@ use crate::{
 const GENERATED_SAMPLES: usize = 2;
 
 /// Real samples that judge the lossless part, at most: an error there is no matter of chance.
-const LOSSLESS_SAMPLES: usize = 8;
+const LOSSLESS_SAMPLES: usize = 4;
 
 /// Makes the model of `request` smaller and writes it.
 pub fn shrink(request: &Request, progress: &dyn Progress) -> Result<Report, Failure> {
@@ -209,7 +209,7 @@ impl<'a> Job<'a> {
         let mut order: Option<Vec<usize>> = None;
         loop {
             let placement = calibrated.placement(&kept);
-            let quantized = calibrated.build(&placement, calibrator)?;
+            let mut quantized = calibrated.build(&placement, calibrator)?;
             if !self.request.validate {
                 return Ok(Some(self.accept(quantized, None, Vec::new())));
             }
@@ -218,6 +218,7 @@ impl<'a> Job<'a> {
             };
             let gates = self.request.gates.int8(&comparison);
             let Some(failed) = gates.iter().find(|gate| !gate.passed) else {
+                calibrated.measure_layers(&mut quantized, &held_out)?;
                 return Ok(Some(self.accept(quantized, Some(comparison), gates)));
             };
             log::info!("{} units in float: {}", kept.len(), failed.reason);

@@ -31,7 +31,10 @@ fn a_wrong_command_line_ends_with_2_and_writes_nothing() {
         (&["in.onnx", "-o", "out.onnx", "--calibrate", "guess"], "minmax"),
         (&["in.onnx", "-o", "out.onnx", "--crop", "5"], "write width and height as 224x224"),
         (&["in.onnx", "-o", "out.onnx", "--external-data=a/b.data"], "cannot be the name of the external data"),
-        (&["in.onnx", "-o", "out.onnx", "--skip", "fold-everything"], "--skip fold-everything: there is no such pass; there are: "),
+        (
+            &["in.onnx", "-o", "out.onnx", "--skip", "fold-everything"],
+            "--skip fold-everything: there is no such pass; there are: ",
+        ),
     ] {
         let run = run(folder.path(), arguments);
         assert_eq!(run.code, 2, "{arguments:?}: {}", run.stderr);

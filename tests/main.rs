@@ -3,6 +3,9 @@
 
 mod command_line;
 mod errors;
+mod int8;
+mod int8_graph;
+mod ledger;
 mod samples;
 mod support;
 mod writing;

@@ -66,10 +66,24 @@ pub fn model(name: &str) -> Vec<u8> {
     fs::read(fixture(name).join("model.onnx")).unwrap()
 }
 
+/// All fixtures.
+pub const FIXTURES: [&str; 6] =
+    ["digits_cnn", "digits_mobile", "digits_mlp", "digits_gru", "digits_attention", "digits_if"];
+
+/// The path of a fixture's samples for `--data`.
+pub fn calib(name: &str) -> String {
+    fixture(name).join("calib.npz").to_str().unwrap().to_owned()
+}
+
 /// A folder with the fixture `digits_cnn` as `in.onnx`.
 pub fn folder() -> TempDir {
+    folder_of("digits_cnn")
+}
+
+/// A folder with the fixture `name` as `in.onnx`.
+pub fn folder_of(name: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("in.onnx"), model("digits_cnn")).unwrap();
+    fs::write(folder.path().join("in.onnx"), model(name)).unwrap();
     folder
 }
 

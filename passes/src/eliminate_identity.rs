@@ -189,6 +189,11 @@ fn neutral(graph: &Graph, op: &Binary) -> Result<ValueId, Miss> {
         (_, true) => (op.b, op.a),
         _ => return Err(Miss::NotThisPattern),
     };
+    if op.kind == BinaryKind::Mul && graph.constant(constant).is_some_and(|ones| ones.len() > 1) {
+        return Err(Miss::DoesNotPay(
+            "engines recognize a normalization by its scale, also where that is all ones".to_owned(),
+        ));
+    }
     if graph.constant(constant).is_some_and(|constant| widens(constant, graph.ty(x)))
         && !same_type(graph.ty(x), graph.ty(op.y))
     {
@@ -240,7 +245,8 @@ mod tests {
         removes("Concat <axis = 0> (x)", "float[2,3] t");
         removes("Max (x)", "float[2,3] t");
         removes("Mul (x, c)", "float c = {1}");
-        removes("Mul (c, x)", "float[1,3] c = {1, 1, 1}");
+        removes("Mul (c, x)", "float[1,1] c = {1}");
+        removes("Div (x, c)", "float[1,3] c = {1, 1, 1}");
         removes("Div (x, c)", "float[1] c = {1}");
         removes("Sub (x, c)", "float c = {0}");
         removes("Add (x, c)", "float c = {-0.0}");
@@ -267,11 +273,18 @@ mod tests {
 
     #[test]
     fn keeps_a_factor_of_one_that_broadcasts() {
-        let model = "g (float[2] x) => (float[3,2] y) <float[3,2] c = {1,1,1,1,1,1}> { t = Mul (x, c)  y = Relu (t) }";
+        let model = "g (float[2] x) => (float[3,2] y) <float[3,2] c = {1,1,1,1,1,1}> { t = Div (x, c)  y = Relu (t) }";
         check_missed(&EliminateIdentity, model, "the shape or type of `x` is not known");
         let symbolic =
-            "g (float[N,1] x) => (float[N,5] y) <float[1,5] c = {1,1,1,1,1}> { t = Mul (x, c)  y = Relu (t) }";
+            "g (float[N,1] x) => (float[N,5] y) <float[1,5] c = {1,1,1,1,1}> { t = Div (x, c)  y = Relu (t) }";
         check_missed(&EliminateIdentity, symbolic, "the shape or type of `x` is not known");
+    }
+
+    #[test]
+    fn keeps_a_scale_of_ones_by_which_engines_recognize_a_normalization() {
+        let model = "g (float[N,3] x) => (float[N,3] y) <float[3] c = {1,1,1}> { t = Mul (x, c)  y = Relu (t) }";
+        let sentence = "does not pay: engines recognize a normalization by its scale, also where that is all ones";
+        check_missed(&EliminateIdentity, model, sentence);
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //! ```onnx after
 //! y = GlobalAveragePool (x)
 //! ```
-//! `ReduceMean` over all spatial axes with `keepdims = 1` is the same.
+//! `ReduceMean` over all spatial axes of an image with `keepdims = 1` is the same (of rank 3 it may as well be the mean of a
+//! layer normalization, which engines recognize by it: that stays).
 //!
 //! **Class:** rounding: the same sums, maybe in another order. **Legal when** the window is as large as the image and nothing
 //! is padded, so that there is one mean per channel. **Source:** `reference/engines.md` §1, §7.1.
@@ -89,7 +90,7 @@ fn whole_mean(graph: &Graph, op: OpId) -> Option<(ValueId, ValueId)> {
         *axis += if *axis < 0 { rank } else { 0 };
     }
     axes.sort_unstable();
-    (rank >= 3 && axes.iter().copied().eq(2..rank)).then_some((x, y))
+    (rank >= 4 && axes.iter().copied().eq(2..rank)).then_some((x, y))
 }
 
 #[cfg(test)]
@@ -125,5 +126,9 @@ mod tests {
         ] {
             check_same(&FuseGlobalAveragePool, &format!("g (float[1,2,4,4] x) => (float[] y) {{ y = {op} }}"));
         }
+        check_same(
+            &FuseGlobalAveragePool,
+            "g (float[1,8,16] x) => (float[1,8,1] y) { y = ReduceMean <axes = [2]> (x) }",
+        );
     }
 }

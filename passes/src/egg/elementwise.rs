@@ -27,8 +27,8 @@ use super::{
 /// Bit-equal rules.
 #[rustfmt::skip]
 pub fn exact() -> Vec<Rule> { vec![
-    rewrite!("mul-by-one";    "(Mul ?x ?c)" => "?x" if is_all("?c", 1.0) if is_no_wider("?x")),
-    rewrite!("one-mul-by";    "(Mul ?c ?x)" => "?x" if is_all("?c", 1.0) if is_no_wider("?x")),
+    rewrite!("mul-by-one";    "(Mul ?x ?c)" => "?x" if is_all("?c", 1.0) if is_single("?c") if is_no_wider("?x")),
+    rewrite!("one-mul-by";    "(Mul ?c ?x)" => "?x" if is_all("?c", 1.0) if is_single("?c") if is_no_wider("?x")),
     rewrite!("div-by-one";    "(Div ?x ?c)" => "?x" if is_all("?c", 1.0) if is_no_wider("?x")),
     rewrite!("sub-zero";      "(Sub ?x ?c)" => "?x" if is_all("?c", 0.0) if is_no_wider("?x")),
 ]}
@@ -57,6 +57,12 @@ fn is_all(c: &str, number: f64) -> impl Fn(&mut EGraph, Id, &Subst) -> bool + us
             !numbers.is_empty() && numbers.iter().all(|found| found.to_bits() == number.to_bits())
         })
     }
+}
+
+/// The constant `c` is one number. A vector of ones stays: it may be the scale by which engines recognize a normalization.
+fn is_single(c: &str) -> impl Fn(&mut EGraph, Id, &Subst) -> bool + use<> {
+    let c = var(c);
+    move |egraph, _, subst| egraph[subst[c]].data.constant.as_ref().is_some_and(|constant| constant.len() == 1)
 }
 
 /// The result has the shape of `x`, provably: the other side does not broadcast it.

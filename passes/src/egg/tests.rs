@@ -51,7 +51,7 @@ const FIRES: &[(&str, &str)] = &[
     ("cast-of-cast", "g (uint8[2,3] x) => (int32[2,3] y) { a = Cast <to = 10> (x)  b = Cast <to = 5> (x)  y = Cast <to = 6> (b) }"),
     ("quantize-dequantize", "g (uint8[5] x) => (uint8[5] y) <float s = {0.1}, uint8 z = {1}> { a = DequantizeLinear (x, s, z)  y = QuantizeLinear (a, s, z) }"),
     ("quantize-dequantize", "g (uint8[5] x) => (uint8[5] y) <float s = {0.1}> { a = DequantizeLinear (x, s)  y = QuantizeLinear (a, s) }"),
-    ("mul-by-one", "g (float[2,3] x) => (float[2,3] y) <float[3] c = {1, 1, 1}> { a = Mul (x, c)  y = Relu (a) }"),
+    ("mul-by-one", "g (float[2,3] x) => (float[2,3] y) <float[1] c = {1}> { a = Mul (x, c)  y = Relu (a) }"),
     ("one-mul-by", "g (float[2,3] x) => (float[2,3] y) <float c = {1}> { a = Mul (c, x)  y = Relu (a) }"),
     ("div-by-one", "g (float[2,3] x) => (float[2,3] y) <float c = {1}> { a = Div (x, c)  y = Relu (a) }"),
     ("sub-zero", "g (float[2,3] x) => (float[2,3] y) <float c = {0}> { a = Sub (x, c)  y = Relu (a) }"),

@@ -91,8 +91,7 @@ const BLIND_SHARE: f64 = 0.35;
 
 impl StoreInt8<'_> {
     /// The smallest constants, as many as have [`SMALL_SHARE`] of the bytes: first and last layers and depthwise filters,
-    /// whose rounding costs most where their bytes cost least. All of them when the graph gives decisions (no float
-    /// output) and no samples can tell whether rounding flips one.
+    /// whose rounding costs most where their bytes cost least.
     fn small_constants(&self, graph: &Graph, cx: &Context<'_>) -> BTreeSet<ValueId> {
         let mut total = 0;
         let mut by_size = Vec::new();
@@ -108,15 +107,12 @@ impl StoreInt8<'_> {
             }
         }
         by_size.sort();
-        let is_float = |value: &ValueId| graph.ty(*value).is_none_or(|ty| ty.dtype.is_float());
-        if self.calibration.is_none() && !graph.outputs().iter().any(is_float) {
-            return by_size.into_iter().map(|(_, value)| value).collect();
-        }
-        let (mut known, mut blind) = (SMALL_SHARE * total as f64, BLIND_SHARE * total as f64);
+        let mut taken = 0.0;
         by_size.retain(|(bytes, value)| {
-            let budget = if self.knows_mean(graph, cx, *value) { &mut known } else { &mut blind };
-            *budget -= *bytes as f64;
-            *budget >= 0.0
+            let share = if self.knows_mean(graph, cx, *value) { SMALL_SHARE } else { BLIND_SHARE };
+            let fits = taken + *bytes as f64 <= share * total as f64;
+            taken += if fits { *bytes as f64 } else { 0.0 };
+            fits
         });
         by_size.into_iter().map(|(_, value)| value).collect()
     }

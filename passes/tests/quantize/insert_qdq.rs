@@ -25,6 +25,25 @@ fn a_convolution_with_its_relu_becomes_one_kernel() {
     assert!(sqnr(&made.before, &made.after, &samples_of(&made.before, 1)) > 15.0);
 }
 
+#[test]
+fn a_chain_of_convolutions_is_near_the_float_one() {
+    let model = format!(
+        "g (float[1,4,5,5] x) => (float[1,4,5,5] y) <{}, {}, {}> {{
+        a = Conv <pads = [1, 1, 1, 1]> (x, w, b)  r = Relu (a)  y = Conv <pads = [1, 1, 1, 1]> (r, v, b) }}",
+        constant("w", &[4, 4, 3, 3], 1.0),
+        constant("v", &[4, 4, 3, 3], 1.0),
+        constant("b", &[4], 1.0)
+    );
+    let made = all_integer(&model);
+    assert_eq!(ops(&made.after, "QuantizeLinear").len(), 3, "of x, behind the Relu, and of y");
+    assert!(sqnr(&made.before, &made.after, &samples_of(&made.before, 4)) > 25.0);
+    for conv in ops(&made.after, "Conv") {
+        let bias = before(&made.after, conv, 2);
+        assert_eq!(numbers(&made.after, bias, 1), scales_of_bias(&made.after, conv));
+        assert_eq!(tensor(&made.after, bias, 0).dtype(), DataType::Int32);
+    }
+}
+
 // --- §0.3: a convolution's output goes to exactly one Quantize ---
 
 #[test]

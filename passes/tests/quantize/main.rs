@@ -109,8 +109,8 @@ fn constant(name: &str, dims: &[usize], factor: f64) -> String {
 /// Text of a constant declaration with these numbers.
 fn declare(ty: &str, name: &str, dims: &[usize], numbers: impl IntoIterator<Item = f64>) -> String {
     let numbers: Vec<String> = numbers.into_iter().map(|number| number.to_string()).collect();
+    assert_eq!(element_count(dims), Some(numbers.len()));
     let dims: Vec<String> = dims.iter().map(usize::to_string).collect();
-    assert_eq!(numbers.len(), element_count(&dims.iter().map(|d| d.parse().unwrap()).collect::<Vec<_>>()).unwrap());
     format!("{ty}[{}] {name} = {{{}}}", dims.join(","), numbers.join(", "))
 }
 

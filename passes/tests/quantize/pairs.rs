@@ -93,7 +93,7 @@ fn only_depthwise_weights_have_the_full_range() {
     let largest = |made: &crate::Quantized| {
         let conv = only(&made.after, "Conv");
         assert!(before(&made.after, conv, 1).is("DequantizeLinear"));
-        weight(&made.after, conv).unwrap().to_i64_vec().unwrap().into_iter().max()
+        weight(&made.after, conv).and_then(Tensor::to_i64_vec)?.into_iter().max()
     };
     assert_eq!(largest(&all_integer(&model(1, 4))), Some(127));
     assert_eq!(largest(&all_integer(&model(4, 1))), Some(64));
