@@ -80,7 +80,21 @@ fn candidate(graph: &Graph, value: ValueId) -> Option<&Tensor> {
     let is_worth = |tensor: &&Tensor| {
         tensor.dtype() == DataType::Float && tensor.dims().len() >= 2 && tensor.byte_len() >= 4 * OVERHEAD
     };
-    graph.constant(value).filter(is_worth)
+    graph.constant(value).filter(is_worth).filter(|_| !scales_stored_weights(graph, value))
+}
+
+/// Whether `value` multiplies a Cast of constant integers: the scales of what an earlier run stored are not stored again.
+fn scales_stored_weights(graph: &Graph, value: ValueId) -> bool {
+    graph.uses(value).into_iter().any(|place| {
+        let Use::Input(op, index) = place else { return false };
+        let node = graph.op(op);
+        let other = node.input(1 - index.min(1));
+        node.is("Mul")
+            && other.and_then(|other| graph.producer(other)).is_some_and(|cast| {
+                let integers = graph.op(cast).input(0).and_then(|integers| graph.constant(integers));
+                graph.op(cast).is("Cast") && integers.is_some_and(|integers| integers.dtype().is_integer())
+            })
+    })
 }
 
 /// Share of the bytes of all weights that small constants may have together, to be stored in 16 bits.
