@@ -63,6 +63,10 @@ impl SampleSource for Source<'_> {
     fn inputs(&self, index: usize) -> Result<Vec<Option<Tensor>>, String> {
         self.0.get(index).map(|sample| sample.inputs).map_err(|error| format!("{error:#}"))
     }
+
+    fn keeps_outputs(&self, index: usize) -> bool {
+        choosing(self.0.len()).contains(&index)
+    }
 }
 
 /// A graph with what its samples showed: where quantization begins, again for each try.
@@ -80,6 +84,15 @@ pub struct Calibrated<'a> {
 
 /// Samples that choose among range estimators, at most.
 const CHOOSING_SAMPLES: usize = 12;
+
+/// Those of `count` calibrating samples that choose.
+fn choosing(count: usize) -> Vec<usize> {
+    let step = (count / count.div_ceil(4).clamp(1, CHOOSING_SAMPLES)).max(1);
+    (0..count).step_by(step).take(CHOOSING_SAMPLES).collect()
+}
+
+/// Of these, how many run before a range estimator may be given up.
+const CHOOSING_CHUNK: usize = 4;
 
 impl Int8<'_> {
     fn context(&self) -> Context<'_> {
@@ -236,19 +249,22 @@ impl Calibrated<'_> {
         if !placement.integer.contains(&true) {
             return Ok(candidates[0]);
         }
-        let step = (samples.len() / samples.len().div_ceil(4).clamp(1, CHOOSING_SAMPLES)).max(1);
-        let chosen: Vec<usize> = (0..samples.len()).step_by(step).take(CHOOSING_SAMPLES).collect();
+        let chosen = choosing(samples.len());
         let samples = samples.subset(&chosen);
         let stage = progress.stage("choosing ranges", Some(candidates.len() as u64));
-        let before = self.int8.evaluator.prepare(&self.model.graph).map_err(Failure::bug)?;
-        let expected = outputs(before.as_ref(), &samples)?;
+        let expected: Vec<&Vec<Tensor>> =
+            chosen.iter().filter_map(|index| self.calibration.outputs.get(index)).collect();
         let mut best: Option<(f64, Calibrator)> = None;
         for calibrator in candidates {
             let candidate = self.build(placement, calibrator)?.model;
             let after = self.int8.evaluator.prepare(&candidate.graph).map_err(Failure::bug)?;
-            let error = relative_error(&expected, &outputs(after.as_ref(), &samples)?);
-            log::info!("ranges by {}: relative error {error:.5}", calibrator.name());
-            if best.is_none_or(|(least, _)| error < least) {
+            let least = best.map_or(f64::INFINITY, |(least, _)| least);
+            let error = relative_error(after.as_ref(), &expected, &samples, least)?;
+            match error {
+                Some(error) => log::info!("ranges by {}: relative error {error:.5}", calibrator.name()),
+                None => log::info!("ranges by {}: relative error above {least:.5}", calibrator.name()),
+            }
+            if let Some(error) = error.filter(|error| *error < least) {
                 best = Some((error, calibrator));
             }
             stage.advance(1);
@@ -412,28 +428,47 @@ fn squares(a: &[f32], b: &[f32]) -> (f64, f64) {
     })
 }
 
-/// What the model gives on each sample.
-fn outputs(model: &dyn Prepared, samples: &Samples) -> Result<Vec<Vec<Tensor>>, Failure> {
-    let one = |index| {
+/// Root of the summed relative squared errors of the float outputs of `model` on `samples`, from what is expected there;
+/// `None` as soon as it is certain to be `least` or more. What it returns does not depend on the number of threads.
+fn relative_error(
+    model: &dyn Prepared,
+    expected: &[&Vec<Tensor>],
+    samples: &Samples,
+    least: f64,
+) -> Result<Option<f64>, Failure> {
+    let mut signals: BTreeMap<usize, f64> = BTreeMap::new();
+    for (index, tensor) in expected.iter().flat_map(|outputs| outputs.iter().enumerate()) {
+        if let Some(numbers) = tensor.as_slice::<f32>() {
+            *signals.entry(index).or_default() += numbers.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
+        }
+    }
+    let mut errors: BTreeMap<usize, f64> = BTreeMap::new();
+    let root = |errors: &BTreeMap<usize, f64>| -> f64 {
+        let relative = errors.iter().filter_map(|(index, error)| {
+            let signal = signals.get(index).copied().unwrap_or(0.0);
+            (signal > 0.0).then(|| error / signal)
+        });
+        relative.sum::<f64>().sqrt()
+    };
+    let one = |index: usize| -> Result<Vec<Tensor>, Failure> {
         let inputs = samples.get(index).map_err(Failure::samples)?.inputs;
         model.run(&inputs, &mut |_, _| {}).map_err(Failure::bug)
     };
-    (0..samples.len()).into_par_iter().map(one).collect()
-}
-
-/// Root of the summed relative squared errors of the float outputs.
-fn relative_error(expected: &[Vec<Tensor>], found: &[Vec<Tensor>]) -> f64 {
-    let mut sums: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
-    for (expected, found) in expected.iter().zip(found) {
-        for (index, (a, b)) in expected.iter().zip(found).enumerate() {
-            let (Some(a), Some(b)) = (a.as_slice::<f32>(), b.as_slice::<f32>()) else { continue };
-            let (error, signal) = squares(&a, &b);
-            let sum = sums.entry(index).or_default();
-            *sum = (sum.0 + error, sum.1 + signal);
+    let indices: Vec<usize> = (0..samples.len().min(expected.len())).collect();
+    for chunk in indices.chunks(CHOOSING_CHUNK) {
+        let found: Vec<Result<Vec<Tensor>, Failure>> = chunk.par_iter().map(|&index| one(index)).collect();
+        for (&sample, found) in chunk.iter().zip(found) {
+            for (index, (a, b)) in expected[sample].iter().zip(&found?).enumerate() {
+                if let (Some(a), Some(b)) = (a.as_slice::<f32>(), b.as_slice::<f32>()) {
+                    *errors.entry(index).or_default() += squares(&a, &b).0;
+                }
+            }
+        }
+        if root(&errors) >= least {
+            return Ok(None); // Errors only add up.
         }
     }
-    let relative = sums.values().filter(|(_, signal)| *signal > 0.0).map(|(error, signal)| error / signal);
-    relative.sum::<f64>().sqrt()
+    Ok(Some(root(&errors)))
 }
 
 /// Bytes of the constants that `op` reads, through Dequantize, Cast and Mul of constants.
