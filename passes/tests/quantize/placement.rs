@@ -2,10 +2,13 @@
 use std::collections::BTreeSet;
 
 use onnx_shrink_ir::{DataType, Graph, infer};
-use onnx_shrink_passes::quantize::{
-    calibration::{Calibration, Observed},
-    place::{Costs, place},
-    units::{Units, find_units},
+use onnx_shrink_passes::{
+    quantize::{
+        calibration::{Calibration, Observed},
+        place::{Costs, place},
+        units::{Units, find_units},
+    },
+    target::ORT_CPU,
 };
 
 use crate::{constant, parse};
@@ -29,7 +32,7 @@ fn placed(model: &str) -> Placed {
         seen.histogram.add(&[-1.0, 1.0]);
         calibration.values.insert(value, seen);
     }
-    let units = find_units(&graph, &calibration);
+    let units = find_units(&graph, &calibration, &ORT_CPU);
     let costs = Costs::new(&graph, &units, &calibration);
     Placed { graph, units, costs }
 }
