@@ -88,7 +88,11 @@ impl Costs {
         }
         let mut barred = BTreeSet::new();
         for op in graph.ops().into_iter().filter(|op| SLOW_IN_INTEGERS.iter().any(|name| graph.op(*op).is(name))) {
-            let from_unit = graph.op(op).input(0).is_some_and(|x| made.contains_key(&x));
+            // The engine takes a Pad before it into the op, and a Dequantize before that then stands before the op.
+            let padded = |x: ValueId| graph.producer(x).filter(|pad| graph.op(*pad).is("Pad"));
+            let x = graph.op(op).input(0);
+            let behind = x.and_then(padded).and_then(|pad| graph.op(pad).input(0));
+            let from_unit = [x, behind].into_iter().flatten().any(|x| made.contains_key(&x));
             if let Some(y) = graph.op(op).output(0).filter(|_| from_unit) {
                 barred.extend(readers(graph, units, y).0);
             }
