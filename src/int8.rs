@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use onnx_shrink_ir::{DataType, Evaluate, Graph, Model, OpId, Prepared, Tensor, infer, raise};
+use onnx_shrink_passes::target::{Places, Target};
 use onnx_shrink_passes::{
     Context, Miss, Options, Statistics, pipeline,
     quantize::{
@@ -42,6 +43,8 @@ pub struct Quantized {
 pub struct Int8<'a> {
     /// The engine
     pub evaluator: &'a dyn Evaluate,
+    /// What the model shall run on
+    pub target: &'static Target,
     /// How ranges are found
     pub calibrate: Calibrate,
     /// Ops that the user wants in float: name, type or glob
@@ -105,7 +108,9 @@ impl Int8<'_> {
     pub fn without_samples(&self, lossless: &Model) -> Result<Quantized, Failure> {
         let mut model = lossless.detached();
         let mut cx = self.context();
-        cx.run(&StoreInt8 { calibration: None }, &mut model.graph).map_err(Failure::bug)?;
+        if self.target.stores {
+            cx.run(&StoreInt8 { calibration: None }, &mut model.graph).map_err(Failure::bug)?;
+        }
         let note = "no samples were given: weights are stored in 8 bits, layers run in float; \
                     with --data DIR (100 to 300 samples) layers would run in 8 bits, too, where the target gains from it";
         Ok(Quantized {
@@ -157,8 +162,11 @@ impl Int8<'_> {
                 Calibration::default()
             }
         };
-        let units = find_units(&model.graph, &calibration);
+        let units = find_units(&model.graph, &calibration, self.target);
         let costs = Costs::new(&model.graph, &units, &calibration);
+        if self.target.places == Places::Nothing {
+            storage_only = Some(format!("the target {} runs 8-bit layers in float, slower", self.target.name));
+        }
         if storage_only.is_none() && feeds_back(&model.graph) {
             let reason =
                 "the model's outputs are fed back as inputs: errors of 8-bit layers would add up over the steps";
@@ -286,7 +294,9 @@ impl Calibrated<'_> {
             };
             cx.run(&insert, &mut model.graph).map_err(Failure::bug)?;
         }
-        cx.run(&StoreInt8 { calibration: Some(&self.calibration) }, &mut model.graph).map_err(Failure::bug)?;
+        if self.int8.target.stores {
+            cx.run(&StoreInt8 { calibration: Some(&self.calibration) }, &mut model.graph).map_err(Failure::bug)?;
+        }
         model.graph.sweep();
         let layers = self.layers(placement, &model.graph);
         Ok(Quantized {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use onnx_shrink_ir::proto::ExternalData;
+use onnx_shrink_passes::target::{ORT_CPU, Target};
 
 use crate::{Report, samples::SampleOptions};
 
@@ -159,7 +160,7 @@ pub struct Request {
     /// How files become samples
     pub sample_options: SampleOptions,
     /// What the model shall run on
-    pub target: String,
+    pub target: &'static Target,
     /// How ranges are found
     pub calibrate: Calibrate,
     /// Ops to keep in float: names, op types or globs
@@ -190,7 +191,7 @@ impl Request {
             data: None,
             validation_data: None,
             sample_options: SampleOptions::default(),
-            target: "ort-cpu".to_owned(),
+            target: &ORT_CPU,
             calibrate: Calibrate::Auto,
             keep_float: Vec::new(),
             skip: Vec::new(),

@@ -50,9 +50,6 @@ struct Job<'a> {
 impl<'a> Job<'a> {
     fn new(request: &'a Request, progress: &'a dyn Progress) -> Result<Job<'a>, Failure> {
         request.checked_output()?;
-        if request.target != "ort-cpu" {
-            return Err(Failure::usage(format_args!("there is no target `{}`; there is: ort-cpu", request.target)));
-        }
         let known: BTreeSet<&str> = pipeline::names();
         if let Some(pass) = request.skip.iter().find(|pass| !known.contains(pass.as_str())) {
             let known = known.into_iter().collect::<Vec<_>>().join(", ");
@@ -191,6 +188,7 @@ impl<'a> Job<'a> {
         let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
         let int8 = Int8 {
             evaluator: evaluator.as_ref(),
+            target: self.request.target,
             calibrate: self.request.calibrate,
             keep_float: &self.request.keep_float,
             options: &options,

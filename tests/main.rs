@@ -8,4 +8,5 @@ mod int8_graph;
 mod ledger;
 mod samples;
 mod support;
+mod targets;
 mod writing;

@@ -6,6 +6,7 @@ use clap::{ArgMatches, Args};
 use crate::request::{ExitCode, Failure};
 
 pub mod shrink;
+pub mod target;
 
 /// What a command needs of the program around it.
 pub struct Session<'a> {

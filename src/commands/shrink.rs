@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Instant};
 use clap::Args;
 use onnx_shrink_ir::proto::{self, ExternalData};
 
-use super::{Command, Session};
+use super::{Command, Session, target::TargetArguments};
 use crate::{
     progress,
     report::{Report, table},
@@ -33,8 +33,8 @@ pub struct Shrink {
     pub int8: bool,
 
     /// What the model shall run on
-    #[arg(long, value_name = "NAME", default_value = "ort-cpu", help_heading = "Quantization")]
-    pub target: String,
+    #[command(flatten)]
+    pub target: TargetArguments,
 
     /// How ranges of activations are found
     #[arg(long, value_enum, default_value = "auto", help_heading = "Quantization")]
@@ -167,7 +167,7 @@ impl Shrink {
             data: self.samples.data.clone(),
             validation_data: self.samples.validation_data.clone(),
             sample_options: self.samples.options(),
-            target: self.target.clone(),
+            target: self.target.target,
             calibrate: self.calibrate,
             keep_float: self.keep_float.clone(),
             skip: self.skip.clone(),
