@@ -53,6 +53,7 @@ impl<'a> Job<'a> {
         if request.target != "ort-cpu" {
             return Err(Failure::usage(format_args!("there is no target `{}`; there is: ort-cpu", request.target)));
         }
+        request.formats.check(request)?;
         let known: BTreeSet<&str> = pipeline::names();
         if let Some(pass) = request.skip.iter().find(|pass| !known.contains(pass.as_str())) {
             let known = known.into_iter().collect::<Vec<_>>().join(", ");
@@ -193,6 +194,7 @@ impl<'a> Job<'a> {
             evaluator: evaluator.as_ref(),
             calibrate: self.request.calibrate,
             keep_float: &self.request.keep_float,
+            formats: self.request.formats,
             options: &options,
             statistics,
         };
