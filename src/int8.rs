@@ -20,6 +20,7 @@ use rayon::prelude::*;
 
 use crate::{
     Calibrate, Failure, Progress, Samples,
+    formats::{FormatOptions, accumulator_bits, written_bytes},
     report::{Fate, Layer},
 };
 
@@ -27,6 +28,8 @@ use crate::{
 pub struct Quantized {
     /// The model
     pub model: Model,
+    /// The same as Quantize/Dequantize pairs, where it is not written so
+    pub pairs: Option<Model>,
     /// Every rewrite and miss on the way
     pub journal: onnx_shrink_passes::Journal,
     /// Layers that multiply by weights, in the order of the graph
@@ -49,6 +52,8 @@ pub struct Int8<'a> {
     pub calibrate: Calibrate,
     /// Ops that the user wants in float: name, type or glob
     pub keep_float: &'a [String],
+    /// How integer layers are written
+    pub formats: FormatOptions,
     /// Options of the passes
     pub options: &'a Options,
     /// What batch norms told of values
@@ -115,6 +120,7 @@ impl Int8<'_> {
                     with --data DIR (100 to 300 samples) layers would run in 8 bits, too, where the target gains from it";
         Ok(Quantized {
             model,
+            pairs: None,
             journal: cx.journal,
             layers: Vec::new(),
             calibrator: None,
@@ -282,6 +288,17 @@ impl Calibrated<'_> {
 
     /// The model with this placement and these ranges; constants that stay float are stored in 8 bits.
     pub fn build(&self, placement: &Placement, calibrator: Calibrator) -> Result<Quantized, Failure> {
+        self.build_without(placement, calibrator, &BTreeSet::new())
+    }
+
+    /// The same, with the units `overflowing` float.
+    fn build_without(
+        &self,
+        placement: &Placement,
+        calibrator: Calibrator,
+        overflowing: &BTreeSet<usize>,
+    ) -> Result<Quantized, Failure> {
+        let formats = self.int8.formats;
         let mut model = self.model.detached();
         let mut cx = self.int8.context();
         let any = placement.integer.contains(&true);
@@ -298,9 +315,25 @@ impl Calibrated<'_> {
             cx.run(&StoreInt8 { calibration: Some(&self.calibration) }, &mut model.graph).map_err(Failure::bug)?;
         }
         model.graph.sweep();
-        let layers = self.layers(placement, &model.graph);
+        let overflows =
+            |unit: &usize| placement.integer[*unit] && formats.overflows(&model.graph, self.units.units[*unit].op);
+        let found: BTreeSet<usize> = (0..placement.integer.len()).filter(overflows).collect();
+        if !found.is_empty() {
+            let mut rest = placement.clone();
+            found.iter().for_each(|unit| rest.integer[*unit] = false);
+            return self.build_without(&rest, calibrator, &found.union(overflowing).copied().collect());
+        }
+        let mut layers = self.layers(placement, overflowing, &model.graph);
+        let (model, pairs) = match if any { formats.write(&model, &mut cx)? } else { None } {
+            Some(written) => (written, Some(model)),
+            None => (model, None),
+        };
+        for layer in layers.iter_mut().filter(|_| pairs.is_some()) {
+            layer.bytes_after = written_bytes(&model.graph, &layer.name).unwrap_or(layer.bytes_after);
+        }
         Ok(Quantized {
             model,
+            pairs,
             journal: cx.journal,
             layers,
             calibrator: any.then_some(calibrator),
@@ -310,7 +343,7 @@ impl Calibrated<'_> {
     }
 
     /// What became of each layer with weights; `quantized` is the graph after all rewrites, whose op ids are the same.
-    fn layers(&self, placement: &Placement, quantized: &Graph) -> Vec<Layer> {
+    fn layers(&self, placement: &Placement, overflowing: &BTreeSet<usize>, quantized: &Graph) -> Vec<Layer> {
         let graph = &self.model.graph;
         let layer = |op: OpId, integer: bool, reason: String| {
             let (before, after) = (constant_bytes(graph, op), constant_bytes(quantized, op));
@@ -325,6 +358,7 @@ impl Calibrated<'_> {
                 fate,
                 bytes_before: before,
                 bytes_after: after,
+                accumulator_bits: accumulator_bits(quantized, op),
                 sqnr_db: None,
             }
         };
@@ -337,6 +371,8 @@ impl Calibrated<'_> {
                 reason.clone()
             } else if self.user_kept.contains(&index) {
                 Miss::Kept("--keep-float names it".to_owned()).sentence(graph)
+            } else if overflowing.contains(&index) {
+                "its sums could leave 32 bits".to_owned()
             } else if any {
                 "with its conversions the target would run it slower in 8 bits, or the gate needs it in float"
                     .to_owned()
@@ -361,7 +397,7 @@ impl Calibrated<'_> {
         placement: &Placement,
         samples: &Samples,
     ) -> Result<Vec<usize>, Failure> {
-        let noise = self.noise(&quantized.model, samples)?;
+        let noise = self.noise(quantized.pairs.as_ref().unwrap_or(&quantized.model), samples)?;
         let of = |value: onnx_shrink_ir::ValueId| noise.get(self.model.graph.name_of(value)).copied().unwrap_or(0.0);
         let mut added: Vec<(f64, usize)> = self
             .units
@@ -381,7 +417,7 @@ impl Calibrated<'_> {
 
     /// Fills in how far the output of each layer is from the float model's, where both have it under one name.
     pub fn measure_layers(&self, quantized: &mut Quantized, samples: &Samples) -> Result<(), Failure> {
-        let noise = self.noise(&quantized.model, samples)?;
+        let noise = self.noise(quantized.pairs.as_ref().unwrap_or(&quantized.model), samples)?;
         let graph = &self.model.graph;
         let mut of_layer: BTreeMap<&str, f64> = BTreeMap::new();
         for unit in self.units.units.iter().filter(|unit| unit.is_weighted()) {

@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod commands;
 pub mod files;
+pub mod formats;
 pub mod int8;
 pub mod metrics;
 pub mod progress;

@@ -9,7 +9,7 @@ use std::{
 use onnx_shrink_ir::proto::ExternalData;
 use onnx_shrink_passes::target::{ORT_CPU, Target};
 
-use crate::{Report, samples::SampleOptions};
+use crate::{Report, formats::FormatOptions, samples::SampleOptions};
 
 /// How a run of the program ends. Documented in `--help`; numbers never change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,6 +165,8 @@ pub struct Request {
     pub calibrate: Calibrate,
     /// Ops to keep in float: names, op types or globs
     pub keep_float: Vec<String>,
+    /// How integer layers are written
+    pub formats: FormatOptions,
     /// Passes to leave out
     pub skip: Vec<String>,
     /// What the result must hold
@@ -194,6 +196,7 @@ impl Request {
             target: &ORT_CPU,
             calibrate: Calibrate::Auto,
             keep_float: Vec::new(),
+            formats: FormatOptions::default(),
             skip: Vec::new(),
             gates: Gates::default(),
             validate: true,

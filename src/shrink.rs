@@ -50,6 +50,7 @@ struct Job<'a> {
 impl<'a> Job<'a> {
     fn new(request: &'a Request, progress: &'a dyn Progress) -> Result<Job<'a>, Failure> {
         request.checked_output()?;
+        request.formats.check(request)?;
         let known: BTreeSet<&str> = pipeline::names();
         if let Some(pass) = request.skip.iter().find(|pass| !known.contains(pass.as_str())) {
             let known = known.into_iter().collect::<Vec<_>>().join(", ");
@@ -191,6 +192,7 @@ impl<'a> Job<'a> {
             target: self.request.target,
             calibrate: self.request.calibrate,
             keep_float: &self.request.keep_float,
+            formats: self.request.formats,
             options: &options,
             statistics,
         };

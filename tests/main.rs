@@ -3,6 +3,7 @@
 
 mod command_line;
 mod errors;
+mod formats;
 mod int8;
 mod int8_graph;
 mod ledger;

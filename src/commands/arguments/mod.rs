@@ -1,0 +1,2 @@
+//! Arguments of the main form that belong together, each group in a file of its own.
+pub mod formats;
