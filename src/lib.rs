@@ -8,6 +8,7 @@ pub mod files;
 pub mod int8;
 pub mod metrics;
 pub mod progress;
+pub mod qdq;
 pub mod report;
 pub mod request;
 pub mod samples;

@@ -8,7 +8,7 @@ use std::{
 
 use onnx_shrink_ir::proto::ExternalData;
 
-use crate::{Report, samples::SampleOptions};
+use crate::{Report, qdq::QdqOptions, samples::SampleOptions};
 
 /// How a run of the program ends. Documented in `--help`; numbers never change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +164,8 @@ pub struct Request {
     pub calibrate: Calibrate,
     /// Ops to keep in float: names, op types or globs
     pub keep_float: Vec<String>,
+    /// How pairs come in, and what is mended in models that others quantized
+    pub qdq: QdqOptions,
     /// Passes to leave out
     pub skip: Vec<String>,
     /// What the result must hold
@@ -193,6 +195,7 @@ impl Request {
             target: "ort-cpu".to_owned(),
             calibrate: Calibrate::Auto,
             keep_float: Vec::new(),
+            qdq: QdqOptions::default(),
             skip: Vec::new(),
             gates: Gates::default(),
             validate: true,

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Instant};
 use clap::Args;
 use onnx_shrink_ir::proto::{self, ExternalData};
 
-use super::{Command, Session};
+use super::{Command, Session, arguments::qdq::QdqArguments};
 use crate::{
     progress,
     report::{Report, table},
@@ -45,6 +45,10 @@ pub struct Shrink {
     #[arg(long, value_name = "NAME|OP|GLOB", help_heading = "Quantization")]
     #[arg(aliases = ["keep_float", "nodes-to-exclude", "nodes_to_exclude"])]
     pub keep_float: Vec<String>,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub qdq: QdqArguments,
 
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -170,6 +174,7 @@ impl Shrink {
             target: self.target.clone(),
             calibrate: self.calibrate,
             keep_float: self.keep_float.clone(),
+            qdq: self.qdq.options(),
             skip: self.skip.clone(),
             gates,
             validate: !self.no_validate,

@@ -1,13 +1,16 @@
 //! Quantization: ranges from samples, a placement that pays, Quantize/Dequantize pairs that engines fuse.
 pub mod calibration;
 pub mod calibrators;
+mod fix_saturation;
 pub mod histogram;
 mod insert_qdq;
 pub mod place;
+pub mod saturation;
 mod store_int8;
 pub mod units;
 pub mod weights;
 
+pub use fix_saturation::FixSaturation;
 pub use insert_qdq::InsertQdq;
 pub use store_int8::StoreInt8;
 

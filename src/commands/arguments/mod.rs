@@ -1,0 +1,2 @@
+//! Arguments of the main form that belong together, a file each.
+pub mod qdq;
