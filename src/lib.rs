@@ -9,6 +9,7 @@ pub mod formats;
 pub mod int8;
 pub mod metrics;
 pub mod progress;
+pub mod qdq;
 pub mod report;
 pub mod request;
 pub mod samples;

@@ -9,7 +9,7 @@ use std::{
 use onnx_shrink_ir::proto::ExternalData;
 use onnx_shrink_passes::target::{ORT_CPU, Target};
 
-use crate::{Report, formats::FormatOptions, samples::SampleOptions};
+use crate::{Report, formats::FormatOptions, qdq::QdqOptions, samples::SampleOptions};
 
 /// How a run of the program ends. Documented in `--help`; numbers never change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,6 +167,8 @@ pub struct Request {
     pub keep_float: Vec<String>,
     /// How integer layers are written
     pub formats: FormatOptions,
+    /// How pairs come in, and what is mended in models that others quantized
+    pub qdq: QdqOptions,
     /// Passes to leave out
     pub skip: Vec<String>,
     /// What the result must hold
@@ -197,6 +199,7 @@ impl Request {
             calibrate: Calibrate::Auto,
             keep_float: Vec::new(),
             formats: FormatOptions::default(),
+            qdq: QdqOptions::default(),
             skip: Vec::new(),
             gates: Gates::default(),
             validate: true,

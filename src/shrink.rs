@@ -9,7 +9,13 @@ use std::{
 use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
 use onnx_shrink_ir::{DataType, Graph, Model, export, import, infer};
-use onnx_shrink_passes::{Context, Options, Statistics, pipeline, quantize::is_quantized};
+use onnx_shrink_passes::{
+    Context, Entry, Options, Outcome, Statistics, pipeline,
+    quantize::{
+        FixSaturation, is_quantized,
+        saturation::{self, saturating_layers},
+    },
+};
 
 use crate::{
     Progress, Samples, files,
@@ -103,6 +109,7 @@ impl<'a> Job<'a> {
         let mut changed = cx.journal.done() > 0;
         self.report.journal = std::mem::take(&mut cx.journal.entries);
         drop(cx);
+        changed |= self.mend_saturation(&mut lossless)?;
         if self.request.int8 {
             if self.request.exact {
                 return Err(Failure::usage(
@@ -147,6 +154,51 @@ impl<'a> Job<'a> {
         self.report.lossless = Some(comparison);
         self.report.gates.extend(gates);
         Ok(model)
+    }
+
+    /// Weights of others that can saturate get other scales, where the user wants that; else a warning names them. Whether
+    /// something changed.
+    fn mend_saturation(&mut self, model: &mut Model) -> Result<bool, Failure> {
+        let layers = saturating_layers(&model.graph);
+        if !self.request.qdq.fix_saturation {
+            self.report.warnings.extend(saturation::warning(&layers));
+            return Ok(false);
+        }
+        if self.request.exact {
+            return Err(Failure::usage("--exact forbids what --fix-saturation stands for: leave out one of them"));
+        }
+        let evaluator = self.evaluator.clone();
+        let mut cx = Context::new(self.options.clone(), evaluator.as_ref());
+        let mut mended = model.detached();
+        cx.run(&FixSaturation, &mut mended.graph).map_err(Failure::bug)?;
+        if cx.journal.done() == 0 {
+            self.report.journal.extend(cx.journal.entries);
+            let note = if layers.is_empty() { "--fix-saturation: no sums of 8-bit weights can saturate" } else { "" };
+            self.report.notes.extend((!note.is_empty()).then(|| note.to_owned()));
+            self.report.warnings.extend(saturation::warning(&layers));
+            return Ok(false);
+        }
+        if self.request.validate
+            && let Some(comparison) = self.judge_lossless(&mended)?
+        {
+            // Made-up samples show that it works; how near it is, real ones must tell.
+            let judged = self.samples.as_ref().is_some_and(|(_, held_out)| !held_out.is_empty());
+            let gates = if judged { self.request.gates.int8(&comparison) } else { Vec::new() };
+            let failed = gates.iter().find(|gate| !gate.passed).map(|gate| gate.reason.clone());
+            self.report.quantized = Some(comparison);
+            self.report.gates.extend(gates);
+            if let Some(reason) = failed {
+                let input = self.request.input.display();
+                return Err(Failure::gate(
+                    format_args!("{input}: after --fix-saturation {reason}"),
+                    self.report.clone(),
+                ));
+            }
+        }
+        self.report.warnings.extend(saturation::warning(&saturating_layers(&mended.graph)));
+        self.report.journal.extend(cx.journal.entries);
+        *model = mended;
+        Ok(true)
     }
 
     /// The lossless result against the original, on real samples or made-up ones; `None` where neither can be run.
@@ -281,7 +333,11 @@ impl<'a> Job<'a> {
             model.set_ir_version(4); // the first in which initializers need not be inputs
         }
         let result = if changed { export(&model) } else { self.loaded.model.clone() };
-        let written = files::write(&result, &self.loaded, &self.request.input, output, &self.request.external_data)?;
+        // A repair is asked for, and worth the bytes of its scales.
+        let is_repair = |entry: &Entry| entry.pass == "fix-saturation" && matches!(entry.outcome, Outcome::Done { .. });
+        let may_grow = self.report.journal.iter().any(is_repair);
+        let (input, external) = (&self.request.input, &self.request.external_data);
+        let written = files::write(&result, &self.loaded, input, output, external, may_grow)?;
         self.report.finish(output, &written, &model);
         Ok(self.report)
     }

@@ -4,7 +4,9 @@ use std::{path::PathBuf, time::Instant};
 use clap::Args;
 use onnx_shrink_ir::proto::{self, ExternalData};
 
-use super::{Command, Session, arguments::formats::FormatArguments, target::TargetArguments};
+use super::{
+    Command, Session, arguments::formats::FormatArguments, arguments::qdq::QdqArguments, target::TargetArguments,
+};
 use crate::{
     progress,
     report::{Report, table},
@@ -49,6 +51,7 @@ pub struct Shrink {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub formats: FormatArguments,
+    pub qdq: QdqArguments,
 
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -175,6 +178,7 @@ impl Shrink {
             calibrate: self.calibrate,
             keep_float: self.keep_float.clone(),
             formats: self.formats.options(),
+            qdq: self.qdq.options(),
             skip: self.skip.clone(),
             gates,
             validate: !self.no_validate,
