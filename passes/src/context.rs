@@ -30,10 +30,9 @@ pub struct Options {
 impl Options {
     /// Whether `pass` may run.
     pub fn allows(&self, pass: &dyn Pass) -> bool {
-        let name = pass.name();
-        !(self.exact && pass.class() != Class::Exact)
-            && !self.skip.contains(name)
-            && self.only.as_ref().is_none_or(|only| only.contains(name))
+        let is_wanted =
+            |name: &str| !self.skip.contains(name) && self.only.as_ref().is_none_or(|only| only.contains(name));
+        is_wanted(pass.name()) && (pass.class() == Class::Exact || !self.exact)
     }
 }
 
