@@ -20,8 +20,9 @@ use rayon::prelude::*;
 
 use crate::{
     Calibrate, Failure, Progress, Samples,
-    formats::{FormatOptions, accumulator_bits, written_bytes},
-    report::{Fate, Layer},
+    formats::{FormatOptions, written_bytes},
+    layers::layers,
+    report::Layer,
 };
 
 /// A quantized model and how it came about.
@@ -109,24 +110,38 @@ impl Int8<'_> {
         cx
     }
 
-    /// Without samples: storage alone.
-    pub fn without_samples(&self, lossless: &Model) -> Result<Quantized, Failure> {
+    /// Without samples: storage alone. `None`, with the reason, where nothing can be stored.
+    pub fn without_samples(&self, lossless: &Model) -> Result<Result<Quantized, String>, Failure> {
         let mut model = lossless.detached();
         let mut cx = self.context();
         if self.target.stores {
             cx.run(&StoreInt8 { calibration: None }, &mut model.graph).map_err(Failure::bug)?;
         }
+        if cx.journal.done() == 0 {
+            let why = if !self.target.stores {
+                format!("the target {} wants float weights", self.target.name)
+            } else if self.options.skip.contains("store-int8") {
+                "--skip store-int8 says so".to_owned()
+            } else if model.opset() < LEAST_STORAGE_OPSET {
+                format!("that needs opset {LEAST_STORAGE_OPSET}, the model has {}", model.opset())
+            } else {
+                "no constant is a large enough matrix of 32-bit floats in the main graph or its bodies".to_owned()
+            };
+            return Ok(Err(format!("nothing was stored in 8 bits: {why}")));
+        }
+        let reason = "no samples were given";
+        let layers = layers(&lossless.graph, &model.graph, &|_| Some(reason.to_owned()));
         let note = "no samples were given: weights are stored in 8 bits, layers run in float; \
                     with --data DIR (100 to 300 samples) layers would run in 8 bits, too, where the target gains from it";
-        Ok(Quantized {
+        Ok(Ok(Quantized {
             model,
             pairs: None,
             journal: cx.journal,
-            layers: Vec::new(),
+            layers,
             calibrator: None,
             samples: 0,
             notes: vec![note.to_owned()],
-        })
+        }))
     }
 
     /// Runs the model on the samples and finds what could run in integers.
@@ -186,6 +201,9 @@ impl Int8<'_> {
         Ok(Calibrated { int8: self, model, calibration, units, costs, user_kept, notes, storage_only })
     }
 }
+
+/// The first opset whose Mul broadcasts: what is stored in 8 bits needs that.
+const LEAST_STORAGE_OPSET: i64 = 7;
 
 /// The opset with per-channel Quantize and Dequantize.
 const LEAST_OPSET: i64 = 13;
@@ -270,7 +288,7 @@ impl Calibrated<'_> {
             chosen.iter().filter_map(|index| self.calibration.outputs.get(index)).collect();
         let mut best: Option<(f64, Calibrator)> = None;
         for calibrator in candidates {
-            let candidate = self.build(placement, calibrator)?.model;
+            let candidate = self.build(placement, calibrator, &BTreeSet::new())?.model;
             let after = self.int8.evaluator.prepare(&candidate.graph).map_err(Failure::bug)?;
             let least = best.map_or(f64::INFINITY, |(least, _)| least);
             let error = relative_error(after.as_ref(), &expected, &samples, least)?;
@@ -286,9 +304,15 @@ impl Calibrated<'_> {
         Ok(best.map_or(candidates[0], |(_, calibrator)| calibrator))
     }
 
-    /// The model with this placement and these ranges; constants that stay float are stored in 8 bits.
-    pub fn build(&self, placement: &Placement, calibrator: Calibrator) -> Result<Quantized, Failure> {
-        self.build_without(placement, calibrator, &BTreeSet::new())
+    /// The model with this placement and these ranges; constants that stay float are stored in 8 bits. `returned` are the
+    /// units that went back to float for a gate.
+    pub fn build(
+        &self,
+        placement: &Placement,
+        calibrator: Calibrator,
+        returned: &BTreeSet<usize>,
+    ) -> Result<Quantized, Failure> {
+        self.build_without(placement, calibrator, returned, &BTreeSet::new())
     }
 
     /// The same, with the units `overflowing` float.
@@ -296,6 +320,7 @@ impl Calibrated<'_> {
         &self,
         placement: &Placement,
         calibrator: Calibrator,
+        returned: &BTreeSet<usize>,
         overflowing: &BTreeSet<usize>,
     ) -> Result<Quantized, Failure> {
         let formats = self.int8.formats;
@@ -321,9 +346,18 @@ impl Calibrated<'_> {
         if !found.is_empty() {
             let mut rest = placement.clone();
             found.iter().for_each(|unit| rest.integer[*unit] = false);
-            return self.build_without(&rest, calibrator, &found.union(overflowing).copied().collect());
+            let overflowing = found.union(overflowing).copied().collect();
+            return self.build_without(&rest, calibrator, returned, &overflowing);
         }
-        let mut layers = self.layers(placement, overflowing, &model.graph);
+        let reasons = self.reasons(placement, returned, overflowing);
+        let is_integer: BTreeSet<OpId> =
+            self.units.units.iter().zip(&placement.integer).filter(|(_, is)| **is).map(|(unit, _)| unit.op).collect();
+        let verdict = |op: OpId| match reasons.get(&op) {
+            _ if is_integer.contains(&op) => None,
+            Some(reason) => Some(reason.clone()),
+            None => Some(Miss::Form("its inputs or outputs were not calibrated").sentence(&self.model.graph)),
+        };
+        let mut layers = layers(&self.model.graph, &model.graph, &verdict);
         let (model, pairs) = match if any { formats.write(&model, &mut cx)? } else { None } {
             Some(written) => (written, Some(model)),
             None => (model, None),
@@ -342,52 +376,43 @@ impl Calibrated<'_> {
         })
     }
 
-    /// What became of each layer with weights; `quantized` is the graph after all rewrites, whose op ids are the same.
-    fn layers(&self, placement: &Placement, overflowing: &BTreeSet<usize>, quantized: &Graph) -> Vec<Layer> {
+    /// Why each op does not compute in integers, by op; integer units are not in it. `returned` went back to float for
+    /// the gate, `overflowing` because of their sums.
+    fn reasons(
+        &self,
+        placement: &Placement,
+        returned: &BTreeSet<usize>,
+        overflowing: &BTreeSet<usize>,
+    ) -> BTreeMap<OpId, String> {
         let graph = &self.model.graph;
-        let layer = |op: OpId, integer: bool, reason: String| {
-            let (before, after) = (constant_bytes(graph, op), constant_bytes(quantized, op));
-            let fate = match (integer, after < before) {
-                (true, _) => Fate::Integer,
-                (false, true) => Fate::Storage { reason },
-                (false, false) => Fate::Float { reason },
-            };
-            Layer {
-                name: graph.label_of(op).to_owned(),
-                op: graph.op(op).op_type().to_owned(),
-                fate,
-                bytes_before: before,
-                bytes_after: after,
-                accumulator_bits: accumulator_bits(quantized, op),
-                sqnr_db: None,
-            }
-        };
-        let any = placement.integer.contains(&true);
-        let mut layers = Vec::new();
-        for (index, unit) in self.units.units.iter().enumerate().filter(|(_, unit)| unit.is_weighted()) {
-            let reason = if placement.integer[index] {
-                String::new()
-            } else if let Some(reason) = &self.storage_only {
+        // Units that paid as long as no gate spoke.
+        let paid =
+            if returned.is_empty() { placement.integer.clone() } else { self.placement(&BTreeSet::new()).integer };
+        let reason = |unit: usize| {
+            if let Some(reason) = &self.storage_only {
                 reason.clone()
-            } else if self.user_kept.contains(&index) {
+            } else if self.user_kept.contains(&unit) {
                 Miss::Kept("--keep-float names it".to_owned()).sentence(graph)
-            } else if overflowing.contains(&index) {
+            } else if overflowing.contains(&unit) {
                 "its sums could leave 32 bits".to_owned()
-            } else if any {
-                "with its conversions the target would run it slower in 8 bits, or the gate needs it in float"
+            } else if returned.contains(&unit) && paid[unit] {
+                "it went back to float so that the gate holds".to_owned()
+            } else if paid[unit] {
+                "layers around it went back to float so that the gate holds, and without them it does not pay"
                     .to_owned()
+            } else if paid.contains(&true) {
+                "with its conversions the target would run it slower in 8 bits, by its cost table".to_owned()
             } else {
                 "8 bits would not make the model faster on the target, by its cost table".to_owned()
-            };
-            layers.push((unit.op, layer(unit.op, placement.integer[index], reason)));
-        }
+            }
+        };
+        let units = self.units.units.iter().enumerate().filter(|(index, _)| !placement.integer[*index]);
+        let mut reasons: BTreeMap<OpId, String> = units.map(|(index, unit)| (unit.op, reason(index))).collect();
         for (op, miss) in &self.units.misses {
             let reason = self.storage_only.clone().unwrap_or_else(|| miss.sentence(graph));
-            layers.push((*op, layer(*op, false, reason)));
+            reasons.insert(*op, reason);
         }
-        let place: BTreeMap<OpId, usize> = graph.ops().into_iter().enumerate().map(|(place, op)| (op, place)).collect();
-        layers.sort_by_key(|(op, _)| place.get(op).copied());
-        layers.into_iter().map(|(_, layer)| layer).collect()
+        reasons
     }
 
     /// Integer units by the error that each adds to the values, the worst first.
@@ -515,22 +540,4 @@ fn relative_error(
         }
     }
     Ok(Some(root(&errors)))
-}
-
-/// Bytes of the constants that `op` reads, through Dequantize, Cast and Mul of constants.
-fn constant_bytes(graph: &Graph, op: OpId) -> u64 {
-    let mut bytes = 0;
-    let mut work: Vec<(onnx_shrink_ir::ValueId, usize)> =
-        graph.op(op).inputs().iter().skip(1).flatten().map(|value| (*value, 0)).collect();
-    while let Some((value, depth)) = work.pop() {
-        if let Some(constant) = graph.constant(value) {
-            bytes += constant.byte_len() as u64;
-        } else if let Some(producer) = graph.producer(value)
-            && depth < 3
-            && ["DequantizeLinear", "Mul", "Cast", "Log"].iter().any(|name| graph.op(producer).is(name))
-        {
-            work.extend(graph.op(producer).inputs().iter().flatten().map(|value| (*value, depth + 1)));
-        }
-    }
-    bytes
 }

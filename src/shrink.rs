@@ -10,7 +10,7 @@ use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
 use onnx_shrink_ir::{DataType, Graph, Model, export, import, infer};
 use onnx_shrink_passes::{
-    Context, Entry, Options, Outcome, Statistics, pipeline,
+    Context, Entry, Journal, Options, Outcome, Statistics, pipeline,
     quantize::{
         FixSaturation, is_quantized,
         saturation::{self, saturating_layers},
@@ -107,7 +107,7 @@ impl<'a> Job<'a> {
         let mut lossless = self.lossless(&mut cx)?;
         let statistics = std::mem::take(&mut cx.statistics);
         let mut changed = cx.journal.done() > 0;
-        self.report.journal = std::mem::take(&mut cx.journal.entries);
+        self.report.journal = std::mem::take(&mut cx.journal).entries;
         drop(cx);
         changed |= self.mend_saturation(&mut lossless)?;
         if self.request.int8 {
@@ -147,7 +147,7 @@ impl<'a> Job<'a> {
                 "the lossless rewrites changed the result, so all of them were left out: {}; this is a bug, please report it",
                 failed.reason
             ));
-            cx.journal.entries.clear();
+            cx.journal = Journal::default();
             cx.statistics.clear();
             return Ok(self.original.detached());
         }
@@ -250,8 +250,13 @@ impl<'a> Job<'a> {
         };
         let Some((calibrating, held_out)) = self.samples.clone().filter(|(calibrating, _)| !calibrating.is_empty())
         else {
-            let quantized = int8.without_samples(lossless)?;
-            return self.accept_storage(quantized);
+            return match int8.without_samples(lossless)? {
+                Ok(quantized) => self.accept_storage(quantized),
+                Err(nothing) => {
+                    self.report.notes.push(nothing);
+                    Ok(None)
+                }
+            };
         };
         let calibrated = int8.calibrated(lossless, &calibrating, self.progress)?;
         let mut kept = BTreeSet::new();
@@ -261,17 +266,17 @@ impl<'a> Job<'a> {
         let mut order: Option<Vec<usize>> = None;
         loop {
             let placement = calibrated.placement(&kept);
-            let mut quantized = calibrated.build(&placement, calibrator)?;
+            let mut quantized = calibrated.build(&placement, calibrator, &kept)?;
             if !self.request.validate {
-                return Ok(Some(self.accept(quantized, None, Vec::new())));
+                return Ok(self.accept(quantized, None, Vec::new()));
             }
             let Some(comparison) = self.compare(&quantized.model, &held_out)? else {
-                return Ok(Some(self.accept(quantized, None, Vec::new())));
+                return Ok(self.accept(quantized, None, Vec::new()));
             };
             let gates = self.request.gates.int8(&comparison);
             let Some(failed) = gates.iter().find(|gate| !gate.passed) else {
                 calibrated.measure_layers(&mut quantized, &held_out)?;
-                return Ok(Some(self.accept(quantized, Some(comparison), gates)));
+                return Ok(self.accept(quantized, Some(comparison), gates));
             };
             log::info!("{} units in float: {}", kept.len(), failed.reason);
             if !placement.integer.contains(&true) {
@@ -297,10 +302,28 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Takes a model whose constants alone were stored in 8 bits. Made-up inputs tell whether it runs and gives finite
-    /// numbers of the right shapes; how near they are says little about real ones, so that is shown and not judged.
+    /// Takes a model whose constants alone were stored in 8 bits. Samples that only judge do so. Made-up inputs tell whether
+    /// it runs and gives finite numbers of the right shapes; how near they are says little about real ones, so that is shown
+    /// and not judged.
     fn accept_storage(&mut self, quantized: Quantized) -> Result<Option<Model>, Failure> {
-        let judged = if self.request.validate { self.judge_lossless(&quantized.model)? } else { None };
+        let judges = self.samples.as_ref().map(|(_, judges)| judges.clone());
+        let judged = match judges {
+            _ if !self.request.validate => None,
+            Some(judges) => self.compare(&quantized.model, &judges)?,
+            None => self.judge_lossless(&quantized.model)?,
+        };
+        if let Some(comparison) = &judged
+            && self.samples.is_some()
+        {
+            let gates = self.request.gates.int8(comparison);
+            let failed = gates.iter().find(|gate| !gate.passed).map(|gate| gate.reason.clone());
+            self.report.gates.extend(gates);
+            if let Some(reason) = failed {
+                self.report.quantized = judged;
+                let message = format!("{}: {reason}", self.request.input.display());
+                return Err(Failure::gate(message, self.report.clone()));
+            }
+        }
         if let Some(comparison) = judged {
             let broken = comparison.outputs.iter().find(|output| output.misshapen > 0 || output.not_finite > 0);
             if let Some(output) = broken {
@@ -310,12 +333,20 @@ impl<'a> Job<'a> {
             }
             self.report.quantized = Some(comparison);
         }
+        self.report.layers = quantized.layers;
         self.report.journal.extend(quantized.journal.entries);
         self.report.notes.extend(quantized.notes);
         Ok(Some(quantized.model))
     }
 
-    fn accept(&mut self, quantized: Quantized, comparison: Option<Comparison>, gates: Vec<GateResult>) -> Model {
+    /// Takes a model with its layers as they were placed; `None` when no rewrite was done on the way.
+    fn accept(
+        &mut self,
+        quantized: Quantized,
+        comparison: Option<Comparison>,
+        gates: Vec<GateResult>,
+    ) -> Option<Model> {
+        let changed = quantized.journal.done() > 0;
         self.report.layers = quantized.layers;
         self.report.quantized = comparison;
         self.report.gates.extend(gates);
@@ -323,7 +354,7 @@ impl<'a> Job<'a> {
         self.report.notes.extend(quantized.notes);
         let method = quantized.calibrator.map_or("none", |calibrator| calibrator.name()).to_owned();
         self.report.calibration = Some(Calibration { samples: quantized.samples, method });
-        quantized.model
+        changed.then_some(quantized.model)
     }
 
     fn write(mut self, mut model: Model, changed: bool) -> Result<Report, Failure> {

@@ -60,8 +60,10 @@ pub struct Patch {
 pub struct Applied {
     /// The values that the patch made, by their number in [`ValueRef::New`]
     pub values: Vec<ValueId>,
-    /// The ops that it added
+    /// The ops that it added, in the order of the patch
     pub ops: Vec<OpId>,
+    /// How many ops came: those of the patch, and the Identities that keep the names of graph outputs
+    pub added: usize,
     /// How many ops went
     pub removed: usize,
 }
@@ -85,7 +87,7 @@ impl Patch {
         self.anchor
     }
 
-    /// Whether it would change nothing.
+    /// Whether it has no edit: all that it would do is to remove its anchor, if nothing uses that.
     pub fn is_empty(&self) -> bool {
         self.edits.is_empty()
     }
@@ -236,13 +238,14 @@ impl Patch {
             }
             applied.ops.push(added);
         }
+        applied.added = applied.ops.len();
         let mut loose: Vec<ValueId> = Vec::new();
         let mut start = vec![self.anchor];
         for edit in self.edits {
             match edit {
                 Edit::Replace { old, new } => {
                     let is_new = matches!(new, ValueRef::New(_));
-                    take_place(graph, old, resolve(new), is_new, seq);
+                    applied.added += take_place(graph, old, resolve(new), is_new, seq);
                     loose.push(old);
                 }
                 Edit::SetInput { op, index, value } => {
@@ -269,10 +272,10 @@ impl Patch {
 
 /// The ops that used `old` use `new` by now; so do the graph's outputs. They keep their names: `new` takes the name over
 /// where it can, otherwise an Identity stands between. A value that the patch made (`is_new`) takes over the name of what an op made:
-/// the tensor is called in the new file as it was in the old one.
-fn take_place(graph: &mut Graph, old: ValueId, new: ValueId, is_new: bool, seq: u64) {
+/// the tensor is called in the new file as it was in the old one. Returns how many Identities it took.
+fn take_place(graph: &mut Graph, old: ValueId, new: ValueId, is_new: bool, seq: u64) -> usize {
     if old == new {
-        return;
+        return 0;
     }
     let places: Vec<usize> = graph
         .uses(old)
@@ -290,7 +293,7 @@ fn take_place(graph: &mut Graph, old: ValueId, new: ValueId, is_new: bool, seq: 
             let info = graph.value_mut(old).origin.info.take().filter(|_| same_type);
             graph.value_mut(new).origin.info = info;
         }
-        return;
+        return 0;
     }
     let name = graph.name_of(old).to_owned();
     let hidden = graph.fresh_name("replaced");
@@ -309,6 +312,7 @@ fn take_place(graph: &mut Graph, old: ValueId, new: ValueId, is_new: bool, seq: 
     for place in places {
         graph.set_output(place, output);
     }
+    usize::from(!renamable)
 }
 
 /// The declaration of an input or output.
@@ -351,6 +355,17 @@ mod tests {
         assert!(graph.op(graph.producer(t).unwrap()).is("Abs"));
         assert!(graph.value(t).declared().is_some());
         assert_eq!(graph.op_count(), 2);
+    }
+
+    #[test]
+    fn what_comes_and_goes_is_counted() {
+        let (mut graph, neg, t) = chain();
+        let relu = graph.producer(graph.outputs()[0]).unwrap();
+        let mut patch = Patch::new(relu);
+        patch.replace(graph.outputs()[0], graph.inputs()[0]);
+        let applied = patch.apply(&mut graph).unwrap();
+        assert_eq!((applied.added, applied.removed), (1, 2), "an Identity keeps the output's name");
+        assert!(!graph.has_op(neg) && !graph.has_value(t));
     }
 
     #[test]

@@ -31,6 +31,10 @@ impl Pass for InlineIf {
         Class::Exact
     }
 
+    fn about(&self) -> &'static str {
+        "puts a branch in the place of an If whose condition is constant"
+    }
+
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
         for op in graph.ops_of("If") {
             match inline(graph, op) {
@@ -130,7 +134,7 @@ mod tests {
         check_missed(
             &InlineIf,
             &format!("g (float[2] x, bool c) => (float[2] y) <bool c = {{1}}> {{ y = If (c) <{BRANCHES}> }}"),
-            "`c` is a graph input with a default, so it may change; drop it from the inputs",
+            "`c` is a graph input with a default, so it may change; --freeze-initializers makes it constant",
         );
     }
 }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     progress,
     report::{Report, table},
-    request::{Calibrate, ExitCode, Failure, Gates, Request},
+    request::{self, Calibrate, ExitCode, Failure, Gates, Request},
     samples::{Channels, Layout, Resize, SampleOptions},
     shrink::shrink,
 };
@@ -51,6 +51,9 @@ pub struct Shrink {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub formats: FormatArguments,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub qdq: QdqArguments,
 
     #[command(flatten)]
@@ -204,12 +207,16 @@ impl Command for Shrink {
     fn run(self, session: &mut Session<'_>) -> Result<ExitCode, Failure> {
         let request = self.request()?;
         request.checked_output()?;
+        if let Some(report) = &self.report {
+            request::checked_file(report)?;
+        }
         let start = Instant::now();
         let progress = progress::for_stderr(self.quiet);
         let mut report = match shrink(&request, progress.as_ref()) {
             Ok(report) => report,
-            Err(failure) => {
-                if let Some(report) = &failure.report {
+            Err(mut failure) => {
+                if let Some(report) = &mut failure.report {
+                    report.timing.seconds = start.elapsed().as_secs_f64();
                     self.write_report(report)?;
                 }
                 return Err(failure);
