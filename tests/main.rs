@@ -6,6 +6,7 @@ mod errors;
 mod int8;
 mod int8_graph;
 mod ledger;
+mod ranges;
 mod samples;
 mod support;
 mod targets;

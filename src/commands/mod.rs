@@ -5,6 +5,7 @@ use clap::{ArgMatches, Args};
 
 use crate::request::{ExitCode, Failure};
 
+pub mod ranges;
 pub mod shrink;
 pub mod target;
 

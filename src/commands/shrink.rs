@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Instant};
 use clap::Args;
 use onnx_shrink_ir::proto::{self, ExternalData};
 
-use super::{Command, Session, target::TargetArguments};
+use super::{Command, Session, ranges::RangesArguments, target::TargetArguments};
 use crate::{
     progress,
     report::{Report, table},
@@ -35,6 +35,10 @@ pub struct Shrink {
     /// What the model shall run on
     #[command(flatten)]
     pub target: TargetArguments,
+
+    /// Ranges without samples
+    #[command(flatten)]
+    pub ranges: RangesArguments,
 
     /// How ranges of activations are found
     #[arg(long, value_enum, default_value = "auto", help_heading = "Quantization")]
@@ -168,6 +172,7 @@ impl Shrink {
             validation_data: self.samples.validation_data.clone(),
             sample_options: self.samples.options(),
             target: self.target.target,
+            ranges: self.ranges.options()?,
             calibrate: self.calibrate,
             keep_float: self.keep_float.clone(),
             skip: self.skip.clone(),

@@ -3,6 +3,8 @@ pub mod calibration;
 pub mod calibrators;
 pub mod histogram;
 mod insert_qdq;
+pub mod model_ranges;
+mod moments;
 pub mod place;
 mod store_int8;
 pub mod units;
