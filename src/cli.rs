@@ -117,6 +117,7 @@ fn start_logging(verbose: u8, quiet: bool) {
     let others = if verbose > 2 { log::LevelFilter::Debug } else { log::LevelFilter::Error };
     let mut builder = env_logger::Builder::new();
     builder.filter_level(others).filter_module("onnx_shrink", level).format_timestamp(None).format_target(verbose > 0);
+    builder.filter_module("egg", others.min(log::LevelFilter::Warn)); // it has a line for every match
     let _ = builder.try_init(); // fails only if a library user has a logger already
 }
 

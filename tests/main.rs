@@ -3,9 +3,11 @@
 
 mod command_line;
 mod errors;
+mod formats;
 mod int8;
 mod int8_graph;
 mod ledger;
+mod qdq;
 mod ranges;
 mod samples;
 mod support;

@@ -4,11 +4,14 @@ use std::{path::PathBuf, time::Instant};
 use clap::Args;
 use onnx_shrink_ir::proto::{self, ExternalData};
 
-use super::{Command, Session, ranges::RangesArguments, target::TargetArguments};
+use super::{
+    Command, Session,
+    arguments::{formats::FormatArguments, qdq::QdqArguments, ranges::RangesArguments, target::TargetArguments},
+};
 use crate::{
     progress,
     report::{Report, table},
-    request::{Calibrate, ExitCode, Failure, Gates, Request},
+    request::{self, Calibrate, ExitCode, Failure, Gates, Request},
     samples::{Channels, Layout, Resize, SampleOptions},
     shrink::shrink,
 };
@@ -49,6 +52,14 @@ pub struct Shrink {
     #[arg(long, value_name = "NAME|OP|GLOB", help_heading = "Quantization")]
     #[arg(aliases = ["keep_float", "nodes-to-exclude", "nodes_to_exclude"])]
     pub keep_float: Vec<String>,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub formats: FormatArguments,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub qdq: QdqArguments,
 
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -175,6 +186,8 @@ impl Shrink {
             ranges: self.ranges.options()?,
             calibrate: self.calibrate,
             keep_float: self.keep_float.clone(),
+            formats: self.formats.options(),
+            qdq: self.qdq.options(),
             skip: self.skip.clone(),
             gates,
             validate: !self.no_validate,
@@ -200,12 +213,16 @@ impl Command for Shrink {
     fn run(self, session: &mut Session<'_>) -> Result<ExitCode, Failure> {
         let request = self.request()?;
         request.checked_output()?;
+        if let Some(report) = &self.report {
+            request::checked_file(report)?;
+        }
         let start = Instant::now();
         let progress = progress::for_stderr(self.quiet);
         let mut report = match shrink(&request, progress.as_ref()) {
             Ok(report) => report,
-            Err(failure) => {
-                if let Some(report) = &failure.report {
+            Err(mut failure) => {
+                if let Some(report) = &mut failure.report {
+                    report.timing.seconds = start.elapsed().as_secs_f64();
                     self.write_report(report)?;
                 }
                 return Err(failure);

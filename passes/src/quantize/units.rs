@@ -1,7 +1,7 @@
 //! Units: what an engine runs as one integer kernel, found in the float graph.
 //!
 //! A convolution with the Relu behind it is one unit; so is a MatMul with the Add of its bias. Values inside a unit are
-//! never quantized: the fusion would break (`reference/engines.md` §0.3–0.5). **Never** looks into bodies.
+//! never quantized: the fusion would break (as ONNX Runtime 1.32 optimizes graphs). **Never** looks into bodies.
 use std::collections::{BTreeMap, BTreeSet};
 
 use onnx_shrink_ir::{DataType, Graph, Op, OpId, Use, ValueId};

@@ -2,8 +2,9 @@
 //!
 //! x86 processors without VNNI add products in pairs in 16 bits: a pair of weights a, b that meets there is exact for
 //! every input if and only if −128 ≤ a + b ≤ 128. The scale here is the least with which no pair can leave that:
-//! `s = max(max|w|, largest |w_a + w_b| over pairs of equal sign) / 127`; rounding to nearest then keeps the bound, as two
-//! roundings add at most 1. Source: `reference/engines.md` §9 (which weights meet, found by probing ONNX Runtime 1.32).
+//! `s = max(max|w|, largest |w_a + w_b| over pairs of equal sign) / 127`: with it the numbers of a pair add up to at most 127,
+//! and rounding both to nearest adds at most 1. Where the error that is carried along a row adds more, the second of the pair
+//! gives way. Which weights meet was found by probing ONNX Runtime 1.32 with weights of 127 and counting what saturates.
 use ndarray::{Array2, ArrayD, ArrayView1, ArrayViewMut1, Axis};
 
 /// A weight matrix in 8 bits: one row per output channel, along the reduction as the kernel runs it.
@@ -124,7 +125,7 @@ pub fn up_to_power_of_two(x: f64) -> f64 {
     if x > 0.0 && x.is_finite() { x.log2().ceil().exp2() } else { x }
 }
 
-/// Rounds one row; where a pair would leave its bound, the one that was rounded up further gives way.
+/// Rounds one row; where a pair would leave its bound, its second number gives way.
 fn round_row(row: ArrayView1<'_, f64>, mut out: ArrayViewMut1<'_, i8>, scale: f64, channels: usize, pairing: Pairing) {
     let mut carry = vec![0.0; channels.max(1)];
     let wanted = |column: usize, carry: &[f64]| row[column] / scale + carry[column % carry.len()];

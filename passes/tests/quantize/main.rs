@@ -1,6 +1,6 @@
 //! Quantization as it is written into graphs: small models in ONNX text, calibrated on seeded samples with the reference
-//! evaluator, quantized, and looked at. What engines make of the forms stands in `reference/engines.md`; each trap there
-//! that a placer can fall into is a test here, by name.
+//! evaluator, quantized, and looked at. Each form that an engine runs slower or worse than one would think, and that a
+//! placer can fall into, is a test here, by name.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 mod insert_qdq;
 mod pairs;
