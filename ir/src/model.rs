@@ -65,7 +65,7 @@ impl Model {
     pub fn set_metadata(&mut self, key: &str, value: &str) {
         self.proto.metadata_props.retain(|entry| entry.key() != key);
         let entry =
-            StringStringEntryProto { key: Some(key.to_owned()), value: Some(value.to_owned()), ..Default::default() };
+            StringStringEntryProto { key: Some(key.to_owned()), value: Some(value.to_owned()) };
         self.proto.metadata_props.push(entry);
     }
 
