@@ -4,6 +4,7 @@
 //! [`ExitCode`]. **No** rewrite lives here, and **nothing** but [`commands`] and [`cli`] writes to stdout or stderr.
 pub mod cli;
 pub mod commands;
+pub mod diff;
 pub mod files;
 pub mod int8;
 pub mod metrics;

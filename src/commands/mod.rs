@@ -5,6 +5,7 @@ use clap::{ArgMatches, Args};
 
 use crate::request::{ExitCode, Failure};
 
+pub mod diff;
 pub mod shrink;
 
 /// What a command needs of the program around it.
@@ -53,4 +54,4 @@ impl Entry {
 }
 
 /// The commands that have a name.
-pub const OTHERS: &[Entry] = &[];
+pub const OTHERS: &[Entry] = &[Entry::of::<diff::Diff>()];
