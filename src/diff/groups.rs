@@ -221,6 +221,9 @@ impl<'v, 'g> View<'v, 'g> {
             else {
                 continue;
             };
+            if self.corresponds(before, after) {
+                continue; // it stands where it stood, with its inputs in another order
+            }
             // The values as they would be if the op were on neither side.
             let skip_a = |source: Source| if source == Source::Made(place, 0) { before } else { source };
             let skip_b = |source: Source| if source == Source::Made(twin, 0) { after } else { source };

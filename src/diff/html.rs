@@ -77,7 +77,13 @@ pub fn render(diff: &Diff, a: &Model, b: &Model) -> Result<String, serde_json::E
         .flat_map(|change| change.a.iter().map(|op| op.index))
         .collect();
     pairs.retain(|(one, _)| !moved.contains(one));
-    let (place_a, place_b) = layout::place(&boxes_a, &boxes_b, &pairs);
+    let (place_a, mut place_b) = layout::place(&boxes_a, &boxes_b, &pairs);
+    // Beside each other from side to side, too, as far as a shift does it.
+    if !pairs.is_empty() {
+        let apart = pairs.iter().map(|&(one, other)| place_a.x[one] - place_b.x[other]);
+        let shift = apart.sum::<f64>() / pairs.len() as f64;
+        place_b.x.iter_mut().chain(place_b.bends.iter_mut().flatten()).for_each(|x| *x += shift);
+    }
     for (data, placed) in [(&mut data_a, place_a), (&mut data_b, place_b)] {
         for (node, (x, layer)) in data.nodes.iter_mut().zip(placed.x.iter().zip(&placed.layers)) {
             (node.x, node.y) = (x.round() as i32, (*layer as f64 * ROW) as i32);

@@ -116,6 +116,8 @@ fn arrange(boxes: &Boxes, layers: Vec<usize>) -> Placed {
         under[last].push(to);
         chains.push(chain);
     }
+    // What nothing leads to, as the conversion of a weight, stands beside the way of the data and does not bend it.
+    let weight: Vec<f64> = above.iter().map(|above| if above.is_empty() { 0.02 } else { 1.0 }).collect();
     let mut x = vec![0.0; widths.len()];
     let spread = |row: &[usize], x: &mut [f64]| {
         let mut at = 0.0;
@@ -128,8 +130,8 @@ fn arrange(boxes: &Boxes, layers: Vec<usize>) -> Placed {
     };
     rows.iter().for_each(|row| spread(row, &mut x));
     let mean = |neighbours: &[usize], x: &[f64]| {
-        (!neighbours.is_empty())
-            .then(|| neighbours.iter().map(|&place| x[place]).sum::<f64>() / neighbours.len() as f64)
+        let sum: f64 = neighbours.iter().map(|&place| weight[place]).sum();
+        (sum > 0.0).then(|| neighbours.iter().map(|&place| weight[place] * x[place]).sum::<f64>() / sum)
     };
     for round in 0..6 {
         let down = round % 2 == 0;
@@ -156,7 +158,8 @@ fn arrange(boxes: &Boxes, layers: Vec<usize>) -> Placed {
             };
             let wishes: Vec<f64> = row.iter().map(|&place| wish(place)).collect();
             let half: Vec<f64> = row.iter().map(|&place| widths[place] / 2.0).collect();
-            for (&place, at) in row.iter().zip(settle(&wishes, &half)) {
+            let weights: Vec<f64> = row.iter().map(|&place| weight[place]).collect();
+            for (&place, at) in row.iter().zip(settle(&wishes, &half, &weights)) {
                 x[place] = at;
             }
         }
@@ -166,27 +169,28 @@ fn arrange(boxes: &Boxes, layers: Vec<usize>) -> Placed {
     Placed { layers, x, bends }
 }
 
-/// The positions nearest to `wishes` (least squares) that keep the order and the gaps between boxes of these half widths.
-fn settle(wishes: &[f64], half: &[f64]) -> Vec<f64> {
+/// The positions nearest to `wishes` (weighted least squares) that keep the order and the gaps between boxes of these half
+/// widths.
+fn settle(wishes: &[f64], half: &[f64], weights: &[f64]) -> Vec<f64> {
     // With offsets taken off, the positions only have to be non-decreasing: pool adjacent violators.
     let mut offset = 0.0;
-    let mut blocks: Vec<(f64, usize)> = Vec::new();
+    let mut blocks: Vec<(f64, f64, usize)> = Vec::new();
     let mut offsets = Vec::with_capacity(wishes.len());
     for (place, &wish) in wishes.iter().enumerate() {
         if place > 0 {
             offset += half[place - 1] + GAP + half[place];
         }
         offsets.push(offset);
-        blocks.push((wish - offset, 1));
-        while let [.., (one, count), (other, more)] = blocks[..]
+        blocks.push((wish - offset, weights[place], 1));
+        while let [.., (one, weight, count), (other, heavier, more)] = blocks[..]
             && one > other
         {
-            let mean = (one * count as f64 + other * more as f64) / (count + more) as f64;
+            let sum = weight + heavier;
             blocks.truncate(blocks.len() - 2);
-            blocks.push((mean, count + more));
+            blocks.push(((one * weight + other * heavier) / sum, sum, count + more));
         }
     }
-    let flat = blocks.into_iter().flat_map(|(mean, count)| std::iter::repeat_n(mean, count));
+    let flat = blocks.into_iter().flat_map(|(mean, _, count)| std::iter::repeat_n(mean, count));
     flat.zip(offsets).map(|(mean, offset)| mean + offset).collect()
 }
 
@@ -209,7 +213,7 @@ mod tests {
 
     #[test]
     fn boxes_keep_their_distance_and_come_near_to_where_they_want() {
-        let settled = settle(&[0.0, 0.0, 100.0], &[5.0; 3]);
+        let settled = settle(&[0.0, 0.0, 100.0], &[5.0; 3], &[1.0; 3]);
         assert_eq!(settled, [-(10.0 + GAP) / 2.0, (10.0 + GAP) / 2.0, 100.0]);
     }
 }

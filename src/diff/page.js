@@ -51,7 +51,7 @@
   const view = { scale: 1, x: 0, y: 0 };
   const panes = sides.map((key, side) => {
     const box = $('pane-' + key), canvas = box.querySelector('canvas'), map = box.querySelector('.map');
-    box.querySelector('h2').textContent = key.toUpperCase() + ' · ' + data.diff[key].path;
+    box.querySelector('h2').textContent = key.toUpperCase() + ' · ' + data.diff[key].path.split('/').pop();
     return { side, box, canvas, map, graph: graphs[side], w: 0, h: 0 };
   });
   let colors = {};
@@ -412,5 +412,5 @@
   theme(matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light');
   mark(); resize(); start();
   // For tests: where things are, without a way to change them.
-  window.diffPage = { graphs, members, changes, selection, view, screen, panes };
+  window.diffPage = { graphs, members, changes, selection, view, screen, panes, paint: () => { resize(); panes.forEach(paint); } };
 })();

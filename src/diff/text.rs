@@ -151,7 +151,8 @@ fn names(group: &[&Change], all: bool) -> String {
         }
         names.join(" + ")
     };
-    let shown = if all { group.len() } else { SHOWN };
+    // One more takes no more room than to say so.
+    let shown = if all || group.len() == SHOWN + 1 { group.len() } else { SHOWN };
     let mut names: Vec<String> = group.iter().take(shown).map(name).filter(|name| !name.is_empty()).collect();
     if group.len() > shown {
         names.push(format!("and {} more", group.len() - shown));
