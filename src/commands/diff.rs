@@ -3,10 +3,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use onnx_shrink_exec::Interpreter;
-use onnx_shrink_ir::{
-    Model, infer,
-    proto::{self},
-};
+use onnx_shrink_ir::{Model, infer, proto};
 
 use super::{Command, Session};
 use crate::{
