@@ -8,7 +8,6 @@ use crate::request::{ExitCode, Failure};
 pub mod arguments;
 pub mod diff;
 pub mod shrink;
-pub mod target;
 
 /// What a command needs of the program around it.
 pub struct Session<'a> {
