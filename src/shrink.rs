@@ -204,12 +204,15 @@ impl<'a> Job<'a> {
         let calibrated = int8.calibrated(lossless, &calibrating, self.progress)?;
         let mut kept = BTreeSet::new();
         let placement = calibrated.placement(&kept);
-        let calibrator = calibrated.choose(&placement, &calibrating, self.progress)?;
+        let (calibrator, mut chosen) = calibrated.choose(&placement, &calibrating, self.progress)?;
         let mut step = 1;
         let mut order: Option<Vec<usize>> = None;
         loop {
             let placement = calibrated.placement(&kept);
-            let mut quantized = calibrated.build(&placement, calibrator)?;
+            let mut quantized = match chosen.take() {
+                Some(quantized) => quantized,
+                None => calibrated.build(&placement, calibrator)?,
+            };
             if !self.request.validate {
                 return Ok(Some(self.accept(quantized, None, Vec::new())));
             }
