@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use onnx_shrink_ir::{DataType, Evaluate, Graph, Model, OpId, Prepared, Tensor, infer, raise};
+use onnx_shrink_passes::target::{Places, Target};
 use onnx_shrink_passes::{
     Context, Miss, Options, Statistics, pipeline,
     quantize::{
@@ -19,13 +20,17 @@ use rayon::prelude::*;
 
 use crate::{
     Calibrate, Failure, Progress, Samples,
-    report::{Fate, Layer},
+    formats::{FormatOptions, written_bytes},
+    layers::layers,
+    report::Layer,
 };
 
 /// A quantized model and how it came about.
 pub struct Quantized {
     /// The model
     pub model: Model,
+    /// The same as Quantize/Dequantize pairs, where it is not written so
+    pub pairs: Option<Model>,
     /// Every rewrite and miss on the way
     pub journal: onnx_shrink_passes::Journal,
     /// Layers that multiply by weights, in the order of the graph
@@ -42,10 +47,14 @@ pub struct Quantized {
 pub struct Int8<'a> {
     /// The engine
     pub evaluator: &'a dyn Evaluate,
+    /// What the model shall run on
+    pub target: &'static Target,
     /// How ranges are found
     pub calibrate: Calibrate,
     /// Ops that the user wants in float: name, type or glob
     pub keep_float: &'a [String],
+    /// How integer layers are written
+    pub formats: FormatOptions,
     /// Options of the passes
     pub options: &'a Options,
     /// What batch norms told of values
@@ -104,21 +113,38 @@ impl Int8<'_> {
         cx
     }
 
-    /// Without samples: storage alone.
-    pub fn without_samples(&self, lossless: &Model) -> Result<Quantized, Failure> {
+    /// Without samples: storage alone. `None`, with the reason, where nothing can be stored.
+    pub fn without_samples(&self, lossless: &Model) -> Result<Result<Quantized, String>, Failure> {
         let mut model = lossless.detached();
         let mut cx = self.context();
-        cx.run(&StoreInt8 { calibration: None }, &mut model.graph).map_err(Failure::bug)?;
+        if self.target.stores {
+            cx.run(&StoreInt8 { calibration: None }, &mut model.graph).map_err(Failure::bug)?;
+        }
+        if cx.journal.done() == 0 {
+            let why = if !self.target.stores {
+                format!("the target {} wants float weights", self.target.name)
+            } else if self.options.skip.contains("store-int8") {
+                "--skip store-int8 says so".to_owned()
+            } else if model.opset() < LEAST_STORAGE_OPSET {
+                format!("that needs opset {LEAST_STORAGE_OPSET}, the model has {}", model.opset())
+            } else {
+                "no constant is a large enough matrix of 32-bit floats in the main graph or its bodies".to_owned()
+            };
+            return Ok(Err(format!("nothing was stored in 8 bits: {why}")));
+        }
+        let reason = "no samples were given";
+        let layers = layers(&lossless.graph, &model.graph, &|_| Some(reason.to_owned()));
         let note = "no samples were given: weights are stored in 8 bits, layers run in float; \
                     with --data DIR (100 to 300 samples) layers would run in 8 bits, too, where the target gains from it";
-        Ok(Quantized {
+        Ok(Ok(Quantized {
             model,
+            pairs: None,
             journal: cx.journal,
-            layers: Vec::new(),
+            layers,
             calibrator: None,
             samples: 0,
             notes: vec![note.to_owned()],
-        })
+        }))
     }
 
     /// Runs the model on the samples and finds what could run in integers.
@@ -160,8 +186,11 @@ impl Int8<'_> {
                 Calibration::default()
             }
         };
-        let units = find_units(&model.graph, &calibration);
+        let units = find_units(&model.graph, &calibration, self.target);
         let costs = Costs::new(&model.graph, &units, &calibration);
+        if self.target.places == Places::Nothing {
+            storage_only = Some(format!("the target {} runs 8-bit layers in float, slower", self.target.name));
+        }
         if storage_only.is_none() && feeds_back(&model.graph) {
             let reason =
                 "the model's outputs are fed back as inputs: errors of 8-bit layers would add up over the steps";
@@ -175,6 +204,9 @@ impl Int8<'_> {
         Ok(Calibrated { int8: self, model, calibration, units, costs, user_kept, notes, storage_only })
     }
 }
+
+/// The first opset whose Mul broadcasts: what is stored in 8 bits needs that.
+const LEAST_STORAGE_OPSET: i64 = 7;
 
 /// The opset with per-channel Quantize and Dequantize.
 const LEAST_OPSET: i64 = 13;
@@ -262,12 +294,15 @@ impl Calibrated<'_> {
         let bytes = graph.values().into_iter().filter_map(|value| graph.constant(value)).map(Tensor::byte_len);
         let mut built: Vec<Result<Quantized, Failure>> = Vec::new();
         if bytes.sum::<usize>() <= BUILT_TOGETHER {
-            candidates.par_iter().map(|&calibrator| self.build(placement, calibrator)).collect_into_vec(&mut built);
+            candidates
+                .par_iter()
+                .map(|&calibrator| self.build(placement, calibrator, &BTreeSet::new()))
+                .collect_into_vec(&mut built);
         }
         let mut built = built.into_iter();
         let mut best: Option<(f64, Calibrator, Quantized)> = None;
         for calibrator in candidates {
-            let candidate = built.next().unwrap_or_else(|| self.build(placement, calibrator))?;
+            let candidate = built.next().unwrap_or_else(|| self.build(placement, calibrator, &BTreeSet::new()))?;
             let after = self.int8.evaluator.prepare(&candidate.model.graph).map_err(Failure::bug)?;
             let least = best.as_ref().map_or(f64::INFINITY, |(least, ..)| *least);
             let error = relative_error(after.as_ref(), &expected, &samples, least)?;
@@ -284,8 +319,26 @@ impl Calibrated<'_> {
         Ok(best.map_or((candidates[0], None), |(_, calibrator, model)| (calibrator, Some(model))))
     }
 
-    /// The model with this placement and these ranges; constants that stay float are stored in 8 bits.
-    pub fn build(&self, placement: &Placement, calibrator: Calibrator) -> Result<Quantized, Failure> {
+    /// The model with this placement and these ranges; constants that stay float are stored in 8 bits. `returned` are the
+    /// units that went back to float for a gate.
+    pub fn build(
+        &self,
+        placement: &Placement,
+        calibrator: Calibrator,
+        returned: &BTreeSet<usize>,
+    ) -> Result<Quantized, Failure> {
+        self.build_without(placement, calibrator, returned, &BTreeSet::new())
+    }
+
+    /// The same, with the units `overflowing` float.
+    fn build_without(
+        &self,
+        placement: &Placement,
+        calibrator: Calibrator,
+        returned: &BTreeSet<usize>,
+        overflowing: &BTreeSet<usize>,
+    ) -> Result<Quantized, Failure> {
+        let formats = self.int8.formats;
         let mut model = self.model.detached();
         let mut cx = self.int8.context();
         let any = placement.integer.contains(&true);
@@ -298,11 +351,38 @@ impl Calibrated<'_> {
             };
             cx.run(&insert, &mut model.graph).map_err(Failure::bug)?;
         }
-        cx.run(&StoreInt8 { calibration: Some(&self.calibration) }, &mut model.graph).map_err(Failure::bug)?;
+        if self.int8.target.stores {
+            cx.run(&StoreInt8 { calibration: Some(&self.calibration) }, &mut model.graph).map_err(Failure::bug)?;
+        }
         model.graph.sweep();
-        let layers = self.layers(placement, &model.graph);
+        let overflows =
+            |unit: &usize| placement.integer[*unit] && formats.overflows(&model.graph, self.units.units[*unit].op);
+        let found: BTreeSet<usize> = (0..placement.integer.len()).filter(overflows).collect();
+        if !found.is_empty() {
+            let mut rest = placement.clone();
+            found.iter().for_each(|unit| rest.integer[*unit] = false);
+            let overflowing = found.union(overflowing).copied().collect();
+            return self.build_without(&rest, calibrator, returned, &overflowing);
+        }
+        let reasons = self.reasons(placement, returned, overflowing);
+        let is_integer: BTreeSet<OpId> =
+            self.units.units.iter().zip(&placement.integer).filter(|(_, is)| **is).map(|(unit, _)| unit.op).collect();
+        let verdict = |op: OpId| match reasons.get(&op) {
+            _ if is_integer.contains(&op) => None,
+            Some(reason) => Some(reason.clone()),
+            None => Some(Miss::Form("its inputs or outputs were not calibrated").sentence(&self.model.graph)),
+        };
+        let mut layers = layers(&self.model.graph, &model.graph, &verdict);
+        let (model, pairs) = match if any { formats.write(&model, &mut cx)? } else { None } {
+            Some(written) => (written, Some(model)),
+            None => (model, None),
+        };
+        for layer in layers.iter_mut().filter(|_| pairs.is_some()) {
+            layer.bytes_after = written_bytes(&model.graph, &layer.name).unwrap_or(layer.bytes_after);
+        }
         Ok(Quantized {
             model,
+            pairs,
             journal: cx.journal,
             layers,
             calibrator: any.then_some(calibrator),
@@ -311,49 +391,43 @@ impl Calibrated<'_> {
         })
     }
 
-    /// What became of each layer with weights; `quantized` is the graph after all rewrites, whose op ids are the same.
-    fn layers(&self, placement: &Placement, quantized: &Graph) -> Vec<Layer> {
+    /// Why each op does not compute in integers, by op; integer units are not in it. `returned` went back to float for
+    /// the gate, `overflowing` because of their sums.
+    fn reasons(
+        &self,
+        placement: &Placement,
+        returned: &BTreeSet<usize>,
+        overflowing: &BTreeSet<usize>,
+    ) -> BTreeMap<OpId, String> {
         let graph = &self.model.graph;
-        let layer = |op: OpId, integer: bool, reason: String| {
-            let (before, after) = (constant_bytes(graph, op), constant_bytes(quantized, op));
-            let fate = match (integer, after < before) {
-                (true, _) => Fate::Integer,
-                (false, true) => Fate::Storage { reason },
-                (false, false) => Fate::Float { reason },
-            };
-            Layer {
-                name: graph.label_of(op).to_owned(),
-                op: graph.op(op).op_type().to_owned(),
-                fate,
-                bytes_before: before,
-                bytes_after: after,
-                sqnr_db: None,
-            }
-        };
-        let any = placement.integer.contains(&true);
-        let mut layers = Vec::new();
-        for (index, unit) in self.units.units.iter().enumerate().filter(|(_, unit)| unit.is_weighted()) {
-            let reason = if placement.integer[index] {
-                String::new()
-            } else if let Some(reason) = &self.storage_only {
+        // Units that paid as long as no gate spoke.
+        let paid =
+            if returned.is_empty() { placement.integer.clone() } else { self.placement(&BTreeSet::new()).integer };
+        let reason = |unit: usize| {
+            if let Some(reason) = &self.storage_only {
                 reason.clone()
-            } else if self.user_kept.contains(&index) {
+            } else if self.user_kept.contains(&unit) {
                 Miss::Kept("--keep-float names it".to_owned()).sentence(graph)
-            } else if any {
-                "with its conversions the target would run it slower in 8 bits, or the gate needs it in float"
+            } else if overflowing.contains(&unit) {
+                "its sums could leave 32 bits".to_owned()
+            } else if returned.contains(&unit) && paid[unit] {
+                "it went back to float so that the gate holds".to_owned()
+            } else if paid[unit] {
+                "layers around it went back to float so that the gate holds, and without them it does not pay"
                     .to_owned()
+            } else if paid.contains(&true) {
+                "with its conversions the target would run it slower in 8 bits, by its cost table".to_owned()
             } else {
                 "8 bits would not make the model faster on the target, by its cost table".to_owned()
-            };
-            layers.push((unit.op, layer(unit.op, placement.integer[index], reason)));
-        }
+            }
+        };
+        let units = self.units.units.iter().enumerate().filter(|(index, _)| !placement.integer[*index]);
+        let mut reasons: BTreeMap<OpId, String> = units.map(|(index, unit)| (unit.op, reason(index))).collect();
         for (op, miss) in &self.units.misses {
             let reason = self.storage_only.clone().unwrap_or_else(|| miss.sentence(graph));
-            layers.push((*op, layer(*op, false, reason)));
+            reasons.insert(*op, reason);
         }
-        let place: BTreeMap<OpId, usize> = graph.ops().into_iter().enumerate().map(|(place, op)| (op, place)).collect();
-        layers.sort_by_key(|(op, _)| place.get(op).copied());
-        layers.into_iter().map(|(_, layer)| layer).collect()
+        reasons
     }
 
     /// Integer units by the error that each adds to the values, the worst first.
@@ -365,7 +439,7 @@ impl Calibrated<'_> {
     ) -> Result<Vec<usize>, Failure> {
         let on = self.units.units.iter().zip(&placement.integer).filter(|(_, on)| **on).map(|(unit, _)| unit);
         let edges = on.flat_map(|unit| unit.inputs.iter().map(|input| input.1).chain(unit.outputs.iter().copied()));
-        let noise = self.noise(&quantized.model, samples, &edges.collect())?;
+        let noise = self.noise(quantized.pairs.as_ref().unwrap_or(&quantized.model), samples, &edges.collect())?;
         let of = |value: onnx_shrink_ir::ValueId| noise.get(self.model.graph.name_of(value)).copied().unwrap_or(0.0);
         let mut added: Vec<(f64, usize)> = self
             .units
@@ -387,7 +461,7 @@ impl Calibrated<'_> {
     pub fn measure_layers(&self, quantized: &mut Quantized, samples: &Samples) -> Result<(), Failure> {
         let weighted = self.units.units.iter().filter(|unit| unit.is_weighted());
         let made = weighted.flat_map(|unit| unit.outputs.iter().copied()).collect();
-        let noise = self.noise(&quantized.model, samples, &made)?;
+        let noise = self.noise(quantized.pairs.as_ref().unwrap_or(&quantized.model), samples, &made)?;
         let graph = &self.model.graph;
         let mut of_layer: BTreeMap<&str, f64> = BTreeMap::new();
         for unit in self.units.units.iter().filter(|unit| unit.is_weighted()) {
@@ -514,22 +588,4 @@ fn relative_error(
         }
     }
     Ok(Some(root(&errors)))
-}
-
-/// Bytes of the constants that `op` reads, through Dequantize, Cast and Mul of constants.
-fn constant_bytes(graph: &Graph, op: OpId) -> u64 {
-    let mut bytes = 0;
-    let mut work: Vec<(onnx_shrink_ir::ValueId, usize)> =
-        graph.op(op).inputs().iter().skip(1).flatten().map(|value| (*value, 0)).collect();
-    while let Some((value, depth)) = work.pop() {
-        if let Some(constant) = graph.constant(value) {
-            bytes += constant.byte_len() as u64;
-        } else if let Some(producer) = graph.producer(value)
-            && depth < 3
-            && ["DequantizeLinear", "Mul", "Cast", "Log"].iter().any(|name| graph.op(producer).is(name))
-        {
-            work.extend(graph.op(producer).inputs().iter().flatten().map(|value| (*value, depth + 1)));
-        }
-    }
-    bytes
 }

@@ -1,7 +1,7 @@
 //! Range estimators: which part of a value's distribution 8 bits should cover.
 //!
-//! Each is a function of a [`Histogram`] alone. Formulas: `reference/methods.md` §1; ONNX's QuantizeLinear for what happens
-//! outside the range (it saturates).
+//! Each is a function of a [`Histogram`] alone. What is outside of the range saturates, as ONNX's QuantizeLinear
+//! has it. Entropy is the least Kullback-Leibler divergence of the clipped histogram from the whole one (Migacz 2017).
 use crate::quantize::histogram::Histogram;
 
 /// A range estimator.
