@@ -100,11 +100,15 @@ fn choosing(count: usize) -> Vec<usize> {
     (0..count).step_by(step).take(CHOOSING_SAMPLES).collect()
 }
 
+/// Numbers of the outputs that are enough to choose by, and samples that are the least in any case.
+const CHOOSING_NUMBERS: usize = 4096;
+const CHOOSING_LEAST: usize = 6;
+
 /// Bytes of constants of a model up to which all candidates are built at once.
 const BUILT_TOGETHER: usize = 64 << 20;
 
 /// Of these, how many run before a range estimator may be given up.
-const CHOOSING_CHUNK: usize = 4;
+const CHOOSING_CHUNK: usize = 2;
 
 impl Int8<'_> {
     fn context(&self) -> Context<'_> {
@@ -285,6 +289,12 @@ impl Calibrated<'_> {
             return Ok((candidates[0], None));
         }
         let chosen = choosing(samples.len());
+        // Large outputs tell as much on fewer samples.
+        let numbers = chosen.first().and_then(|index| self.calibration.outputs.get(index));
+        let numbers = numbers.map_or(0, |outputs| outputs.iter().map(Tensor::len).sum()).max(1);
+        let enough = CHOOSING_NUMBERS.div_ceil(numbers).clamp(CHOOSING_LEAST, CHOOSING_SAMPLES);
+        let step = (chosen.len() / enough).max(1);
+        let chosen: Vec<usize> = chosen.into_iter().step_by(step).take(enough).collect();
         let samples = samples.subset(&chosen);
         let stage = progress.stage("choosing ranges", Some(candidates.len() as u64));
         let expected: Vec<&Vec<Tensor>> =
@@ -511,7 +521,10 @@ impl Calibrated<'_> {
             after.run(&inputs, &mut compare).map_err(Failure::bug)?;
             Ok(sums)
         };
-        let indices: Vec<usize> = (0..samples.len().min(NOISE_SAMPLES)).collect();
+        let dims = values.iter().filter_map(|value| self.calibration.values.get(value)).map(|seen| &seen.dims);
+        let numbers = dims.map(|dims| dims.iter().product::<usize>()).sum::<usize>().max(1);
+        let enough = NOISE_NUMBERS.div_ceil(numbers).clamp(NOISE_LEAST, NOISE_SAMPLES);
+        let indices: Vec<usize> = (0..samples.len().min(enough)).collect();
         let ones: Vec<Result<BTreeMap<String, (f64, f64)>, Failure>> =
             indices.par_iter().map(|&index| one(index)).collect();
         let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
@@ -525,8 +538,10 @@ impl Calibrated<'_> {
     }
 }
 
-/// Samples that tell how far each value is off.
+/// Samples that tell how far each value is off, at most and at least, and numbers that are enough.
 const NOISE_SAMPLES: usize = 4;
+const NOISE_LEAST: usize = 2;
+const NOISE_NUMBERS: usize = 1 << 20;
 
 /// Σ(b − a)² and Σa², in an order that does not depend on the processor.
 fn squares(a: &[f32], b: &[f32]) -> (f64, f64) {
