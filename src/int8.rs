@@ -557,8 +557,7 @@ impl Calibrated<'_> {
         let numbers = dims.map(|dims| dims.iter().product::<usize>()).sum::<usize>().max(1);
         let enough = NOISE_NUMBERS.div_ceil(numbers).clamp(NOISE_LEAST, NOISE_SAMPLES);
         let indices: Vec<usize> = (0..samples.len().min(enough)).collect();
-        let ones: Vec<Result<BTreeMap<String, (f64, f64)>, Failure>> =
-            indices.par_iter().map(|&index| one(index)).collect();
+        let ones: Vec<Result<_, Failure>> = indices.par_iter().map(|&index| one(index)).collect();
         let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
         for one in ones {
             for (name, (error, signal)) in one? {
