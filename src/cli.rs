@@ -67,7 +67,8 @@ pub fn main() -> std::process::ExitCode {
         start_threads(matches.get_one::<usize>("threads").copied().unwrap_or(0))?;
         let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
         let terminal = out.is_terminal();
-        dispatch(&matches, &mut Session { out: &mut out, err: &mut err, terminal })
+        let quiet = matches.get_flag("quiet");
+        dispatch(&matches, &mut Session { out: &mut out, err: &mut err, terminal, quiet })
     });
     match outcome {
         Ok(code) => code.into(),

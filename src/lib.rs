@@ -3,8 +3,10 @@
 //! A [`Request`] says what is wanted; [`shrink::shrink`] does it and gives a [`Report`], or a [`Failure`] that knows its
 //! [`ExitCode`]. **No** rewrite lives here, and **nothing** but [`commands`] and [`cli`] writes to stdout or stderr.
 pub mod cli;
+pub mod columns;
 pub mod commands;
 pub mod files;
+pub mod inspect;
 pub mod int8;
 pub mod metrics;
 pub mod progress;
@@ -12,6 +14,7 @@ pub mod report;
 pub mod request;
 pub mod samples;
 pub mod shrink;
+pub mod validate;
 
 pub use progress::{Progress, Silent, Stage};
 pub use report::Report;

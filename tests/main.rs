@@ -3,9 +3,11 @@
 
 mod command_line;
 mod errors;
+mod inspect;
 mod int8;
 mod int8_graph;
 mod ledger;
 mod samples;
 mod support;
+mod validate;
 mod writing;

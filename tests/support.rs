@@ -94,3 +94,17 @@ pub fn names(folder: &Path) -> Vec<String> {
     names.sort();
     names
 }
+
+/// The models of the bench; none, and a line that says so, when it is not there.
+pub fn bench_models() -> Vec<PathBuf> {
+    let near = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/bench");
+    let bench = std::env::var_os("ONNX_SHRINK_BENCH").map_or(near, PathBuf::from);
+    let Ok(files) = fs::read_dir(bench.join("models")) else {
+        eprintln!("skipped: the bench is not there (ONNX_SHRINK_BENCH names its folder)");
+        return Vec::new();
+    };
+    let files = files.map(|entry| entry.unwrap().path());
+    let mut models: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|name| name == "onnx")).collect();
+    models.sort();
+    models
+}

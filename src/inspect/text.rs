@@ -1,0 +1,245 @@
+//! An [`Inspection`] as text: the largest first, and not more than fits a screen unless all is asked for.
+use std::collections::BTreeMap;
+
+use super::{Inspection, Plan, Port};
+use crate::{
+    columns::{Align, Text, bytes, count, share},
+    report::{Fate, table::Style},
+};
+
+/// Rows of a table, without `--all`.
+const ROWS: usize = 6;
+/// Longest name in a table, without `--all`.
+const NAME: usize = 44;
+
+/// The text; with `all`, every row of every table.
+pub fn render(found: &Inspection, all: bool, style: &Style) -> String {
+    let mut text = Text::new(*style);
+    head(found, &mut text);
+    ports("inputs", &found.inputs, all, &mut text);
+    ports("outputs", &found.outputs, all, &mut text);
+    if !found.free_dims.is_empty() {
+        text.line(&format!("free dimensions: {}", found.free_dims.join(", ")));
+    }
+    kinds(found, all, &mut text);
+    ops(found, all, &mut text);
+    types(found, &mut text);
+    if let Some(plan) = &found.int8 {
+        int8(plan, found.bytes, all, &mut text);
+    }
+    for note in &found.notes {
+        text.line(&format!("note: {note}"));
+    }
+    text.finish()
+}
+
+/// The first rows, and how many more there are.
+fn first<T>(rows: &[T], all: bool) -> (&[T], usize) {
+    let shown = if all || rows.len() <= ROWS + 1 { rows.len() } else { ROWS };
+    (&rows[..shown], rows.len() - shown)
+}
+
+fn more(hidden: usize, what: &str, text: &mut Text) {
+    if hidden > 0 {
+        text.line(&format!("  … and {hidden} more {what} (--all)"));
+    }
+}
+
+/// A long name without its middle.
+fn shortened(name: &str) -> String {
+    let length = name.chars().count();
+    if length <= NAME {
+        return name.to_owned();
+    }
+    let (head, tail) = (NAME / 3, NAME - NAME / 3 - 1);
+    name.chars().take(head).chain(['…']).chain(name.chars().skip(length - tail)).collect()
+}
+
+fn head(found: &Inspection, text: &mut Text) {
+    text.heading(&format!("{}: {}", found.path, bytes(found.bytes)));
+    let opsets: Vec<String> = found.opsets.iter().map(|(domain, version)| format!("{domain} {version}")).collect();
+    let producer = if found.producer.is_empty() { String::new() } else { format!(", made by {}", found.producer) };
+    text.line(&format!("IR version {}, opset {}{producer}", found.ir_version, opsets.join(", ")));
+    let zeros = match found.constants.weights {
+        0 => String::new(),
+        weights => format!(", {} zeros", share(found.constants.zeros, weights)),
+    };
+    text.line(&format!(
+        "{} constants: {}; weights: {} numbers{zeros}",
+        found.constants.count,
+        bytes(found.constants.bytes),
+        count(found.constants.weights),
+    ));
+}
+
+fn ports(what: &str, ports: &[Port], all: bool, text: &mut Text) {
+    text.heading(what);
+    let (shown, hidden) = first(ports, all);
+    let row = |port: &Port| {
+        let default = if port.has_default { "has a default" } else { "" };
+        vec![port.name.clone(), port.ty.clone(), default.to_owned()]
+    };
+    let heads = [("", Align::Left), ("", Align::Left), ("", Align::Left)];
+    text.table(&heads, &shown.iter().map(row).collect::<Vec<_>>());
+    more(hidden, what, text);
+}
+
+fn kinds(found: &Inspection, all: bool, text: &mut Text) {
+    let functions = if found.functions > 0 { format!(", {} local functions", found.functions) } else { String::new() };
+    let work = &found.work;
+    let shapes = match work.shapes {
+        "made-up sample" => " with each free dimension as 1",
+        "sample" => " on the first sample",
+        _ => "",
+    };
+    let known = work.multiply_adds > 0 || work.not_counted.is_empty();
+    let work = if known {
+        format!("{} multiply-adds{shapes}", count(work.multiply_adds))
+    } else {
+        "multiply-adds not known".to_owned()
+    };
+    text.heading(&format!("{} ops{functions}, {work}", found.op_count));
+    let (shown, hidden) = first(&found.kinds, all);
+    let all_bytes = found.constants.bytes;
+    let or_empty = |number: u64, text: String| if number == 0 { String::new() } else { text };
+    let row = |kind: &super::Kind| {
+        vec![
+            kind.op.clone(),
+            kind.count.to_string(),
+            or_empty(kind.multiply_adds, count(kind.multiply_adds)),
+            or_empty(kind.multiply_adds, share(kind.multiply_adds, found.work.multiply_adds)),
+            or_empty(kind.bytes, bytes(kind.bytes)),
+            or_empty(kind.bytes, share(kind.bytes, all_bytes)),
+        ]
+    };
+    let right = Align::Right;
+    let heads =
+        [("type", Align::Left), ("ops", right), ("multiply-adds", right), ("", right), ("bytes", right), ("", right)];
+    text.table(&heads, &shown.iter().map(row).collect::<Vec<_>>());
+    more(hidden, "types", text);
+    let open: Vec<String> = found.work.not_counted.iter().map(|(op, count)| format!("{op} {count}")).collect();
+    if !open.is_empty() {
+        let (shown, hidden) = first(&open, all);
+        let hidden = if hidden > 0 { " … (--all)".to_owned() } else { String::new() };
+        text.line(&format!("  multiply-adds not counted: {}{hidden}", shown.join(", ")));
+    }
+}
+
+fn ops(found: &Inspection, all: bool, text: &mut Text) {
+    if found.ops.is_empty() {
+        return;
+    }
+    text.heading("largest ops");
+    let fates: BTreeMap<&str, &Fate> = match &found.int8 {
+        Some(plan) => plan.layers.iter().map(|layer| (layer.name.as_str(), &layer.fate)).collect(),
+        None => BTreeMap::new(),
+    };
+    let (shown, hidden) = first(&found.ops, all);
+    let row = |line: &super::OpLine| {
+        vec![
+            if all { line.name.clone() } else { shortened(&line.name) },
+            line.op.clone(),
+            line.output.clone().unwrap_or_default(),
+            line.multiply_adds.map_or_else(|| "?".to_owned(), count),
+            bytes(line.bytes),
+            line.zeros.map_or_else(String::new, |zeros| format!("{:.1} %", 100.0 * zeros)),
+            fates.get(line.name.as_str()).map_or("", |fate| short(fate)).to_owned(),
+        ]
+    };
+    let (left, right) = (Align::Left, Align::Right);
+    let last = if fates.is_empty() { "" } else { "with --int8" };
+    let heads = [
+        ("op", left),
+        ("type", left),
+        ("output", left),
+        ("multiply-adds", right),
+        ("bytes", right),
+        ("zeros", right),
+        (last, left),
+    ];
+    text.table(&heads, &shown.iter().map(row).collect::<Vec<_>>());
+    more(hidden, "ops", text);
+}
+
+fn types(found: &Inspection, text: &mut Text) {
+    text.heading("element types");
+    let row = |ty: &super::Type| {
+        let bytes = if ty.constants == 0 { String::new() } else { bytes(ty.bytes) };
+        vec![ty.dtype.clone(), ty.values.to_string(), ty.constants.to_string(), bytes]
+    };
+    let right = Align::Right;
+    let heads = [("type", Align::Left), ("values", right), ("constants", right), ("bytes", right)];
+    text.table(&heads, &found.types.iter().map(row).collect::<Vec<_>>());
+}
+
+/// One word for what would become of a layer.
+fn short(fate: &Fate) -> &'static str {
+    match fate {
+        Fate::Integer => "integer",
+        Fate::Storage { .. } => "stored",
+        Fate::Float { .. } => "float",
+    }
+}
+
+fn int8(plan: &Plan, before: u64, all: bool, text: &mut Text) {
+    if let Some(reason) = &plan.nothing {
+        text.heading(&format!("--int8 would do nothing: {reason}"));
+        return;
+    }
+    let change = |after: u64| format!("{} → {}", bytes(before), bytes(after.min(before)));
+    if let Some(after) = plan.bytes_with_data {
+        let samples = if plan.made_up { " (on made-up samples)" } else { "" };
+        text.heading(&format!("with --int8 --data{samples}: {}", change(after)));
+        let kinds: [(&str, fn(&Fate) -> bool); 3] = [
+            ("compute in integers", |fate| matches!(fate, Fate::Integer)),
+            ("have their weights stored as integers", |fate| matches!(fate, Fate::Storage { .. })),
+            ("stay float", |fate| matches!(fate, Fate::Float { .. })),
+        ];
+        let parts: Vec<String> = kinds
+            .iter()
+            .filter(|(_, which)| plan.count(*which) > 0)
+            .map(|(what, which)| format!("{} {what}", plan.count(*which)))
+            .collect();
+        match plan.layers.len() {
+            0 => text.line("  no layers with weights in the main graph; constants are stored in 8 or 16 bits"),
+            layers => text.line(&format!("  of {layers} layers with weights: {}", parts.join(", "))),
+        }
+        let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for layer in &plan.layers {
+            if let Fate::Storage { reason } | Fate::Float { reason } = &layer.fate {
+                reasons.entry(reason).or_default().push(&layer.name);
+            }
+        }
+        why("not integer", reasons, all, text);
+    }
+    if let Some(reason) = &plan.unknown {
+        text.heading("with --int8 --data");
+        text.line(&format!("  not known: {reason}"));
+    }
+    if let Some(after) = plan.bytes_without_data {
+        text.heading(&format!("with --int8 alone: {}", change(after)));
+        text.line(&format!("  {} constants stored in 8 or 16 bits", plan.stored));
+        let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for constant in &plan.not_stored {
+            reasons.entry(&constant.reason).or_default().push(&constant.op);
+        }
+        why("not stored", reasons, all, text);
+    }
+}
+
+fn list(names: &[&str]) -> String {
+    names.iter().map(|name| shortened(name)).collect::<Vec<_>>().join(", ")
+}
+
+/// Reasons with the ops that they hold for, the most common first.
+fn why(what: &str, reasons: BTreeMap<&str, Vec<&str>>, all: bool, text: &mut Text) {
+    let mut reasons: Vec<_> = reasons.into_iter().collect();
+    reasons.sort_by(|one, other| other.1.len().cmp(&one.1.len()).then_with(|| one.0.cmp(other.0)));
+    let shown = if all { reasons.len() } else { reasons.len().min(4) };
+    for (reason, names) in &reasons[..shown] {
+        let some = if all { names.len() } else { names.len().min(2) };
+        let more = if names.len() > some { format!(" and {} more", names.len() - some) } else { String::new() };
+        text.line(&format!("  {what}: {reason}: {}{more}", list(&names[..some])));
+    }
+    more(reasons.len() - shown, "reasons", text);
+}
