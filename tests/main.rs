@@ -7,6 +7,8 @@ mod inspect;
 mod int8;
 mod int8_graph;
 mod ledger;
+mod pipeline;
+mod readme;
 mod samples;
 mod support;
 mod validate;
