@@ -3,7 +3,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{bench_models, fixture, folder, folder_of, run};
+use crate::support::{bench_models, fixture, folder, folder_of, model_of_text, run};
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
@@ -51,7 +51,7 @@ fn the_json_adds_up() {
         (bytes, bytes, bytes)
     );
     assert_eq!(found["int8"]["made_up"], true);
-    assert_eq!(found["int8"]["layers"].as_array().unwrap().len(), 5);
+    assert_eq!(found["int8"]["with_data"]["layers"].as_array().unwrap().len(), 5);
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn the_plan_is_what_a_run_does() {
         let layers = layers.as_array().unwrap().iter();
         layers.map(|layer| (layer["name"].clone(), layer["fate"].clone(), layer["bytes_after"].clone())).collect()
     };
-    assert_eq!(fates(&found["int8"]["layers"]), fates(&report["layers"]));
+    assert_eq!(fates(&found["int8"]["with_data"]["layers"]), fates(&report["layers"]));
     assert_eq!((&found["int8"]["made_up"], &found["work"]["shapes"]), (&false.into(), &"sample".into()));
     let quantized = json(run(folder.path(), &["inspect", "out.onnx", "--json"]).text());
     assert_eq!(quantized["int8"]["nothing"], "the model is quantized already");
@@ -81,6 +81,18 @@ fn bodies_are_counted_and_their_work_is_not_guessed() {
     let found = json(run(folder.path(), &["inspect", "in.onnx", "--json", "--no-int8"]).text());
     assert_eq!(found["int8"], Value::Null);
     assert_eq!(found["work"]["not_counted"]["If"], 1);
+}
+
+#[test]
+fn layers_that_can_saturate_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "<ir_version: 8, opset_import: [\"\" : 13]>
+        g (uint8[1,2] x) => (int32[1,1] y) <int8[2,1] w = {100, 29}> { y = MatMulInteger (x, w) }";
+    fs::write(folder.path().join("m.onnx"), model_of_text(text)).unwrap();
+    let found = json(run(folder.path(), &["inspect", "m.onnx", "--json"]).text());
+    assert_eq!((&found["saturating"][0]["layer"], &found["saturating"][0]["pairs"]), (&"y".into(), &1.into()));
+    let told = run(folder.path(), &["inspect", "m.onnx"]);
+    assert!(told.text().contains("warning: 8-bit sums of 1 layer can saturate"), "{}", told.text());
 }
 
 #[test]
@@ -107,7 +119,11 @@ fn every_model_of_the_bench_can_be_inspected() {
         let found = json(told.text());
         assert!(found["op_count"].as_u64().unwrap() > 0, "{}", model.display());
         let plan = &found["int8"];
-        assert!(plan["nothing"].is_string() || plan["bytes_without_data"].is_u64(), "{}", model.display());
+        assert!(
+            plan["nothing"].is_string() || plan["without_data"]["bytes"] != plan["without_data"]["reason"],
+            "{}",
+            model.display()
+        );
     }
 }
 

@@ -3,13 +3,16 @@
 
 mod command_line;
 mod errors;
+mod formats;
 mod inspect;
 mod int8;
 mod int8_graph;
 mod ledger;
 mod pipeline;
+mod qdq;
 mod readme;
 mod samples;
 mod support;
+mod targets;
 mod validate;
 mod writing;

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Command, Session, shrink::SampleArguments};
+use super::{Command, Session, shrink::SampleArguments, target::TargetArguments};
 use crate::{
     inspect::{self, inspect, text},
     progress,
@@ -32,6 +32,10 @@ pub struct Inspect {
 
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub target: TargetArguments,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub samples: SampleArguments,
 }
 
@@ -51,7 +55,7 @@ Exit codes: 0 done; 1 the model cannot be used; 2 the command line is wrong; 3 t
             input: self.model,
             data: self.samples.data.clone().or_else(|| self.samples.validation_data.clone()),
             sample_options: self.samples.options(),
-            plan: !self.no_int8,
+            plan: (!self.no_int8).then_some(self.target.target),
         };
         let progress = progress::for_stderr(session.quiet);
         let found = inspect(&request, progress.as_ref())?;

@@ -5,10 +5,12 @@ use clap::{ArgMatches, Args};
 
 use crate::request::{ExitCode, Failure};
 
+pub mod arguments;
 pub mod completions;
 pub mod inspect;
 pub mod man;
 pub mod shrink;
+pub mod target;
 pub mod validate;
 
 /// What a command needs of the program around it.

@@ -11,6 +11,10 @@ use onnx_shrink_ir::{
     DataType, Dim, Evaluate, Graph, Model, OpId, Tensor, TensorType, ValueId, import, infer, multiply_adds,
     proto::schema::{ValueInfoProto, type_proto},
 };
+use onnx_shrink_passes::{
+    quantize::saturation::{Saturating, saturating_layers},
+    target::Target,
+};
 use serde::Serialize;
 
 use crate::{Failure, Progress, SampleOptions, Samples, files};
@@ -20,7 +24,7 @@ mod plan;
 pub mod text;
 
 pub use constants::{Constants, Weights};
-pub use plan::{Plan, Unstored};
+pub use plan::{Outcome, Plan};
 
 /// Version of the JSON. It rises when a field changes its meaning or goes; new fields do not count.
 pub const SCHEMA: u32 = 1;
@@ -34,8 +38,8 @@ pub struct Inspect {
     pub data: Option<PathBuf>,
     /// How files become samples
     pub sample_options: SampleOptions,
-    /// Whether to find out what `--int8` would do
-    pub plan: bool,
+    /// The target to find out for what `--int8` would do; `None`: do not
+    pub plan: Option<&'static Target>,
 }
 
 /// A graph input or output.
@@ -157,6 +161,8 @@ pub struct Inspection {
     pub types: Vec<Type>,
     /// All constants
     pub constants: Constants,
+    /// Layers whose 8-bit sums can saturate on x86 processors without VNNI
+    pub saturating: Vec<Saturating>,
     /// What `--int8` would do; `None` when that was not asked
     pub int8: Option<Plan>,
     /// What a user may want to know
@@ -185,9 +191,9 @@ pub fn inspect(request: &Inspect, progress: &dyn Progress) -> Result<Inspection,
     let stage = progress.stage("counting", None);
     found.count(&model.graph, &evaluator, samples.as_ref())?;
     drop(stage);
-    if request.plan {
+    if let Some(target) = request.plan {
         let stage = progress.stage("planning for 8 bits", None);
-        found.int8 = Some(plan::plan(&model, &evaluator, samples.as_ref(), progress)?);
+        found.int8 = Some(plan::plan(&model, target, &evaluator, samples.as_ref(), progress)?);
         drop(stage);
     }
     Ok(found)
@@ -275,6 +281,7 @@ impl Inspection {
             ops: Vec::new(),
             types: Vec::new(),
             constants: Constants::default(),
+            saturating: saturating_layers(graph),
             int8: None,
             notes: Vec::new(),
         }

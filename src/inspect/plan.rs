@@ -2,14 +2,19 @@
 //!
 //! With samples, layers are placed as in a real run, but with ranges from a few of them; without, the placement is that of
 //! made-up samples, since costs depend on shapes and not on numbers. **No** gate is judged: a run may put more in float.
+use std::collections::BTreeSet;
+
 use onnx_shrink_ir::{Evaluate, Model, export};
 use onnx_shrink_passes::{
-    Context, Options, Outcome, pipeline, quantize::calibrators::Calibrator, quantize::is_quantized,
+    Context, Options, pipeline,
+    quantize::{calibrators::Calibrator, is_quantized},
+    target::Target,
 };
 use serde::Serialize;
 
 use crate::{
     Calibrate, Failure, Progress, Samples, files,
+    formats::FormatOptions,
     int8::Int8,
     report::{Fate, Layer},
 };
@@ -20,52 +25,52 @@ const SAMPLES: usize = 4;
 /// How the reason of a layer begins when the model does not run on the samples.
 const NOT_CALIBRATED: &str = "the model cannot be calibrated";
 
-/// What `--int8` would do.
+/// What a run would make of the model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Plan {
-    /// Why nothing would be done at all
-    pub nothing: Option<String>,
-    /// Whether the layers are those of made-up samples
-    pub made_up: bool,
-    /// Layers with weights, in the order of the graph, and what would become of each with `--data`; empty when that cannot
-    /// be told
+pub struct Outcome {
+    /// Layers with weights, in the order of the graph, and what would become of each
     pub layers: Vec<Layer>,
     /// Bytes of the model then; `None` when that cannot be told
-    pub bytes_with_data: Option<u64>,
-    /// Why the layers cannot be told
-    pub unknown: Option<String>,
-    /// Constants that would be stored in 8 or 16 bits without `--data`
-    pub stored: usize,
-    /// Constants that would not, and why
-    pub not_stored: Vec<Unstored>,
-    /// Bytes of the model then
-    pub bytes_without_data: Option<u64>,
+    pub bytes: Option<u64>,
+    /// Why nothing would be done, or why it cannot be told; `None` otherwise
+    pub reason: Option<String>,
 }
 
-/// A constant that stays as it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Unstored {
-    /// The op that reads it
-    pub op: String,
-    /// Why
-    pub reason: String,
-}
+impl Outcome {
+    fn nothing(reason: String) -> Outcome {
+        Outcome { reason: Some(reason), ..Outcome::default() }
+    }
 
-impl Plan {
     /// Number of layers with this fate.
     pub fn count(&self, which: fn(&Fate) -> bool) -> usize {
         self.layers.iter().filter(|layer| which(&layer.fate)).count()
     }
 }
 
-/// Makes the plan for `model`.
+/// What `--int8` would do.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Plan {
+    /// The target that it is for
+    pub target: &'static str,
+    /// Why nothing would be done at all
+    pub nothing: Option<String>,
+    /// Whether `with_data` comes from made-up samples
+    pub made_up: bool,
+    /// With `--data`
+    pub with_data: Outcome,
+    /// Without
+    pub without_data: Outcome,
+}
+
+/// Makes the plan for `model` on `target`.
 pub(super) fn plan(
     model: &Model,
+    target: &'static Target,
     evaluator: &dyn Evaluate,
     samples: Option<&Samples>,
     progress: &dyn Progress,
 ) -> Result<Plan, Failure> {
-    let mut plan = Plan { made_up: samples.is_none(), ..Plan::default() };
+    let mut plan = Plan { target: target.name, made_up: samples.is_none(), ..Plan::default() };
     if is_quantized(&model.graph) {
         plan.nothing = Some("the model is quantized already".to_owned());
         return Ok(plan);
@@ -76,45 +81,51 @@ pub(super) fn plan(
     let mut cx = Context::new(options.clone(), evaluator);
     pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)?;
     let statistics = std::mem::take(&mut cx.statistics);
-    let int8 =
-        Int8 { evaluator, calibrate: Calibrate::MinMax, keep_float: &[], options: &options, statistics: &statistics };
-    let stored = int8.without_samples(&model)?;
-    for entry in &stored.journal.entries {
-        match &entry.outcome {
-            Outcome::Done { .. } => plan.stored += 1,
-            Outcome::Missed { reason } => {
-                plan.not_stored.push(Unstored { op: entry.op.clone(), reason: reason.clone() });
-            }
+    let int8 = Int8 {
+        evaluator,
+        target,
+        calibrate: Calibrate::MinMax,
+        keep_float: &[],
+        formats: FormatOptions::default(),
+        options: &options,
+        statistics: &statistics,
+    };
+    plan.without_data = match int8.without_samples(&model)? {
+        Ok(stored) => {
+            Outcome { bytes: Some(files::size_of(&export(&stored.model))), layers: stored.layers, reason: None }
         }
-    }
-    plan.bytes_without_data = Some(files::size_of(&export(&stored.model)));
+        Err(reason) => Outcome::nothing(reason),
+    };
     let samples = match samples {
         Some(samples) => samples.subset(&(0..samples.len().min(SAMPLES)).collect::<Vec<_>>()),
         None => match Samples::generated(&model.graph, 1) {
             Ok(samples) => samples,
             Err(error) => {
-                plan.unknown = Some(format!("{error:#}"));
+                plan.with_data = Outcome::nothing(format!("{error:#}"));
                 return Ok(plan);
             }
         },
     };
-    match int8.calibrated(&model, &samples, progress) {
+    plan.with_data = match int8.calibrated(&model, &samples, progress) {
         Ok(calibrated) => {
-            let placement = calibrated.placement(&Default::default());
-            let quantized = calibrated.build(&placement, Calibrator::MinMax)?;
+            let none = BTreeSet::new();
+            let placement = calibrated.placement(&none);
+            let quantized = calibrated.build(&placement, Calibrator::MinMax, &none)?;
             let failed = quantized.layers.iter().find_map(|layer| match &layer.fate {
                 Fate::Storage { reason } | Fate::Float { reason } if reason.starts_with(NOT_CALIBRATED) => Some(reason),
                 _ => None,
             });
-            if let Some(reason) = failed.filter(|_| plan.made_up) {
-                plan.unknown = Some(format!("{reason}, on a made-up sample; give real ones with --data"));
-                return Ok(plan);
+            match failed.filter(|_| plan.made_up) {
+                Some(reason) => Outcome::nothing(format!("{reason}, on a made-up sample; give real ones with --data")),
+                None => Outcome {
+                    bytes: Some(files::size_of(&export(&quantized.model))),
+                    layers: quantized.layers,
+                    reason: None,
+                },
             }
-            plan.bytes_with_data = Some(files::size_of(&export(&quantized.model)));
-            plan.layers = quantized.layers;
         }
-        Err(failure) if plan.made_up => plan.unknown = Some(failure.to_string()),
+        Err(failure) if plan.made_up => Outcome::nothing(failure.to_string()),
         Err(failure) => return Err(failure),
-    }
+    };
     Ok(plan)
 }

@@ -1,7 +1,9 @@
 //! An [`Inspection`] as text: the largest first, and not more than fits a screen unless all is asked for.
 use std::collections::BTreeMap;
 
-use super::{Inspection, Plan, Port};
+use onnx_shrink_passes::quantize::saturation;
+
+use super::{Inspection, Outcome, Plan, Port};
 use crate::{
     columns::{Align, Text, bytes, count, share},
     report::{Fate, table::Style},
@@ -26,6 +28,9 @@ pub fn render(found: &Inspection, all: bool, style: &Style) -> String {
     types(found, &mut text);
     if let Some(plan) = &found.int8 {
         int8(plan, found.bytes, all, &mut text);
+    }
+    for warning in saturation::warning(&found.saturating) {
+        text.line(&format!("warning: {warning}"));
     }
     for note in &found.notes {
         text.line(&format!("note: {note}"));
@@ -131,7 +136,7 @@ fn ops(found: &Inspection, all: bool, text: &mut Text) {
     }
     text.heading("largest ops");
     let fates: BTreeMap<&str, &Fate> = match &found.int8 {
-        Some(plan) => plan.layers.iter().map(|layer| (layer.name.as_str(), &layer.fate)).collect(),
+        Some(plan) => plan.with_data.layers.iter().map(|layer| (layer.name.as_str(), &layer.fate)).collect(),
         None => BTreeMap::new(),
     };
     let (shown, hidden) = first(&found.ops, all);
@@ -186,60 +191,58 @@ fn int8(plan: &Plan, before: u64, all: bool, text: &mut Text) {
         text.heading(&format!("--int8 would do nothing: {reason}"));
         return;
     }
-    let change = |after: u64| format!("{} → {}", bytes(before), bytes(after.min(before)));
-    if let Some(after) = plan.bytes_with_data {
-        let samples = if plan.made_up { " (on made-up samples)" } else { "" };
-        text.heading(&format!("with --int8 --data{samples}: {}", change(after)));
-        let kinds: [(&str, fn(&Fate) -> bool); 3] = [
-            ("compute in integers", |fate| matches!(fate, Fate::Integer)),
-            ("have their weights stored as integers", |fate| matches!(fate, Fate::Storage { .. })),
-            ("stay float", |fate| matches!(fate, Fate::Float { .. })),
-        ];
-        let parts: Vec<String> = kinds
-            .iter()
-            .filter(|(_, which)| plan.count(*which) > 0)
-            .map(|(what, which)| format!("{} {what}", plan.count(*which)))
-            .collect();
-        match plan.layers.len() {
-            0 => text.line("  no layers with weights in the main graph; constants are stored in 8 or 16 bits"),
-            layers => text.line(&format!("  of {layers} layers with weights: {}", parts.join(", "))),
-        }
-        let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for layer in &plan.layers {
-            if let Fate::Storage { reason } | Fate::Float { reason } = &layer.fate {
-                reasons.entry(reason).or_default().push(&layer.name);
-            }
-        }
-        why("not integer", reasons, all, text);
-    }
-    if let Some(reason) = &plan.unknown {
-        text.heading("with --int8 --data");
-        text.line(&format!("  not known: {reason}"));
-    }
-    if let Some(after) = plan.bytes_without_data {
-        text.heading(&format!("with --int8 alone: {}", change(after)));
-        text.line(&format!("  {} constants stored in 8 or 16 bits", plan.stored));
-        let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for constant in &plan.not_stored {
-            reasons.entry(&constant.reason).or_default().push(&constant.op);
-        }
-        why("not stored", reasons, all, text);
-    }
+    let made_up = if plan.made_up { " (on a made-up sample)" } else { "" };
+    outcome(&format!("with --int8 --data{made_up}"), &plan.with_data, before, all, text);
+    outcome("with --int8 alone", &plan.without_data, before, all, text);
 }
+
+/// How many layers have which fate, and why no more are integer.
+fn outcome(what: &str, outcome: &Outcome, before: u64, all: bool, text: &mut Text) {
+    if let Some(reason) = &outcome.reason {
+        text.heading(&format!("{what}: {reason}"));
+        return;
+    }
+    let after = outcome.bytes.map_or_else(String::new, |after| {
+        // (No run writes a larger file.)
+        format!(": {} → {}", bytes(before), bytes(after.min(before)))
+    });
+    text.heading(&format!("{what}{after}"));
+    let kinds: [(&str, Which); 3] = [
+        ("compute in integers", |fate| matches!(fate, Fate::Integer)),
+        ("have their weights stored as integers", |fate| matches!(fate, Fate::Storage { .. })),
+        ("stay float", |fate| matches!(fate, Fate::Float { .. })),
+    ];
+    let counts = kinds.iter().map(|(what, which)| (outcome.count(*which), what)).filter(|(count, _)| *count > 0);
+    let counts: Vec<String> = counts.map(|(count, what)| format!("{count} {what}")).collect();
+    match outcome.layers.len() {
+        0 => text.line("  no layers with weights"),
+        layers => text.line(&format!("  of {layers} layers with weights: {}", counts.join(", "))),
+    }
+    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for layer in &outcome.layers {
+        if let Fate::Storage { reason } | Fate::Float { reason } = &layer.fate {
+            reasons.entry(reason).or_default().push(&layer.name);
+        }
+    }
+    why(reasons, all, text);
+}
+
+/// Picks layers by what would become of them.
+type Which = fn(&Fate) -> bool;
 
 fn list(names: &[&str]) -> String {
     names.iter().map(|name| shortened(name)).collect::<Vec<_>>().join(", ")
 }
 
 /// Reasons with the ops that they hold for, the most common first.
-fn why(what: &str, reasons: BTreeMap<&str, Vec<&str>>, all: bool, text: &mut Text) {
+fn why(reasons: BTreeMap<&str, Vec<&str>>, all: bool, text: &mut Text) {
     let mut reasons: Vec<_> = reasons.into_iter().collect();
     reasons.sort_by(|one, other| other.1.len().cmp(&one.1.len()).then_with(|| one.0.cmp(other.0)));
     let shown = if all { reasons.len() } else { reasons.len().min(4) };
     for (reason, names) in &reasons[..shown] {
         let some = if all { names.len() } else { names.len().min(2) };
         let more = if names.len() > some { format!(" and {} more", names.len() - some) } else { String::new() };
-        text.line(&format!("  {what}: {reason}: {}{more}", list(&names[..some])));
+        text.line(&format!("  not integer: {reason}: {}{more}", list(&names[..some])));
     }
     more(reasons.len() - shown, "reasons", text);
 }
