@@ -10,6 +10,7 @@ mod int8_graph;
 mod ledger;
 mod pipeline;
 mod qdq;
+mod ranges;
 mod readme;
 mod samples;
 mod support;
