@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Command, Session, shrink::SampleArguments, target::TargetArguments};
+use super::{Command, Session, arguments::target::TargetArguments, shrink::SampleArguments};
 use crate::{
     inspect::{self, inspect, text},
     progress,

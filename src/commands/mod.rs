@@ -10,7 +10,6 @@ pub mod completions;
 pub mod inspect;
 pub mod man;
 pub mod shrink;
-pub mod target;
 pub mod validate;
 
 /// What a command needs of the program around it.
