@@ -52,7 +52,7 @@ Exit codes:
   2   the command line is wrong, or the output cannot be written
   3   the samples cannot be used
   4   a gate failed, nothing was written
-  5   a difference was found (validate)
+  5   a difference was found (diff, validate)
   70  a bug of onnx-shrink";
 
 /// Colours of help and errors; they are left out where NO_COLOR is set or nobody looks.

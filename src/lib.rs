@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod columns;
 pub mod commands;
+pub mod diff;
 pub mod files;
 pub mod formats;
 pub mod inspect;

@@ -7,6 +7,7 @@ use crate::request::{ExitCode, Failure};
 
 pub mod arguments;
 pub mod completions;
+pub mod diff;
 pub mod inspect;
 pub mod man;
 pub mod shrink;
@@ -68,7 +69,8 @@ impl Entry {
             name: C::NAME,
             define: || {
                 // (What the type's own comment says would be the text, if this came before.)
-                C::augment_args(clap::Command::new(C::NAME)).about(C::ABOUT).after_help(C::AFTER_HELP)
+                let command = C::augment_args(clap::Command::new(C::NAME)).about(C::ABOUT);
+                if C::AFTER_HELP.is_empty() { command } else { command.after_help(C::AFTER_HELP) }
             },
             run: |matches, session| match C::from_arg_matches(matches) {
                 Ok(command) => command.run(session),
@@ -80,6 +82,7 @@ impl Entry {
 
 /// The commands that have a name.
 pub const OTHERS: &[Entry] = &[
+    Entry::of::<diff::Diff>(),
     Entry::of::<inspect::Inspect>(),
     Entry::of::<validate::Validate>(),
     Entry::of::<completions::Completions>(),
