@@ -29,7 +29,7 @@ pub fn render(found: &Inspection, all: bool, style: &Style) -> String {
     if let Some(plan) = &found.int8 {
         int8(plan, found.bytes, all, &mut text);
     }
-    for warning in saturation::warning(&found.saturating) {
+    if let Some(warning) = saturation::warning(&found.saturating) {
         text.line(&format!("warning: {warning}"));
     }
     for note in &found.notes {
