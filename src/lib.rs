@@ -4,10 +4,12 @@
 //! [`ExitCode`]. **No** rewrite lives here, and **nothing** but [`commands`], [`cli`] and [`progress`]
 //! writes to stdout or stderr; [`files::write`] puts the model itself on stdout when it is asked to.
 pub mod cli;
+pub mod columns;
 pub mod commands;
 pub mod diff;
 pub mod files;
 pub mod formats;
+pub mod inspect;
 pub mod int8;
 pub mod layers;
 pub mod metrics;
@@ -17,6 +19,7 @@ pub mod report;
 pub mod request;
 pub mod samples;
 pub mod shrink;
+pub mod validate;
 
 pub use progress::{Progress, Silent, Stage};
 pub use report::Report;

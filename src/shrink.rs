@@ -423,6 +423,6 @@ impl<'a> Job<'a> {
 }
 
 /// Whether the model computes in 16-bit floats.
-fn is_half(graph: &Graph) -> bool {
+pub fn is_half(graph: &Graph) -> bool {
     graph.values().into_iter().any(|value| graph.ty(value).is_some_and(|ty| ty.dtype == DataType::Float16))
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write};
 use onnx_shrink_passes::Outcome;
 
 use super::{Fate, Report};
-use crate::metrics::Comparison;
+use crate::{columns::bytes, metrics::Comparison};
 
 /// Longest text, in lines, without `--explain`.
 pub const MAX_LINES: usize = 25;
@@ -74,16 +74,6 @@ impl Lines {
         if let (true, Some(line)) = (self.style.bold, self.lines.last_mut()) {
             *line = format!("\x1b[1m{line}\x1b[0m");
         }
-    }
-}
-
-/// "1.05 MB"
-fn bytes(count: u64) -> String {
-    match count {
-        ..10_000 => format!("{count} B"),
-        10_000..1_000_000 => format!("{:.1} kB", count as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.2} MB", count as f64 / 1e6),
-        _ => format!("{:.2} GB", count as f64 / 1e9),
     }
 }
 
