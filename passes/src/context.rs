@@ -6,7 +6,7 @@ use onnx_shrink_ir::{
     verify::{Problem, Violation, verify_graph},
 };
 
-use crate::{Class, Entry, Journal, Miss, Outcome, Pass, PassError, Result};
+use crate::{Class, Entry, Journal, Miss, Outcome, Pass, PassError, Result, quantize::Exactness};
 
 /// What the user asked for, as far as passes need to know.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +40,8 @@ pub struct Context<'a> {
     pub evaluator: &'a dyn Evaluate,
     /// What batch norms told of values, by the value's name
     pub statistics: BTreeMap<String, Statistics>,
+    /// Steps of cancelled Quantize/Dequantize pairs, by what they lose
+    pub cancelled: BTreeMap<Exactness, usize>,
     /// Every rewrite and every miss
     pub journal: Journal,
     pass: (&'static str, Class),
@@ -53,6 +55,7 @@ impl<'a> Context<'a> {
             options,
             evaluator,
             statistics: BTreeMap::new(),
+            cancelled: BTreeMap::new(),
             journal: Journal::default(),
             pass: ("", Class::Exact),
             in_body: false,
@@ -113,6 +116,13 @@ impl<'a> Context<'a> {
         let added = (graph.op_count() + applied.removed).saturating_sub(before);
         self.write(label, op_type, Outcome::Done { removed: applied.removed, added });
         Ok(Some(applied))
+    }
+
+    /// Counts `steps` by which pairs were cancelled.
+    pub(crate) fn count_step(&mut self, exactness: Exactness, steps: usize) {
+        if steps > 0 {
+            *self.cancelled.entry(exactness).or_default() += steps;
+        }
     }
 
     /// Writes down that the rewrite of `op` was not done.

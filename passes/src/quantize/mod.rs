@@ -1,15 +1,18 @@
 //! Quantization: ranges from samples, a placement that pays, Quantize/Dequantize pairs that engines fuse.
 pub mod calibration;
 pub mod calibrators;
+pub mod cancel_qdq;
 mod fix_saturation;
 pub mod histogram;
 mod insert_qdq;
+mod integer_moves;
 pub mod place;
 pub mod saturation;
 mod store_int8;
 pub mod units;
 pub mod weights;
 
+pub use cancel_qdq::{CancelQdq, Exactness};
 pub use fix_saturation::FixSaturation;
 pub use insert_qdq::InsertQdq;
 pub use store_int8::StoreInt8;
