@@ -18,7 +18,7 @@ use crate::request::{ExitCode, Failure};
 pub struct Written {
     /// Bytes of the model, its external data included
     pub bytes: u64,
-    /// Whether the input's own model was written, because the result was no smaller or the same
+    /// Whether the input's own model was written, because the result was equal or larger
     pub input_kept: bool,
     /// Whether the result would have been larger
     pub larger: bool,

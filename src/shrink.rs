@@ -10,9 +10,9 @@ use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
 use onnx_shrink_ir::{DataType, Graph, Model, export, import, infer};
 use onnx_shrink_passes::{
-    Context, Entry, Options, Outcome, Statistics, pipeline,
+    Context, Entry, Journal, Options, Outcome, Statistics, pipeline,
     quantize::{
-        FixSaturation, is_quantized,
+        CancelQdq, FixSaturation, is_quantized,
         saturation::{self, saturating_layers},
     },
 };
@@ -21,6 +21,7 @@ use crate::{
     Progress, Samples, files,
     int8::{Int8, Quantized},
     metrics::{CompareError, Comparison, GateResult, compare_graphs},
+    qdq::Cancel,
     report::{Calibration, Report, Side},
     request::{Failure, Request},
 };
@@ -56,9 +57,7 @@ struct Job<'a> {
 impl<'a> Job<'a> {
     fn new(request: &'a Request, progress: &'a dyn Progress) -> Result<Job<'a>, Failure> {
         request.checked_output()?;
-        if request.target != "ort-cpu" {
-            return Err(Failure::usage(format_args!("there is no target `{}`; there is: ort-cpu", request.target)));
-        }
+        request.formats.check(request)?;
         let known: BTreeSet<&str> = pipeline::names();
         if let Some(pass) = request.skip.iter().find(|pass| !known.contains(pass.as_str())) {
             let known = known.into_iter().collect::<Vec<_>>().join(", ");
@@ -109,9 +108,10 @@ impl<'a> Job<'a> {
         let mut lossless = self.lossless(&mut cx)?;
         let statistics = std::mem::take(&mut cx.statistics);
         let mut changed = cx.journal.done() > 0;
-        self.report.journal = std::mem::take(&mut cx.journal.entries);
+        self.report.journal = std::mem::take(&mut cx.journal).entries;
+        self.report.cancelled = std::mem::take(&mut cx.cancelled);
         drop(cx);
-        changed |= self.mend_saturation(&mut lossless)?;
+        changed |= self.mend(&mut lossless)?;
         if self.request.int8 {
             if self.request.exact {
                 return Err(Failure::usage(
@@ -137,6 +137,10 @@ impl<'a> Job<'a> {
             Failure::bug(anyhow!(error).context(self.request.input.display().to_string()))
         };
         pipeline::run_lossless(&mut model.graph, cx).map_err(in_file)?;
+        let is_named = |only: &BTreeSet<String>| only.contains("cancel-qdq");
+        if self.request.qdq.cancel.is_some() || self.options.only.as_ref().is_some_and(is_named) {
+            cx.run(&CancelQdq::exact(), &mut model.graph).map_err(in_file)?;
+        }
         drop(stage);
         if !self.request.validate || cx.journal.done() == 0 {
             return Ok(model);
@@ -149,8 +153,9 @@ impl<'a> Job<'a> {
                 "the lossless rewrites changed the result, so all of them were left out: {}; this is a bug, please report it",
                 failed.reason
             ));
-            cx.journal.entries.clear();
+            cx.journal = Journal::default();
             cx.statistics.clear();
+            cx.cancelled.clear();
             return Ok(self.original.detached());
         }
         self.report.lossless = Some(comparison);
@@ -158,29 +163,32 @@ impl<'a> Job<'a> {
         Ok(model)
     }
 
-    /// Weights of others that can saturate get other scales, where the user wants that; else a warning names them. Whether
-    /// something changed.
-    fn mend_saturation(&mut self, model: &mut Model) -> Result<bool, Failure> {
+    /// What the user wants mended in a model that others quantized, beyond what is exact: weights that can saturate get other
+    /// scales (else a warning names them), and of two Quantizes in a row the last stays. Whether something changed.
+    fn mend(&mut self, model: &mut Model) -> Result<bool, Failure> {
         let layers = saturating_layers(&model.graph);
-        if !self.request.qdq.fix_saturation {
-            self.report.warnings.extend(saturation::warning(&layers));
-            return Ok(false);
+        let merges = self.request.qdq.cancel == Some(Cancel::Approximate);
+        let fixes = self.request.qdq.fix_saturation;
+        if self.request.exact && (fixes || merges) {
+            let flag = if fixes { saturation::FLAG } else { "--cancel-qdq=approximate" };
+            return Err(Failure::usage(format_args!("--exact forbids what {flag} stands for: leave out one of them")));
         }
-        if self.request.exact {
-            return Err(Failure::usage("--exact forbids what --fix-saturation stands for: leave out one of them"));
+        if fixes && layers.is_empty() {
+            self.report.notes.push(format!("{}: no sums of 8-bit weights can saturate", saturation::FLAG));
         }
         let evaluator = self.evaluator.clone();
         let mut cx = Context::new(self.options.clone(), evaluator.as_ref());
         let mut mended = model.detached();
-        cx.run(&FixSaturation, &mut mended.graph).map_err(Failure::bug)?;
-        if cx.journal.done() == 0 {
-            self.report.journal.extend(cx.journal.entries);
-            let note = if layers.is_empty() { "--fix-saturation: no sums of 8-bit weights can saturate" } else { "" };
-            self.report.notes.extend((!note.is_empty()).then(|| note.to_owned()));
-            self.report.warnings.extend(saturation::warning(&layers));
-            return Ok(false);
+        if merges {
+            cx.run(&CancelQdq::approximate(), &mut mended.graph).map_err(Failure::bug)?;
         }
-        if self.request.validate
+        if fixes {
+            cx.run(&FixSaturation, &mut mended.graph).map_err(Failure::bug)?;
+        }
+        self.report.warnings.extend(saturation::warning(&saturating_layers(&mended.graph)));
+        let changed = cx.journal.done() > 0;
+        if changed
+            && self.request.validate
             && let Some(comparison) = self.judge_lossless(&mended)?
         {
             // Made-up samples show that it works; how near it is, real ones must tell.
@@ -191,16 +199,17 @@ impl<'a> Job<'a> {
             self.report.gates.extend(gates);
             if let Some(reason) = failed {
                 let input = self.request.input.display();
-                return Err(Failure::gate(
-                    format_args!("{input}: after --fix-saturation {reason}"),
-                    self.report.clone(),
-                ));
+                return Err(Failure::gate(format_args!("{input}: {reason}"), self.report.clone()));
             }
         }
-        self.report.warnings.extend(saturation::warning(&saturating_layers(&mended.graph)));
+        for (exactness, steps) in cx.cancelled {
+            *self.report.cancelled.entry(exactness).or_default() += steps;
+        }
         self.report.journal.extend(cx.journal.entries);
-        *model = mended;
-        Ok(true)
+        if changed {
+            *model = mended;
+        }
+        Ok(changed)
     }
 
     /// The lossless result against the original, on real samples or made-up ones; `None` where neither can be run.
@@ -243,15 +252,23 @@ impl<'a> Job<'a> {
         let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
         let int8 = Int8 {
             evaluator: evaluator.as_ref(),
+            target: self.request.target,
             calibrate: self.request.calibrate,
             keep_float: &self.request.keep_float,
+            place: self.request.qdq.place,
+            formats: self.request.formats,
             options: &options,
             statistics,
         };
         let Some((calibrating, held_out)) = self.samples.clone().filter(|(calibrating, _)| !calibrating.is_empty())
         else {
-            let quantized = int8.without_samples(lossless)?;
-            return self.accept_storage(quantized);
+            return match int8.without_samples(lossless)? {
+                Ok(quantized) => self.accept_storage(quantized),
+                Err(nothing) => {
+                    self.report.notes.push(nothing);
+                    Ok(None)
+                }
+            };
         };
         let calibrated = int8.calibrated(lossless, &calibrating, self.progress)?;
         let mut kept = BTreeSet::new();
@@ -261,17 +278,17 @@ impl<'a> Job<'a> {
         let mut order: Option<Vec<usize>> = None;
         loop {
             let placement = calibrated.placement(&kept);
-            let mut quantized = calibrated.build(&placement, calibrator)?;
+            let mut quantized = calibrated.build(&placement, calibrator, &kept)?;
             if !self.request.validate {
-                return Ok(Some(self.accept(quantized, None, Vec::new())));
+                return Ok(self.accept(quantized, None, Vec::new()));
             }
             let Some(comparison) = self.compare(&quantized.model, &held_out)? else {
-                return Ok(Some(self.accept(quantized, None, Vec::new())));
+                return Ok(self.accept(quantized, None, Vec::new()));
             };
             let gates = self.request.gates.int8(&comparison);
             let Some(failed) = gates.iter().find(|gate| !gate.passed) else {
                 calibrated.measure_layers(&mut quantized, &held_out)?;
-                return Ok(Some(self.accept(quantized, Some(comparison), gates)));
+                return Ok(self.accept(quantized, Some(comparison), gates));
             };
             log::info!("{} units in float: {}", kept.len(), failed.reason);
             if !placement.integer.contains(&true) {
@@ -297,10 +314,28 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Takes a model whose constants alone were stored in 8 bits. Made-up inputs tell whether it runs and gives finite
-    /// numbers of the right shapes; how near they are says little about real ones, so that is shown and not judged.
+    /// Takes a model whose constants alone were stored in 8 bits. Samples that only judge do so. Made-up inputs tell whether
+    /// it runs and gives finite numbers of the right shapes; how near they are says little about real ones, so that is shown
+    /// and not judged.
     fn accept_storage(&mut self, quantized: Quantized) -> Result<Option<Model>, Failure> {
-        let judged = if self.request.validate { self.judge_lossless(&quantized.model)? } else { None };
+        let judges = self.samples.as_ref().map(|(_, judges)| judges.clone());
+        let judged = match judges {
+            _ if !self.request.validate => None,
+            Some(judges) => self.compare(&quantized.model, &judges)?,
+            None => self.judge_lossless(&quantized.model)?,
+        };
+        if let Some(comparison) = &judged
+            && self.samples.is_some()
+        {
+            let gates = self.request.gates.int8(comparison);
+            let failed = gates.iter().find(|gate| !gate.passed).map(|gate| gate.reason.clone());
+            self.report.gates.extend(gates);
+            if let Some(reason) = failed {
+                self.report.quantized = judged;
+                let message = format!("{}: {reason}", self.request.input.display());
+                return Err(Failure::gate(message, self.report.clone()));
+            }
+        }
         if let Some(comparison) = judged {
             let broken = comparison.outputs.iter().find(|output| output.misshapen > 0 || output.not_finite > 0);
             if let Some(output) = broken {
@@ -310,12 +345,20 @@ impl<'a> Job<'a> {
             }
             self.report.quantized = Some(comparison);
         }
+        self.report.layers = quantized.layers;
         self.report.journal.extend(quantized.journal.entries);
         self.report.notes.extend(quantized.notes);
         Ok(Some(quantized.model))
     }
 
-    fn accept(&mut self, quantized: Quantized, comparison: Option<Comparison>, gates: Vec<GateResult>) -> Model {
+    /// Takes a model with its layers as they were placed; `None` when no rewrite was done on the way.
+    fn accept(
+        &mut self,
+        quantized: Quantized,
+        comparison: Option<Comparison>,
+        gates: Vec<GateResult>,
+    ) -> Option<Model> {
+        let changed = quantized.journal.done() > 0;
         self.report.layers = quantized.layers;
         self.report.quantized = comparison;
         self.report.gates.extend(gates);
@@ -323,7 +366,7 @@ impl<'a> Job<'a> {
         self.report.notes.extend(quantized.notes);
         let method = quantized.calibrator.map_or("none", |calibrator| calibrator.name()).to_owned();
         self.report.calibration = Some(Calibration { samples: quantized.samples, method });
-        quantized.model
+        changed.then_some(quantized.model)
     }
 
     fn write(mut self, mut model: Model, changed: bool) -> Result<Report, Failure> {

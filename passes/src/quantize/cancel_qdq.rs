@@ -56,18 +56,24 @@ pub enum Exactness {
 
 /// See the [module](self).
 pub struct CancelQdq {
+    moves: bool,
     merges: bool,
 }
 
 impl CancelQdq {
-    /// Only steps after which every number is the same.
+    /// Only pairs that meet already: every float value keeps its own pair, which some engines want.
+    pub fn local() -> CancelQdq {
+        CancelQdq { moves: false, merges: false }
+    }
+
+    /// All steps after which every number is the same.
     pub fn exact() -> CancelQdq {
-        CancelQdq { merges: false }
+        CancelQdq { moves: true, merges: false }
     }
 
     /// Also the merging of two Quantizes.
     pub fn approximate() -> CancelQdq {
-        CancelQdq { merges: true }
+        CancelQdq { moves: true, merges: true }
     }
 }
 
@@ -84,17 +90,38 @@ impl Pass for CancelQdq {
         if graph.ops_of("DequantizeLinear").is_empty() {
             return Ok(());
         }
-        let before = cx.journal.done();
-        SimplifyIslands::of(&LOCAL).run(graph, cx)?;
-        cx.count_step(Exactness::Lossless, cx.journal.done() - before);
-        for region in Regions::of(graph, cx).found {
-            let (patch, exactness) = rewrite(graph, &region);
+        self.meet(graph, cx)?;
+        let regions = if self.moves { Regions::of(graph, cx).found } else { Vec::new() };
+        for region in &regions {
+            let (patch, exactness) = rewrite(graph, region);
             if cx.apply(graph, patch)?.is_some() {
                 cx.count_step(exactness, 1);
             }
         }
+        if !regions.is_empty() {
+            self.meet(graph, cx)?; // A new Dequantize may stand where there is one.
+        }
         if self.merges {
             merge(graph, cx)?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs of the rules, at most: each meets the pairs that the cuts between islands hid from the one before.
+const ROUNDS: usize = 4;
+
+impl CancelQdq {
+    /// Lets pairs that meet vanish.
+    fn meet(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
+        for _ in 0..ROUNDS {
+            let before = cx.journal.done();
+            SimplifyIslands::of(&LOCAL).run(graph, cx)?;
+            let done = cx.journal.done() - before;
+            if done == 0 {
+                break;
+            }
+            cx.count_step(Exactness::Lossless, done);
         }
         Ok(())
     }

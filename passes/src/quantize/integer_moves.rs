@@ -49,7 +49,8 @@ pub(crate) fn movable(graph: &Graph, op: OpId) -> Option<Move> {
             let pads_with = match pad.mode {
                 PadMode::Constant(value) if value == 0.0 => Some(2),
                 PadMode::Constant(_) => return None,
-                _ => None,
+                _ if node.input(2).is_none() => None,
+                _ => return None,
             };
             Move { pads_with, ..moves(vec![0]) }
         }
