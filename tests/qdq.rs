@@ -20,7 +20,7 @@ fn folder_of_text(text: &str) -> tempfile::TempDir {
 }
 
 fn read(folder: &Path, name: &str) -> Model {
-    import(load(folder.join(name), &Limits::default()).unwrap().model).unwrap()
+    import(load(&folder.join(name), &Limits::default()).unwrap().model).unwrap()
 }
 
 const SATURATES: &str = r#"<ir_version: 8, opset_import: ["" : 13]>
