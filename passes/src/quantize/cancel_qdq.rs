@@ -10,8 +10,8 @@
 //! y = DequantizeLinear (q, s, z)
 //! ```
 //! ```onnx after
-//! m = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)
-//! q = Reshape (m, r)
+//! q_1 = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)
+//! q = Reshape (q_1, r)
 //! y = DequantizeLinear (q, s, z)
 //! ```
 //! After TVM's FakeQuantizationToInteger and TensorFlow's cancelled pairs: values know the scale and zero point that their
@@ -376,7 +376,7 @@ fn rewrite(graph: &Graph, region: &Region) -> (Patch, Exactness) {
         let dtype = parameters(graph, from).map_or(DataType::Uint8, |parameters| parameters.dtype);
         let ty = |y: ValueId| graph.ty(y).map(|ty| TensorType { dtype, ..ty.clone() });
         let outputs: Vec<Option<(&str, Option<TensorType>)>> =
-            node.outputs().iter().map(|y| y.map(|y| (graph.name_of(y), ty(y)))).collect();
+            node.outputs().iter().map(|y| y.map(|y| ("q", ty(y)))).collect();
         let made = patch.op_with_outputs(NewOp { node: node.proto().clone() }, &inputs, &outputs);
         for (y, made) in node.outputs().iter().zip(made) {
             let Some(y) = *y else { continue };
