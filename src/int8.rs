@@ -342,9 +342,7 @@ impl Calibrated<'_> {
             };
             match self.int8.place {
                 Place::Cut => cx.run(&insert, &mut model.graph),
-                Place::Wrap => cx
-                    .run(&WrapQdq(insert), &mut model.graph)
-                    .and_then(|()| cx.run(&CancelQdq::local(), &mut model.graph)),
+                Place::Wrap => cx.run(&WrapQdq(insert), &mut model.graph),
             }
             .map_err(Failure::bug)?;
         }
@@ -370,6 +368,10 @@ impl Calibrated<'_> {
             None => Some(Miss::Form("its inputs or outputs were not calibrated").sentence(&self.model.graph)),
         };
         let mut layers = layers(&self.model.graph, &model.graph, &verdict);
+        if any && self.int8.place == Place::Wrap {
+            // Behind everything that knows ops by their ids: these change now.
+            cx.run(&CancelQdq::local(), &mut model.graph).map_err(Failure::bug)?;
+        }
         let (model, pairs) = match if any { formats.write(&model, &mut cx)? } else { None } {
             Some(written) => (written, Some(model)),
             None => (model, None),
