@@ -10,6 +10,8 @@ mod insert_qdq;
 pub mod integer_layers;
 mod integer_moves;
 mod layout_in_u8;
+pub mod model_ranges;
+mod moments;
 pub mod place;
 mod requantize;
 pub mod saturation;
