@@ -9,11 +9,11 @@ use onnx_shrink_passes::target::{Places, Target};
 use onnx_shrink_passes::{
     Context, Miss, Options, Statistics, pipeline,
     quantize::{
-        InsertQdq, StoreInt8,
+        CancelQdq, InsertQdq, StoreInt8, WrapQdq,
         calibration::{Calibration, SampleSource, calibrate},
         calibrators::Calibrator,
         model_ranges::{ModelRangesError, model_ranges},
-        place::{Costs, Placement, place},
+        place::{Costs, Placement, place, place_all},
         units::{Units, find_units},
     },
 };
@@ -23,6 +23,7 @@ use crate::{
     Calibrate, Failure, Progress, Samples,
     formats::{FormatOptions, written_bytes},
     layers::layers,
+    qdq::Place,
     report::Layer,
 };
 
@@ -54,6 +55,8 @@ pub struct Int8<'a> {
     pub calibrate: Calibrate,
     /// Ops that the user wants in float: name, type or glob
     pub keep_float: &'a [String],
+    /// Which layers, and how they are wrapped
+    pub place: Place,
     /// How integer layers are written
     pub formats: FormatOptions,
     /// Options of the passes
@@ -299,7 +302,10 @@ impl Calibrated<'_> {
         } else {
             self.user_kept.union(extra).copied().collect()
         };
-        place(&self.costs, &kept)
+        match self.int8.place {
+            Place::Cut => place(&self.costs, &kept),
+            Place::Wrap => place_all(&self.costs, &kept),
+        }
     }
 
     /// The range estimator: the user's, or the one whose outputs are nearest to the float model's on some of the samples
@@ -391,7 +397,11 @@ impl Calibrated<'_> {
                 units: &self.units,
                 integer: &placement.integer,
             };
-            cx.run(&insert, &mut model.graph).map_err(Failure::bug)?;
+            match self.int8.place {
+                Place::Cut => cx.run(&insert, &mut model.graph),
+                Place::Wrap => cx.run(&WrapQdq(insert), &mut model.graph),
+            }
+            .map_err(Failure::bug)?;
         }
         if self.int8.target.stores {
             cx.run(&StoreInt8 { calibration: Some(&self.calibration) }, &mut model.graph).map_err(Failure::bug)?;
@@ -415,6 +425,10 @@ impl Calibrated<'_> {
             None => Some(Miss::Form("its inputs or outputs were not calibrated").sentence(&self.model.graph)),
         };
         let mut layers = layers(&self.model.graph, &model.graph, &verdict);
+        if any && self.int8.place == Place::Wrap {
+            // Behind everything that knows ops by their ids: these change now.
+            cx.run(&CancelQdq::local(), &mut model.graph).map_err(Failure::bug)?;
+        }
         let (model, pairs) = match if any { formats.write(&model, &mut cx)? } else { None } {
             Some(written) => (written, Some(model)),
             None => (model, None),

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use onnx_shrink_ir::{Graph, Model};
-use onnx_shrink_passes::{Entry, Outcome};
+use onnx_shrink_passes::{Entry, Outcome, quantize::Exactness};
 use serde::Serialize;
 
 use crate::{
@@ -128,6 +128,8 @@ pub struct Report {
     pub input_kept: bool,
     /// Every rewrite and every miss, in order
     pub journal: Vec<Entry>,
+    /// Steps by which Quantize/Dequantize pairs were cancelled, by what they lose
+    pub cancelled: BTreeMap<Exactness, usize>,
     /// Layers with weights, in the order of the graph; empty when nothing was quantized
     pub layers: Vec<Layer>,
     /// After the lossless rewrites, against the original; `None` when that was not run
@@ -156,6 +158,7 @@ impl Report {
             input,
             input_kept: false,
             journal: Vec::new(),
+            cancelled: BTreeMap::new(),
             layers: Vec::new(),
             lossless: None,
             quantized: None,

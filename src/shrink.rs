@@ -12,7 +12,7 @@ use onnx_shrink_ir::{DataType, Graph, Model, export, import, infer};
 use onnx_shrink_passes::{
     Context, Entry, Journal, Options, Outcome, Statistics, pipeline,
     quantize::{
-        FixSaturation,
+        CancelQdq, FixSaturation,
         calibrators::Calibrator,
         is_quantized,
         saturation::{self, saturating_layers},
@@ -23,6 +23,7 @@ use crate::{
     Progress, Samples, files,
     int8::{Calibrated, Int8, Quantized},
     metrics::{CompareError, Comparison, GateResult, compare_graphs},
+    qdq::Cancel,
     report::{Calibration, Report, Side},
     request::{Failure, Request},
 };
@@ -119,8 +120,9 @@ impl<'a> Job<'a> {
         let statistics = std::mem::take(&mut cx.statistics);
         let mut changed = cx.journal.done() > 0;
         self.report.journal = std::mem::take(&mut cx.journal).entries;
+        self.report.cancelled = std::mem::take(&mut cx.cancelled);
         drop(cx);
-        changed |= self.mend_saturation(&mut lossless)?;
+        changed |= self.mend(&mut lossless)?;
         if self.request.int8 {
             if self.request.exact {
                 return Err(Failure::usage(
@@ -146,6 +148,10 @@ impl<'a> Job<'a> {
             Failure::bug(anyhow!(error).context(self.request.input.display().to_string()))
         };
         pipeline::run_lossless(&mut model.graph, cx).map_err(in_file)?;
+        let is_named = |only: &BTreeSet<String>| only.contains("cancel-qdq");
+        if self.request.qdq.cancel.is_some() || self.options.only.as_ref().is_some_and(is_named) {
+            cx.run(&CancelQdq::exact(), &mut model.graph).map_err(in_file)?;
+        }
         drop(stage);
         if !self.request.validate || cx.journal.done() == 0 {
             return Ok(model);
@@ -160,6 +166,7 @@ impl<'a> Job<'a> {
             ));
             cx.journal = Journal::default();
             cx.statistics.clear();
+            cx.cancelled.clear();
             return Ok(self.original.detached());
         }
         self.report.lossless = Some(comparison);
@@ -167,29 +174,32 @@ impl<'a> Job<'a> {
         Ok(model)
     }
 
-    /// Weights of others that can saturate get other scales, where the user wants that; else a warning names them. Whether
-    /// something changed.
-    fn mend_saturation(&mut self, model: &mut Model) -> Result<bool, Failure> {
+    /// What the user wants mended in a model that others quantized, beyond what is exact: weights that can saturate get other
+    /// scales (else a warning names them), and of two Quantizes in a row the last stays. Whether something changed.
+    fn mend(&mut self, model: &mut Model) -> Result<bool, Failure> {
         let layers = saturating_layers(&model.graph);
-        if !self.request.qdq.fix_saturation {
-            self.report.warnings.extend(saturation::warning(&layers));
-            return Ok(false);
+        let merges = self.request.qdq.cancel == Some(Cancel::Approximate);
+        let fixes = self.request.qdq.fix_saturation;
+        if self.request.exact && (fixes || merges) {
+            let flag = if fixes { saturation::FLAG } else { "--cancel-qdq=approximate" };
+            return Err(Failure::usage(format_args!("--exact forbids what {flag} stands for: leave out one of them")));
         }
-        if self.request.exact {
-            return Err(Failure::usage("--exact forbids what --fix-saturation stands for: leave out one of them"));
+        if fixes && layers.is_empty() {
+            self.report.notes.push(format!("{}: no sums of 8-bit weights can saturate", saturation::FLAG));
         }
         let evaluator = self.evaluator.clone();
         let mut cx = Context::new(self.options.clone(), evaluator.as_ref());
         let mut mended = model.detached();
-        cx.run(&FixSaturation, &mut mended.graph).map_err(Failure::bug)?;
-        if cx.journal.done() == 0 {
-            self.report.journal.extend(cx.journal.entries);
-            let note = if layers.is_empty() { "--fix-saturation: no sums of 8-bit weights can saturate" } else { "" };
-            self.report.notes.extend((!note.is_empty()).then(|| note.to_owned()));
-            self.report.warnings.extend(saturation::warning(&layers));
-            return Ok(false);
+        if merges {
+            cx.run(&CancelQdq::approximate(), &mut mended.graph).map_err(Failure::bug)?;
         }
-        if self.request.validate
+        if fixes {
+            cx.run(&FixSaturation, &mut mended.graph).map_err(Failure::bug)?;
+        }
+        self.report.warnings.extend(saturation::warning(&saturating_layers(&mended.graph)));
+        let changed = cx.journal.done() > 0;
+        if changed
+            && self.request.validate
             && let Some(comparison) = self.judge_lossless(&mended)?
         {
             // Made-up samples show that it works; how near it is, real ones must tell.
@@ -200,16 +210,17 @@ impl<'a> Job<'a> {
             self.report.gates.extend(gates);
             if let Some(reason) = failed {
                 let input = self.request.input.display();
-                return Err(Failure::gate(
-                    format_args!("{input}: after --fix-saturation {reason}"),
-                    self.report.clone(),
-                ));
+                return Err(Failure::gate(format_args!("{input}: {reason}"), self.report.clone()));
             }
         }
-        self.report.warnings.extend(saturation::warning(&saturating_layers(&mended.graph)));
+        for (exactness, steps) in cx.cancelled {
+            *self.report.cancelled.entry(exactness).or_default() += steps;
+        }
         self.report.journal.extend(cx.journal.entries);
-        *model = mended;
-        Ok(true)
+        if changed {
+            *model = mended;
+        }
+        Ok(changed)
     }
 
     /// The lossless result against the original, on real samples or made-up ones; `None` where neither can be run.
@@ -255,6 +266,7 @@ impl<'a> Job<'a> {
             target: self.request.target,
             calibrate: self.request.calibrate,
             keep_float: &self.request.keep_float,
+            place: self.request.qdq.place,
             formats: self.request.formats,
             options: &options,
             statistics,
