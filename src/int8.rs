@@ -8,18 +8,19 @@ use onnx_shrink_ir::{DataType, Evaluate, Graph, Model, OpId, Prepared, Tensor, i
 use onnx_shrink_passes::{
     Context, Miss, Options, Statistics, pipeline,
     quantize::{
-        InsertQdq, StoreInt8,
+        DynamicInt8, InsertQdq, StoreInt8,
         calibration::{Calibration, SampleSource, calibrate},
         calibrators::Calibrator,
+        dynamic_int8::{has_attention, pays},
         place::{Costs, Placement, place},
-        units::{Units, find_units},
+        units::{Form, Units, find_units},
     },
 };
 use rayon::prelude::*;
 
 use crate::{
     Calibrate, Failure, Progress, Samples,
-    formats::{FormatOptions, accumulator_bits, written_bytes},
+    formats::{Dynamic, FormatOptions, accumulator_bits, written_bytes},
     report::{Fate, Layer},
 };
 
@@ -51,6 +52,8 @@ pub struct Int8<'a> {
     pub keep_float: &'a [String],
     /// How integer layers are written
     pub formats: FormatOptions,
+    /// Which layers with a weight matrix find their ranges in each run
+    pub dynamic: Dynamic,
     /// Options of the passes
     pub options: &'a Options,
     /// What batch norms told of values
@@ -79,8 +82,10 @@ pub struct Calibrated<'a> {
     costs: Costs,
     user_kept: BTreeSet<usize>,
     notes: Vec<String>,
-    /// Why nothing at all runs in integers
+    /// Why nothing at all has calibrated ranges
     storage_only: Option<String>,
+    /// Units that find their ranges in each run
+    dynamic: BTreeSet<usize>,
 }
 
 /// Samples that choose among range estimators, at most.
@@ -93,13 +98,27 @@ impl Int8<'_> {
         cx
     }
 
-    /// Without samples: storage alone.
-    pub fn without_samples(&self, lossless: &Model) -> Result<Quantized, Failure> {
+    /// Without samples: ranges of each run, unless `dynamic` is [`Dynamic::None`], and storage.
+    pub fn without_samples(&self, lossless: &Model, dynamic: Dynamic) -> Result<Quantized, Failure> {
         let mut model = lossless.detached();
         let mut cx = self.context();
+        if dynamic != Dynamic::None {
+            let patterns = Patterns::new(self.keep_float)?;
+            let kept = model.graph.ops_in_id_order().into_iter().filter(|op| patterns.matches(&model.graph, *op));
+            let kept: Vec<OpId> = kept.collect();
+            let pass = DynamicInt8 { calibration: None, always: dynamic == Dynamic::All, kept: &kept };
+            cx.run(&pass, &mut model.graph).map_err(Failure::bug)?;
+        }
         cx.run(&StoreInt8 { calibration: None }, &mut model.graph).map_err(Failure::bug)?;
-        let note = "no samples were given: weights are stored in 8 bits, layers run in float; \
-                    with --data DIR (100 to 300 samples) layers would run in 8 bits, too, where the target gains from it";
+        let run = match cx.journal.done_by("dynamic-int8") {
+            0 => "layers run in float".to_owned(),
+            1 => "one layer runs in 8 bits with ranges of each run, the others in float".to_owned(),
+            count => format!("{count} layers run in 8 bits with ranges of each run, the others in float"),
+        };
+        let note = format!(
+            "no samples were given: weights are stored in 8 bits, {run}; \
+             with --data DIR (100 to 300 samples) layers would run in 8 bits, too, where the target gains from it"
+        );
         Ok(Quantized {
             model,
             pairs: None,
@@ -107,7 +126,7 @@ impl Int8<'_> {
             layers: Vec::new(),
             calibrator: None,
             samples: 0,
-            notes: vec![note.to_owned()],
+            notes: vec![note],
         })
     }
 
@@ -162,7 +181,19 @@ impl Int8<'_> {
             .filter(|&unit| patterns.matches(&model.graph, units.units[unit].op))
             .collect::<BTreeSet<_>>();
         notes.extend(patterns.unused(&model.graph));
-        Ok(Calibrated { int8: self, model, calibration, units, costs, user_kept, notes, storage_only })
+        // Attention runs faster with ranges of each run: Q/DQ break the engine's other fusions (`reference/engines.md` §0.9).
+        let prefers = storage_only.is_some() || has_attention(&model.graph);
+        let is_dynamic = |unit: &usize| {
+            let linear = matches!(units.units[*unit].form, Form::Gemm | Form::MatMul) && !user_kept.contains(unit);
+            linear
+                && match self.dynamic {
+                    Dynamic::None => false,
+                    Dynamic::Paying => prefers && pays(&model.graph, units.units[*unit].op, Some(&calibration)),
+                    Dynamic::All => true,
+                }
+        };
+        let dynamic = (0..units.units.len()).filter(is_dynamic).collect();
+        Ok(Calibrated { int8: self, model, calibration, units, costs, user_kept, notes, storage_only, dynamic })
     }
 }
 
@@ -219,9 +250,22 @@ impl Calibrated<'_> {
         let kept: BTreeSet<usize> = if self.storage_only.is_some() {
             (0..self.units.units.len()).collect()
         } else {
-            self.user_kept.union(extra).copied().collect()
+            let float: BTreeSet<usize> = self.user_kept.union(extra).copied().collect();
+            float.union(&self.dynamic).copied().collect()
         };
         place(&self.costs, &kept)
+    }
+
+    /// Whether layers find their ranges in each run.
+    pub fn is_dynamic(&self) -> bool {
+        !self.dynamic.is_empty()
+    }
+
+    /// From now on none does.
+    pub fn leave_out_dynamic(&mut self) {
+        self.dynamic.clear();
+        let note = "no layer finds its ranges in each run: with that a gate failed";
+        self.notes.push(note.to_owned());
     }
 
     /// The range estimator: the user's, or the one whose outputs are nearest to the float model's on some of the samples
@@ -287,6 +331,13 @@ impl Calibrated<'_> {
             };
             cx.run(&insert, &mut model.graph).map_err(Failure::bug)?;
         }
+        if !self.dynamic.is_empty() {
+            let ops: BTreeSet<OpId> = self.dynamic.iter().map(|unit| self.units.units[*unit].op).collect();
+            let kept = model.graph.ops_in_id_order().into_iter().filter(|op| !ops.contains(op));
+            let kept: Vec<OpId> = kept.collect();
+            let pass = DynamicInt8 { calibration: Some(&self.calibration), always: true, kept: &kept };
+            cx.run(&pass, &mut model.graph).map_err(Failure::bug)?;
+        }
         cx.run(&StoreInt8 { calibration: Some(&self.calibration) }, &mut model.graph).map_err(Failure::bug)?;
         model.graph.sweep();
         let overflows =
@@ -320,8 +371,13 @@ impl Calibrated<'_> {
     fn layers(&self, placement: &Placement, overflowing: &BTreeSet<usize>, quantized: &Graph) -> Vec<Layer> {
         let graph = &self.model.graph;
         let layer = |op: OpId, integer: bool, reason: String| {
-            let (before, after) = (constant_bytes(graph, op), constant_bytes(quantized, op));
+            // A dynamic layer is another op by now, under the same name.
+            let is_dynamic = self.units.of_op.get(&op).is_some_and(|unit| self.dynamic.contains(unit));
+            let dynamic = if is_dynamic { written_bytes(quantized, graph.label_of(op)) } else { None };
+            let before = constant_bytes(graph, op);
+            let after = dynamic.unwrap_or_else(|| constant_bytes(quantized, op));
             let fate = match (integer, after < before) {
+                _ if dynamic.is_some() => Fate::Dynamic,
                 (true, _) => Fate::Integer,
                 (false, true) => Fate::Storage { reason },
                 (false, false) => Fate::Float { reason },
@@ -332,7 +388,7 @@ impl Calibrated<'_> {
                 fate,
                 bytes_before: before,
                 bytes_after: after,
-                accumulator_bits: accumulator_bits(quantized, op),
+                accumulator_bits: if dynamic.is_none() { accumulator_bits(quantized, op) } else { None },
                 sqnr_db: None,
             }
         };

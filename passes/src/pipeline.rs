@@ -48,6 +48,6 @@ pub fn run_lossless(graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
 /// Names of all passes that a user can leave out.
 pub fn names() -> BTreeSet<&'static str> {
     let mut names: BTreeSet<&'static str> = lossless().iter().map(|pass| pass.name()).collect();
-    names.extend(["insert-qdq", "store-int8"]);
+    names.extend(["insert-qdq", "dynamic-int8", "store-int8"]);
     names
 }

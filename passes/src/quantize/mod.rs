@@ -3,6 +3,7 @@ pub mod accumulator;
 pub mod calibration;
 pub mod calibrators;
 mod draft;
+pub mod dynamic_int8;
 pub mod histogram;
 mod insert_qdq;
 pub mod integer_layers;
@@ -15,6 +16,7 @@ mod to_qoperator;
 pub mod units;
 pub mod weights;
 
+pub use dynamic_int8::DynamicInt8;
 pub use insert_qdq::InsertQdq;
 pub use layout_in_u8::LayoutInU8;
 pub use requantize::Requantize;
