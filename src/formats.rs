@@ -1,7 +1,7 @@
 //! In which form integer layers are written: the Quantize/Dequantize pairs that the quantizer makes, or what passes make of them.
 //!
 //! **Never** decides which layers are integer: that is done when this begins.
-use onnx_shrink_ir::{Graph, Model, OpId, Use, infer};
+use onnx_shrink_ir::{DataType, Graph, Model, OpId, Use, infer};
 use onnx_shrink_passes::{
     Context,
     quantize::{
@@ -79,6 +79,13 @@ impl FormatOptions {
             return Err(Failure::usage(
                 "--format writes integer layers: it needs --int8, and --data to find their ranges",
             ));
+        }
+        if self.format != Format::Qdq && request.target.activations != DataType::Uint8 {
+            let target = request.target.name;
+            return Err(Failure::usage(format_args!(
+                "--format: the target {target} has {} activations, and only pairs are written for those: leave --format out",
+                request.target.activations
+            )));
         }
         if self.requantize != Requantizing::Frozen && self.format != Format::Integer {
             return Err(Failure::usage("--requantize shrink is a form of --format integer: add that"));

@@ -7,8 +7,9 @@ use std::{
 };
 
 use onnx_shrink_ir::proto::ExternalData;
+use onnx_shrink_passes::target::{ORT_CPU, Target};
 
-use crate::{Report, formats::FormatOptions, samples::SampleOptions};
+use crate::{Report, formats::FormatOptions, qdq::QdqOptions, samples::SampleOptions};
 
 /// How a run of the program ends. Documented in `--help`; numbers never change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,13 +160,15 @@ pub struct Request {
     /// How files become samples
     pub sample_options: SampleOptions,
     /// What the model shall run on
-    pub target: String,
+    pub target: &'static Target,
     /// How ranges are found
     pub calibrate: Calibrate,
     /// Ops to keep in float: names, op types or globs
     pub keep_float: Vec<String>,
     /// How integer layers are written
     pub formats: FormatOptions,
+    /// How pairs come in, and what is mended in models that others quantized
+    pub qdq: QdqOptions,
     /// Passes to leave out
     pub skip: Vec<String>,
     /// What the result must hold
@@ -192,10 +195,11 @@ impl Request {
             data: None,
             validation_data: None,
             sample_options: SampleOptions::default(),
-            target: "ort-cpu".to_owned(),
+            target: &ORT_CPU,
             calibrate: Calibrate::Auto,
             keep_float: Vec::new(),
             formats: FormatOptions::default(),
+            qdq: QdqOptions::default(),
             skip: Vec::new(),
             gates: Gates::default(),
             validate: true,
@@ -224,23 +228,31 @@ impl Request {
         if self.to_stdout() {
             return Ok(output);
         }
-        if output.as_os_str().is_empty() {
-            return Err(Failure::usage("the output has an empty name"));
-        }
-        if output.is_dir() {
-            let output = output.display();
-            return Err(Failure::usage(format_args!(
-                "{output}: cannot be written: this is a folder; name a file in it"
-            )));
-        }
-        let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if !folder.is_dir() {
-            let (output, folder) = (output.display(), folder.display());
-            return Err(Failure::usage(format_args!(
-                "{output}: cannot be written: the folder `{folder}` does not exist; create it first"
-            )));
-        }
+        checked_file(output)?;
         Ok(output)
+    }
+}
+
+/// Whether a file can be written to `path`, as far as that can be told before: its folder is there and takes a new file.
+pub fn checked_file(path: &Path) -> Result<(), Failure> {
+    let shown = path.display();
+    let refused = |why: String| Err(Failure::usage(format_args!("{shown}: cannot be written: {why}")));
+    if path.as_os_str().is_empty() {
+        return Err(Failure::usage("an output has an empty name"));
+    }
+    if path.is_dir() {
+        return refused("this is a folder; name a file in it".to_owned());
+    }
+    if path.exists() && !path.is_file() {
+        return Ok(()); // a device or a pipe
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return refused(format!("the folder `{}` does not exist; create it first", folder.display()));
+    }
+    match tempfile::Builder::new().prefix(".onnx-shrink-").tempfile_in(folder) {
+        Ok(_) => Ok(()),
+        Err(error) => refused(format!("its folder takes no new file: {error}")),
     }
 }
 

@@ -9,7 +9,13 @@ use std::{
 use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
 use onnx_shrink_ir::{DataType, Graph, Model, export, import, infer};
-use onnx_shrink_passes::{Context, Options, Statistics, pipeline, quantize::is_quantized};
+use onnx_shrink_passes::{
+    Context, Entry, Journal, Options, Outcome, Statistics, pipeline,
+    quantize::{
+        FixSaturation, is_quantized,
+        saturation::{self, saturating_layers},
+    },
+};
 
 use crate::{
     Progress, Samples, files,
@@ -54,9 +60,6 @@ struct Job<'a> {
 impl<'a> Job<'a> {
     fn new(request: &'a Request, progress: &'a dyn Progress) -> Result<Job<'a>, Failure> {
         request.checked_output()?;
-        if request.target != "ort-cpu" {
-            return Err(Failure::usage(format_args!("there is no target `{}`; there is: ort-cpu", request.target)));
-        }
         request.formats.check(request)?;
         let known: BTreeSet<&str> = pipeline::names();
         if let Some(pass) = request.skip.iter().find(|pass| !known.contains(pass.as_str())) {
@@ -108,8 +111,9 @@ impl<'a> Job<'a> {
         let mut lossless = self.lossless(&mut cx)?;
         let statistics = std::mem::take(&mut cx.statistics);
         let mut changed = cx.journal.done() > 0;
-        self.report.journal = std::mem::take(&mut cx.journal.entries);
+        self.report.journal = std::mem::take(&mut cx.journal).entries;
         drop(cx);
+        changed |= self.mend_saturation(&mut lossless)?;
         if self.request.int8 {
             if self.request.exact {
                 return Err(Failure::usage(
@@ -147,13 +151,58 @@ impl<'a> Job<'a> {
                 "the lossless rewrites changed the result, so all of them were left out: {}; this is a bug, please report it",
                 failed.reason
             ));
-            cx.journal.entries.clear();
+            cx.journal = Journal::default();
             cx.statistics.clear();
             return Ok(self.original.detached());
         }
         self.report.lossless = Some(comparison);
         self.report.gates.extend(gates);
         Ok(model)
+    }
+
+    /// Weights of others that can saturate get other scales, where the user wants that; else a warning names them. Whether
+    /// something changed.
+    fn mend_saturation(&mut self, model: &mut Model) -> Result<bool, Failure> {
+        let layers = saturating_layers(&model.graph);
+        if !self.request.qdq.fix_saturation {
+            self.report.warnings.extend(saturation::warning(&layers));
+            return Ok(false);
+        }
+        if self.request.exact {
+            return Err(Failure::usage("--exact forbids what --fix-saturation stands for: leave out one of them"));
+        }
+        let evaluator = self.evaluator.clone();
+        let mut cx = Context::new(self.options.clone(), evaluator.as_ref());
+        let mut mended = model.detached();
+        cx.run(&FixSaturation, &mut mended.graph).map_err(Failure::bug)?;
+        if cx.journal.done() == 0 {
+            self.report.journal.extend(cx.journal.entries);
+            let note = if layers.is_empty() { "--fix-saturation: no sums of 8-bit weights can saturate" } else { "" };
+            self.report.notes.extend((!note.is_empty()).then(|| note.to_owned()));
+            self.report.warnings.extend(saturation::warning(&layers));
+            return Ok(false);
+        }
+        if self.request.validate
+            && let Some(comparison) = self.judge_lossless(&mended)?
+        {
+            // Made-up samples show that it works; how near it is, real ones must tell.
+            let judged = self.samples.as_ref().is_some_and(|(_, held_out)| !held_out.is_empty());
+            let gates = if judged { self.request.gates.int8(&comparison) } else { Vec::new() };
+            let failed = gates.iter().find(|gate| !gate.passed).map(|gate| gate.reason.clone());
+            self.report.quantized = Some(comparison);
+            self.report.gates.extend(gates);
+            if let Some(reason) = failed {
+                let input = self.request.input.display();
+                return Err(Failure::gate(
+                    format_args!("{input}: after --fix-saturation {reason}"),
+                    self.report.clone(),
+                ));
+            }
+        }
+        self.report.warnings.extend(saturation::warning(&saturating_layers(&mended.graph)));
+        self.report.journal.extend(cx.journal.entries);
+        *model = mended;
+        Ok(true)
     }
 
     /// The lossless result against the original, on real samples or made-up ones; `None` where neither can be run.
@@ -196,10 +245,11 @@ impl<'a> Job<'a> {
         let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
         let int8 = Int8 {
             evaluator: evaluator.as_ref(),
+            target: self.request.target,
             calibrate: self.request.calibrate,
             keep_float: &self.request.keep_float,
             formats: self.request.formats,
-            dynamic: self.request.formats.dynamic_on(&self.request.target),
+            dynamic: self.request.formats.dynamic_on(self.request.target.name),
             options: &options,
             statistics,
         };
@@ -215,17 +265,17 @@ impl<'a> Job<'a> {
         let mut order: Option<Vec<usize>> = None;
         loop {
             let placement = calibrated.placement(&kept);
-            let mut quantized = calibrated.build(&placement, calibrator)?;
+            let mut quantized = calibrated.build(&placement, calibrator, &kept)?;
             if !self.request.validate {
-                return Ok(Some(self.accept(quantized, None, Vec::new())));
+                return Ok(self.accept(quantized, None, Vec::new()));
             }
             let Some(comparison) = self.compare(&quantized.model, &held_out)? else {
-                return Ok(Some(self.accept(quantized, None, Vec::new())));
+                return Ok(self.accept(quantized, None, Vec::new()));
             };
             let gates = self.request.gates.int8(&comparison);
             let Some(failed) = gates.iter().find(|gate| !gate.passed) else {
                 calibrated.measure_layers(&mut quantized, &held_out)?;
-                return Ok(Some(self.accept(quantized, Some(comparison), gates)));
+                return Ok(self.accept(quantized, Some(comparison), gates));
             };
             log::info!("{} units in float: {}", kept.len(), failed.reason);
             if calibrated.is_dynamic() {
@@ -258,7 +308,13 @@ impl<'a> Job<'a> {
 
     /// The model without samples: with layers whose ranges each run finds, unless made-up inputs show too much error.
     fn without_samples(&mut self, int8: &Int8<'_>, lossless: &Model) -> Result<Option<Model>, Failure> {
-        let quantized = int8.without_samples(lossless, int8.dynamic)?;
+        let quantized = match int8.without_samples(lossless, int8.dynamic)? {
+            Ok(quantized) => quantized,
+            Err(nothing) => {
+                self.report.notes.push(nothing);
+                return Ok(None);
+            }
+        };
         let count = quantized.journal.done_by("dynamic-int8");
         if count == 0 || !self.request.validate {
             return self.accept_storage(quantized);
@@ -272,14 +328,37 @@ impl<'a> Job<'a> {
         }
         let note = format!("{count} layers stay float: in 8 bits the error on made-up inputs was {error:.3}");
         self.report.notes.push(note);
-        let stored = int8.without_samples(lossless, Dynamic::None)?;
-        self.accept_storage(stored)
+        match int8.without_samples(lossless, Dynamic::None)? {
+            Ok(stored) => self.accept_storage(stored),
+            Err(nothing) => {
+                self.report.notes.push(nothing);
+                Ok(None)
+            }
+        }
     }
 
-    /// Takes a model whose constants alone were stored in 8 bits. Made-up inputs tell whether it runs and gives finite
-    /// numbers of the right shapes; how near they are says little about real ones, so that is shown and not judged.
+    /// Takes a model whose constants alone were stored in 8 bits. Samples that only judge do so. Made-up inputs tell whether
+    /// it runs and gives finite numbers of the right shapes; how near they are says little about real ones, so that is shown
+    /// and not judged.
     fn accept_storage(&mut self, quantized: Quantized) -> Result<Option<Model>, Failure> {
-        let judged = if self.request.validate { self.judge_lossless(&quantized.model)? } else { None };
+        let judges = self.samples.as_ref().map(|(_, judges)| judges.clone());
+        let judged = match judges {
+            _ if !self.request.validate => None,
+            Some(judges) => self.compare(&quantized.model, &judges)?,
+            None => self.judge_lossless(&quantized.model)?,
+        };
+        if let Some(comparison) = &judged
+            && self.samples.is_some()
+        {
+            let gates = self.request.gates.int8(comparison);
+            let failed = gates.iter().find(|gate| !gate.passed).map(|gate| gate.reason.clone());
+            self.report.gates.extend(gates);
+            if let Some(reason) = failed {
+                self.report.quantized = judged;
+                let message = format!("{}: {reason}", self.request.input.display());
+                return Err(Failure::gate(message, self.report.clone()));
+            }
+        }
         if let Some(comparison) = judged {
             let broken = comparison.outputs.iter().find(|output| output.misshapen > 0 || output.not_finite > 0);
             if let Some(output) = broken {
@@ -289,12 +368,20 @@ impl<'a> Job<'a> {
             }
             self.report.quantized = Some(comparison);
         }
+        self.report.layers = quantized.layers;
         self.report.journal.extend(quantized.journal.entries);
         self.report.notes.extend(quantized.notes);
         Ok(Some(quantized.model))
     }
 
-    fn accept(&mut self, quantized: Quantized, comparison: Option<Comparison>, gates: Vec<GateResult>) -> Model {
+    /// Takes a model with its layers as they were placed; `None` when no rewrite was done on the way.
+    fn accept(
+        &mut self,
+        quantized: Quantized,
+        comparison: Option<Comparison>,
+        gates: Vec<GateResult>,
+    ) -> Option<Model> {
+        let changed = quantized.journal.done() > 0;
         self.report.layers = quantized.layers;
         self.report.quantized = comparison;
         self.report.gates.extend(gates);
@@ -302,7 +389,7 @@ impl<'a> Job<'a> {
         self.report.notes.extend(quantized.notes);
         let method = quantized.calibrator.map_or("none", |calibrator| calibrator.name()).to_owned();
         self.report.calibration = Some(Calibration { samples: quantized.samples, method });
-        quantized.model
+        changed.then_some(quantized.model)
     }
 
     fn write(mut self, mut model: Model, changed: bool) -> Result<Report, Failure> {
@@ -312,7 +399,11 @@ impl<'a> Job<'a> {
             model.set_ir_version(4); // the first in which initializers need not be inputs
         }
         let result = if changed { export(&model) } else { self.loaded.model.clone() };
-        let written = files::write(&result, &self.loaded, &self.request.input, output, &self.request.external_data)?;
+        // A repair is asked for, and worth the bytes of its scales.
+        let is_repair = |entry: &Entry| entry.pass == "fix-saturation" && matches!(entry.outcome, Outcome::Done { .. });
+        let may_grow = self.report.journal.iter().any(is_repair);
+        let (input, external) = (&self.request.input, &self.request.external_data);
+        let written = files::write(&result, &self.loaded, input, output, external, may_grow)?;
         self.report.finish(output, &written, &model);
         Ok(self.report)
     }

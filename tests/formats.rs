@@ -19,6 +19,7 @@ use onnx_shrink_passes::{
         units::find_units,
         weights::{QuantizedRows, conv_rows},
     },
+    target::ORT_CPU,
 };
 use serde_json::Value;
 
@@ -50,7 +51,7 @@ fn pairs_of(name: &str, count: usize) -> Pairs {
     let samples = Samples::open(calib(name).as_ref(), &model.graph, &SampleOptions::default()).unwrap();
     let samples = samples.subset(&(0..count).collect::<Vec<_>>());
     let calibration = calibrate(&model.graph, &evaluator, &Source(&samples), &|_| {}).unwrap();
-    let units = find_units(&model.graph, &calibration);
+    let units = find_units(&model.graph, &calibration, &ORT_CPU);
     let integer = vec![true; units.units.len()];
     let pass =
         InsertQdq { calibration: &calibration, calibrator: Calibrator::MinMax, units: &units, integer: &integer };
@@ -402,6 +403,7 @@ fn a_form_without_what_it_needs_is_a_mistake_on_the_command_line() {
     for (arguments, part) in [
         (&["--format", "integer"][..], "--int8"),
         (&["--dynamic"], "--int8"),
+        (&["--int8", "--data", &data, "--format", "integer", "--target", "tensorrt"], "tensorrt has int8 activations"),
         (&["--int8", "--format", "qoperator"], "--data"),
         (&["--int8", "--data", &data, "--requantize", "shrink"], "--format integer"),
     ] {

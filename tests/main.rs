@@ -7,6 +7,8 @@ mod formats;
 mod int8;
 mod int8_graph;
 mod ledger;
+mod qdq;
 mod samples;
 mod support;
+mod targets;
 mod writing;

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, path::Path};
 use onnx_shrink_ir::{Graph, ValueId};
 use onnx_shrink_passes::{
     Options, Pass, SimplifyIslands, pipeline,
-    quantize::{DynamicInt8, LayoutInU8, ToInteger, ToQoperator},
+    quantize::{DynamicInt8, FixSaturation, LayoutInU8, ToInteger, ToQoperator},
     testing::{assert_same_values, parse, run, seeded},
 };
 
@@ -129,6 +129,12 @@ fn structure(graph: &Graph) -> BTreeMap<String, String> {
 }
 
 fn check(pass: &dyn Pass, before: &str, after: &str) {
+    let (original, graph) = check_structure(pass, before, after);
+    assert_same_values(&original, &graph, pass.class());
+}
+
+/// The graph of `before`, and what the pass made of it.
+fn check_structure(pass: &dyn Pass, before: &str, after: &str) -> (Graph, Graph) {
     let declared = declared(before);
     let original = graph_of(before, &declared, true);
     let mut graph = original.detached();
@@ -137,7 +143,7 @@ fn check(pass: &dyn Pass, before: &str, after: &str) {
         run(pass, &mut graph, Options::default());
     }
     assert_eq!(structure(&graph), structure(&graph_of(after, &declared, false)), "{}", pass.name());
-    assert_same_values(&original, &graph, pass.class());
+    (original, graph)
 }
 
 /// The text before and after that the header of a file of `src` shows.
@@ -166,6 +172,12 @@ fn the_examples_in_the_headers_are_true() {
         checked.push(pass.name());
     }
     assert!(checked.contains(&"fold-batch-norm"));
+}
+
+#[test]
+fn the_examples_of_the_quantizer_that_need_no_samples_are_true() {
+    let (before, after) = examples("quantize/fix_saturation.rs");
+    check_structure(&FixSaturation, &before, &after);
 }
 
 #[test]

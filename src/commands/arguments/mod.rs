@@ -1,2 +1,3 @@
 //! Arguments of the main form that belong together, each group in a file of its own.
 pub mod formats;
+pub mod qdq;
