@@ -75,7 +75,8 @@ impl FormatOptions {
 
     /// Whether the rest of `request` goes with it.
     pub fn check(&self, request: &Request) -> Result<(), Failure> {
-        if self.format != Format::Qdq && !(request.int8 && request.data.is_some()) {
+        let has_ranges = request.data.is_some() || request.ranges.from_model || request.ranges.synthetic.is_some();
+        if self.format != Format::Qdq && !(request.int8 && has_ranges) {
             return Err(Failure::usage(
                 "--format writes integer layers: it needs --int8, and --data to find their ranges",
             ));

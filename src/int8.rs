@@ -13,6 +13,7 @@ use onnx_shrink_passes::{
         calibration::{Calibration, SampleSource, calibrate},
         calibrators::Calibrator,
         dynamic_int8::{has_attention, pays},
+        model_ranges::{ModelRangesError, model_ranges},
         place::{Costs, Placement, place},
         units::{Form, Units, find_units},
     },
@@ -180,7 +181,7 @@ impl Int8<'_> {
         samples: &Samples,
         progress: &dyn Progress,
     ) -> Result<Calibrated<'a>, Failure> {
-        let mut notes = Vec::new();
+        let notes = Vec::new();
         let mut storage_only = None;
         let mut model = lossless.detached();
         if model.opset() < LEAST_OPSET {
@@ -212,6 +213,37 @@ impl Int8<'_> {
                 Calibration::default()
             }
         };
+        self.found(model, calibration, notes, storage_only)
+    }
+
+    /// The same with ranges that follow from the model, of whose inputs `inputs` tells ranges.
+    pub fn from_model<'a>(
+        &'a self,
+        lossless: &Model,
+        inputs: &BTreeMap<String, (f64, f64)>,
+    ) -> Result<Calibrated<'a>, Failure> {
+        let mut model = lossless.detached();
+        if model.opset() < LEAST_OPSET {
+            raise::raise(&mut model, LEAST_OPSET).map_err(Failure::input)?;
+            let mut cx = self.context();
+            infer::infer(&mut model.graph);
+            pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)?;
+        }
+        let calibration = model_ranges(&model.graph, self.statistics, inputs).map_err(|error| match error {
+            ModelRangesError::NoBatchNorm => Failure::input(error),
+            ModelRangesError::NoInput(..) => Failure::usage(format_args!("--input-range: {error}")),
+        })?;
+        self.found(model, calibration, Vec::new(), None)
+    }
+
+    /// What of `model` could run in integers, by what is known of its values.
+    fn found<'a>(
+        &'a self,
+        model: Model,
+        calibration: Calibration,
+        mut notes: Vec<String>,
+        mut storage_only: Option<String>,
+    ) -> Result<Calibrated<'a>, Failure> {
         let units = find_units(&model.graph, &calibration, self.target);
         let costs = Costs::new(&model.graph, &units, &calibration);
         if self.target.places == Places::Nothing {

@@ -8,6 +8,7 @@ mod int8;
 mod int8_graph;
 mod ledger;
 mod qdq;
+mod ranges;
 mod samples;
 mod support;
 mod targets;

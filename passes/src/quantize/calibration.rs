@@ -45,6 +45,18 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// What a rule tells of a value instead of samples: its range, and its means along axis 1.
+    pub fn told(dims: Vec<usize>, (low, high): (f32, f32), means: Option<Vec<f64>>) -> Observed {
+        let mut observed = Observed { dims, ..Observed::default() };
+        observed.histogram.add(&[low, high]);
+        let means = means.unwrap_or_default();
+        match observed.dims.len() {
+            2 => (observed.last_sum, observed.last_count) = (means, 1.0),
+            _ => (observed.channel_sum, observed.channel_count) = (means, 1.0),
+        }
+        observed
+    }
+
     /// Mean per channel (axis 1) of a value of rank 3 or more; empty when it cannot be told.
     pub fn channel_mean(&self) -> Vec<f64> {
         self.channel_sum.iter().map(|sum| sum / self.channel_count.max(1.0)).collect()
@@ -64,6 +76,8 @@ pub struct Calibration {
     pub values: BTreeMap<ValueId, Observed>,
     /// Samples that were seen
     pub samples: usize,
+    /// Whether ranges follow from the model instead
+    pub from_model: bool,
     /// The graph's outputs for the samples that [`SampleSource::keeps_outputs`] names, by their index
     pub outputs: BTreeMap<usize, Vec<Tensor>>,
 }

@@ -1,3 +1,5 @@
 //! Arguments of the main form that belong together, each group in a file of its own.
 pub mod formats;
 pub mod qdq;
+pub mod ranges;
+pub mod target;
