@@ -65,6 +65,8 @@ fn count_ops(graph: &Graph, ops: &mut BTreeMap<String, usize>) {
 pub enum Fate {
     /// It computes in integers
     Integer,
+    /// It computes in integers, with ranges that each run finds
+    Dynamic,
     /// Its weights are stored as integers, it computes in float
     Storage {
         /// Why it does not compute in integers

@@ -21,6 +21,7 @@ use onnx_shrink_passes::{
 
 use crate::{
     Progress, Samples, files,
+    formats::Dynamic,
     int8::{Calibrated, Int8, Quantized},
     metrics::{CompareError, Comparison, GateResult, compare_graphs},
     qdq::Cancel,
@@ -30,6 +31,9 @@ use crate::{
 
 /// Made-up samples that show whether two models compute the same.
 const GENERATED_SAMPLES: usize = 2;
+
+/// Largest relative error on made-up inputs with which layers run in 8 bits without samples.
+const MOST_MADE_UP_ERROR: f64 = 0.05;
 
 /// The key in the model's metadata that says what calibrated it, when that was no real sample.
 const CALIBRATION_KEY: &str = "onnx-shrink.calibration";
@@ -268,6 +272,7 @@ impl<'a> Job<'a> {
             keep_float: &self.request.keep_float,
             place: self.request.qdq.place,
             formats: self.request.formats,
+            dynamic: self.request.formats.dynamic_on(self.request.target.name),
             options: &options,
             statistics,
         };
@@ -275,14 +280,14 @@ impl<'a> Job<'a> {
         if ranges.from_model {
             let calibrated = int8.from_model(lossless, &ranges.inputs)?;
             let held_out = self.samples.clone().map(|(_, held_out)| held_out);
-            return self.fall_back(&calibrated, (Calibrator::MinMax, None), held_out, FROM_MODEL);
+            return self.fall_back(calibrated, (Calibrator::MinMax, None), held_out, FROM_MODEL);
         }
         if let Some(count) = ranges.synthetic {
             let samples = Samples::generated(&self.original.graph, count).map_err(Failure::samples)?;
             let calibrated = int8.calibrated(lossless, &samples, self.progress)?;
             let chosen = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &samples, self.progress)?;
             let held_out = self.samples.clone().map(|(_, held_out)| held_out);
-            let model = self.fall_back(&calibrated, chosen, held_out, SYNTHETIC)?;
+            let model = self.fall_back(calibrated, chosen, held_out, SYNTHETIC)?;
             return Ok(model.map(|mut model| {
                 model.set_metadata(CALIBRATION_KEY, &format!("{count} synthetic samples"));
                 model
@@ -290,24 +295,18 @@ impl<'a> Job<'a> {
         }
         let Some((calibrating, held_out)) = self.samples.clone().filter(|(calibrating, _)| !calibrating.is_empty())
         else {
-            return match int8.without_samples(lossless)? {
-                Ok(quantized) => self.accept_storage(quantized),
-                Err(nothing) => {
-                    self.report.notes.push(nothing);
-                    Ok(None)
-                }
-            };
+            return self.without_samples(&int8, lossless);
         };
         let calibrated = int8.calibrated(lossless, &calibrating, self.progress)?;
         let chosen = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &calibrating, self.progress)?;
-        self.fall_back(&calibrated, chosen, Some(held_out), "")
+        self.fall_back(calibrated, chosen, Some(held_out), "")
     }
 
     /// The model with as few units in float as the gates ask for, with the ranges that were chosen, and the model that was
     /// built with them on the way, if any; `note` tells how it was calibrated, if not on samples.
     fn fall_back(
         &mut self,
-        calibrated: &Calibrated<'_>,
+        mut calibrated: Calibrated<'_>,
         (calibrator, mut chosen): (Calibrator, Option<Quantized>),
         held_out: Option<Samples>,
         note: &str,
@@ -339,6 +338,10 @@ impl<'a> Job<'a> {
                 return Ok(self.accept(quantized, Some(comparison), gates));
             };
             log::info!("{} units in float: {}", kept.len(), failed.reason);
+            if calibrated.is_dynamic() {
+                calibrated.leave_out_dynamic();
+                continue;
+            }
             if !placement.integer.contains(&true) {
                 let reason = failed.reason.clone();
                 self.report.quantized = Some(comparison);
@@ -359,6 +362,37 @@ impl<'a> Job<'a> {
                 kept.extend((0..placement.integer.len()).filter(|unit| placement.integer[*unit]));
             }
             step *= 2;
+        }
+    }
+
+    /// The model without samples: with layers whose ranges each run finds, unless made-up inputs show too much error.
+    fn without_samples(&mut self, int8: &Int8<'_>, lossless: &Model) -> Result<Option<Model>, Failure> {
+        let quantized = match int8.without_samples(lossless, int8.dynamic)? {
+            Ok(quantized) => quantized,
+            Err(nothing) => {
+                self.report.notes.push(nothing);
+                return Ok(None);
+            }
+        };
+        let count = quantized.journal.done_by("dynamic-int8");
+        if count == 0 || !self.request.validate {
+            return self.accept_storage(quantized);
+        }
+        let comparison = self.judge_lossless(&quantized.model)?;
+        let error = comparison.iter().flat_map(|comparison| &comparison.outputs).filter(|output| output.float);
+        let error =
+            error.map(|output| if output.not_finite > 0 { f64::INFINITY } else { output.rel_l2 }).fold(0.0, f64::max);
+        if error <= MOST_MADE_UP_ERROR {
+            return self.accept_storage(quantized);
+        }
+        let note = format!("{count} layers stay float: in 8 bits the error on made-up inputs was {error:.3}");
+        self.report.notes.push(note);
+        match int8.without_samples(lossless, Dynamic::None)? {
+            Ok(stored) => self.accept_storage(stored),
+            Err(nothing) => {
+                self.report.notes.push(nothing);
+                Ok(None)
+            }
         }
     }
 

@@ -47,6 +47,11 @@ const ON_REQUEST: &[Known] = &[
         class: Class::Approximate,
         about: "int8, --place wrap: a Q/DQ pair for each op of its own, then cancelled",
     },
+    Known {
+        name: "dynamic-int8",
+        class: Class::Approximate,
+        about: "int8: layers with a weight matrix, with ranges of each run",
+    },
     Known { name: "store-int8", class: Class::Approximate, about: "int8: stores float constants in 8 bits" },
 ];
 

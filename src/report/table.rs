@@ -181,8 +181,9 @@ fn layers(report: &Report, lines: &mut Lines) {
         })
     };
     lines.heading("layers with weights");
-    let kinds: [(&str, Which); 3] = [
+    let kinds: [(&str, Which); 4] = [
         ("integer", |fate| matches!(fate, Fate::Integer)),
+        ("integer with ranges of each run", |fate| matches!(fate, Fate::Dynamic)),
         ("stored as integers", |fate| matches!(fate, Fate::Storage { .. })),
         ("float", |fate| matches!(fate, Fate::Float { .. })),
     ];
@@ -273,6 +274,7 @@ fn journal(report: &Report, lines: &mut Lines) {
     for layer in &report.layers {
         let text = match &layer.fate {
             Fate::Integer => "integer".to_owned(),
+            Fate::Dynamic => "integer with ranges of each run".to_owned(),
             Fate::Storage { reason } => format!("stored as integers: {reason}"),
             Fate::Float { reason } => format!("float: {reason}"),
         };

@@ -4,6 +4,7 @@ pub mod calibration;
 pub mod calibrators;
 pub mod cancel_qdq;
 mod draft;
+pub mod dynamic_int8;
 mod fix_saturation;
 pub mod histogram;
 mod insert_qdq;
@@ -23,6 +24,7 @@ pub mod weights;
 mod wrap_qdq;
 
 pub use cancel_qdq::{CancelQdq, Exactness};
+pub use dynamic_int8::DynamicInt8;
 pub use fix_saturation::FixSaturation;
 pub use insert_qdq::InsertQdq;
 pub use layout_in_u8::LayoutInU8;
