@@ -11,10 +11,13 @@ mod journal;
 mod miss;
 mod net_bytes;
 pub mod pipeline;
+pub mod prune;
 pub mod quantize;
+pub mod solver;
 pub mod target;
 pub mod testing;
 
+mod drop_constant_channels;
 mod eliminate_dead;
 mod eliminate_identity;
 mod fold_arithmetic;
@@ -26,6 +29,7 @@ mod inline_if;
 mod simplify_islands;
 
 pub use context::{Context, Options, Statistics};
+pub use drop_constant_channels::DropConstantChannels;
 pub use eliminate_dead::EliminateDead;
 pub use eliminate_identity::EliminateIdentity;
 pub use fold_arithmetic::FoldArithmetic;
