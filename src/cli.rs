@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::anyhow;
-use clap::{ArgAction, ArgMatches, Args, FromArgMatches};
+use clap::{
+    ArgAction, ArgMatches, Args, FromArgMatches,
+    error::{ContextKind, ContextValue},
+};
 
 use crate::{
     commands::{Command as _, OTHERS, Session, shrink::Shrink},
@@ -57,6 +60,10 @@ pub fn main() -> std::process::ExitCode {
     let matches = match command().try_get_matches() {
         Ok(matches) => matches,
         Err(error) => {
+            if let Some(ContextValue::String(answer)) = error.get(ContextKind::Custom) {
+                let _ = std::io::stdout().write_all(answer.as_bytes());
+                return ExitCode::Done.into();
+            }
             let _ = error.print(); // help goes to stdout, errors to stderr; a closed one is no failure of ours
             return if error.use_stderr() { ExitCode::Usage.into() } else { ExitCode::Done.into() };
         }
@@ -110,6 +117,7 @@ fn start_logging(verbose: u8, quiet: bool) {
     let others = if verbose > 2 { log::LevelFilter::Debug } else { log::LevelFilter::Error };
     let mut builder = env_logger::Builder::new();
     builder.filter_level(others).filter_module("onnx_shrink", level).format_timestamp(None).format_target(verbose > 0);
+    builder.filter_module("egg", others.min(log::LevelFilter::Warn)); // it has a line for every match
     let _ = builder.try_init(); // fails only if a library user has a logger already
 }
 

@@ -18,7 +18,7 @@ use crate::request::{ExitCode, Failure};
 pub struct Written {
     /// Bytes of the model, its external data included
     pub bytes: u64,
-    /// Whether the input's own model was written, because the result was no smaller or the same
+    /// Whether the input's own model was written, because the result was equal or larger
     pub input_kept: bool,
     /// Whether the result would have been larger
     pub larger: bool,
@@ -64,18 +64,20 @@ pub fn size_of_input(loaded: &Loaded) -> u64 {
     if proto::has_external_data(&loaded.model) { size_of(&loaded.model) } else { loaded.bytes.len() as u64 }
 }
 
-/// Writes `result` to `output` (`-`: standard output), or the input itself if `result` is equal or would be larger.
+/// Writes `result` to `output` (`-`: standard output), or the input itself if `result` is equal, or would be larger and may
+/// not grow.
 pub fn write(
     result: &ModelProto,
     loaded: &Loaded,
     input: &Path,
     output: &Path,
     external: &ExternalData,
+    may_grow: bool,
 ) -> Result<Written, Failure> {
     let (before, after) = (size_of_input(loaded), size_of(result));
     let external_before = proto::has_external_data(&loaded.model);
     let same = *result == loaded.model;
-    let larger = after > before && !same;
+    let larger = after > before && !same && !may_grow;
     let input_kept = larger || (same && loaded.unknown.is_empty());
     // Dropping fields is what the user asked for: then the input's own bytes are not what is wanted.
     let verbatim = input_kept && !external_before && loaded.unknown.is_empty();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use onnx_shrink_ir::{DataType, Evaluate, Graph, Model, OpId, Prepared, Tensor, infer, raise};
+use onnx_shrink_passes::target::{Places, Target};
 use onnx_shrink_passes::{
     Context, Miss, Options, Statistics, pipeline,
     quantize::{
@@ -19,13 +20,17 @@ use rayon::prelude::*;
 
 use crate::{
     Calibrate, Failure, Progress, Samples,
-    report::{Fate, Layer},
+    formats::{FormatOptions, written_bytes},
+    layers::layers,
+    report::Layer,
 };
 
 /// A quantized model and how it came about.
 pub struct Quantized {
     /// The model
     pub model: Model,
+    /// The same as Quantize/Dequantize pairs, where it is not written so
+    pub pairs: Option<Model>,
     /// Every rewrite and miss on the way
     pub journal: onnx_shrink_passes::Journal,
     /// Layers that multiply by weights, in the order of the graph
@@ -42,10 +47,14 @@ pub struct Quantized {
 pub struct Int8<'a> {
     /// The engine
     pub evaluator: &'a dyn Evaluate,
+    /// What the model shall run on
+    pub target: &'static Target,
     /// How ranges are found
     pub calibrate: Calibrate,
     /// Ops that the user wants in float: name, type or glob
     pub keep_float: &'a [String],
+    /// How integer layers are written
+    pub formats: FormatOptions,
     /// Options of the passes
     pub options: &'a Options,
     /// What batch norms told of values
@@ -62,6 +71,10 @@ impl SampleSource for Source<'_> {
 
     fn inputs(&self, index: usize) -> Result<Vec<Option<Tensor>>, String> {
         self.0.get(index).map(|sample| sample.inputs).map_err(|error| format!("{error:#}"))
+    }
+
+    fn keeps_outputs(&self, index: usize) -> bool {
+        choosing(self.0.len()).contains(&index)
     }
 }
 
@@ -81,6 +94,15 @@ pub struct Calibrated<'a> {
 /// Samples that choose among range estimators, at most.
 const CHOOSING_SAMPLES: usize = 12;
 
+/// Those of `count` calibrating samples that choose.
+fn choosing(count: usize) -> Vec<usize> {
+    let step = (count / count.div_ceil(4).clamp(1, CHOOSING_SAMPLES)).max(1);
+    (0..count).step_by(step).take(CHOOSING_SAMPLES).collect()
+}
+
+/// Of these, how many run before a range estimator may be given up.
+const CHOOSING_CHUNK: usize = 4;
+
 impl Int8<'_> {
     fn context(&self) -> Context<'_> {
         let mut cx = Context::new(self.options.clone(), self.evaluator);
@@ -88,21 +110,38 @@ impl Int8<'_> {
         cx
     }
 
-    /// Without samples: storage alone.
-    pub fn without_samples(&self, lossless: &Model) -> Result<Quantized, Failure> {
+    /// Without samples: storage alone. `None`, with the reason, where nothing can be stored.
+    pub fn without_samples(&self, lossless: &Model) -> Result<Result<Quantized, String>, Failure> {
         let mut model = lossless.detached();
         let mut cx = self.context();
-        cx.run(&StoreInt8 { calibration: None }, &mut model.graph).map_err(Failure::bug)?;
+        if self.target.stores {
+            cx.run(&StoreInt8 { calibration: None }, &mut model.graph).map_err(Failure::bug)?;
+        }
+        if cx.journal.done() == 0 {
+            let why = if !self.target.stores {
+                format!("the target {} wants float weights", self.target.name)
+            } else if self.options.skip.contains("store-int8") {
+                "--skip store-int8 says so".to_owned()
+            } else if model.opset() < LEAST_STORAGE_OPSET {
+                format!("that needs opset {LEAST_STORAGE_OPSET}, the model has {}", model.opset())
+            } else {
+                "no constant is a large enough matrix of 32-bit floats in the main graph or its bodies".to_owned()
+            };
+            return Ok(Err(format!("nothing was stored in 8 bits: {why}")));
+        }
+        let reason = "no samples were given";
+        let layers = layers(&lossless.graph, &model.graph, &|_| Some(reason.to_owned()));
         let note = "no samples were given: weights are stored in 8 bits, layers run in float; \
                     with --data DIR (100 to 300 samples) layers would run in 8 bits, too, where the target gains from it";
-        Ok(Quantized {
+        Ok(Ok(Quantized {
             model,
+            pairs: None,
             journal: cx.journal,
-            layers: Vec::new(),
+            layers,
             calibrator: None,
             samples: 0,
             notes: vec![note.to_owned()],
-        })
+        }))
     }
 
     /// Runs the model on the samples and finds what could run in integers.
@@ -144,8 +183,11 @@ impl Int8<'_> {
                 Calibration::default()
             }
         };
-        let units = find_units(&model.graph, &calibration);
+        let units = find_units(&model.graph, &calibration, self.target);
         let costs = Costs::new(&model.graph, &units, &calibration);
+        if self.target.places == Places::Nothing {
+            storage_only = Some(format!("the target {} runs 8-bit layers in float, slower", self.target.name));
+        }
         if storage_only.is_none() && feeds_back(&model.graph) {
             let reason =
                 "the model's outputs are fed back as inputs: errors of 8-bit layers would add up over the steps";
@@ -159,6 +201,9 @@ impl Int8<'_> {
         Ok(Calibrated { int8: self, model, calibration, units, costs, user_kept, notes, storage_only })
     }
 }
+
+/// The first opset whose Mul broadcasts: what is stored in 8 bits needs that.
+const LEAST_STORAGE_OPSET: i64 = 7;
 
 /// The opset with per-channel Quantize and Dequantize.
 const LEAST_OPSET: i64 = 13;
@@ -236,19 +281,22 @@ impl Calibrated<'_> {
         if !placement.integer.contains(&true) {
             return Ok(candidates[0]);
         }
-        let step = (samples.len() / samples.len().div_ceil(4).clamp(1, CHOOSING_SAMPLES)).max(1);
-        let chosen: Vec<usize> = (0..samples.len()).step_by(step).take(CHOOSING_SAMPLES).collect();
+        let chosen = choosing(samples.len());
         let samples = samples.subset(&chosen);
         let stage = progress.stage("choosing ranges", Some(candidates.len() as u64));
-        let before = self.int8.evaluator.prepare(&self.model.graph).map_err(Failure::bug)?;
-        let expected = outputs(before.as_ref(), &samples)?;
+        let expected: Vec<&Vec<Tensor>> =
+            chosen.iter().filter_map(|index| self.calibration.outputs.get(index)).collect();
         let mut best: Option<(f64, Calibrator)> = None;
         for calibrator in candidates {
-            let candidate = self.build(placement, calibrator)?.model;
+            let candidate = self.build(placement, calibrator, &BTreeSet::new())?.model;
             let after = self.int8.evaluator.prepare(&candidate.graph).map_err(Failure::bug)?;
-            let error = relative_error(&expected, &outputs(after.as_ref(), &samples)?);
-            log::info!("ranges by {}: relative error {error:.5}", calibrator.name());
-            if best.is_none_or(|(least, _)| error < least) {
+            let least = best.map_or(f64::INFINITY, |(least, _)| least);
+            let error = relative_error(after.as_ref(), &expected, &samples, least)?;
+            match error {
+                Some(error) => log::info!("ranges by {}: relative error {error:.5}", calibrator.name()),
+                None => log::info!("ranges by {}: relative error above {least:.5}", calibrator.name()),
+            }
+            if let Some(error) = error.filter(|error| *error < least) {
                 best = Some((error, calibrator));
             }
             stage.advance(1);
@@ -256,8 +304,26 @@ impl Calibrated<'_> {
         Ok(best.map_or(candidates[0], |(_, calibrator)| calibrator))
     }
 
-    /// The model with this placement and these ranges; constants that stay float are stored in 8 bits.
-    pub fn build(&self, placement: &Placement, calibrator: Calibrator) -> Result<Quantized, Failure> {
+    /// The model with this placement and these ranges; constants that stay float are stored in 8 bits. `returned` are the
+    /// units that went back to float for a gate.
+    pub fn build(
+        &self,
+        placement: &Placement,
+        calibrator: Calibrator,
+        returned: &BTreeSet<usize>,
+    ) -> Result<Quantized, Failure> {
+        self.build_without(placement, calibrator, returned, &BTreeSet::new())
+    }
+
+    /// The same, with the units `overflowing` float.
+    fn build_without(
+        &self,
+        placement: &Placement,
+        calibrator: Calibrator,
+        returned: &BTreeSet<usize>,
+        overflowing: &BTreeSet<usize>,
+    ) -> Result<Quantized, Failure> {
+        let formats = self.int8.formats;
         let mut model = self.model.detached();
         let mut cx = self.int8.context();
         let any = placement.integer.contains(&true);
@@ -270,11 +336,38 @@ impl Calibrated<'_> {
             };
             cx.run(&insert, &mut model.graph).map_err(Failure::bug)?;
         }
-        cx.run(&StoreInt8 { calibration: Some(&self.calibration) }, &mut model.graph).map_err(Failure::bug)?;
+        if self.int8.target.stores {
+            cx.run(&StoreInt8 { calibration: Some(&self.calibration) }, &mut model.graph).map_err(Failure::bug)?;
+        }
         model.graph.sweep();
-        let layers = self.layers(placement, &model.graph);
+        let overflows =
+            |unit: &usize| placement.integer[*unit] && formats.overflows(&model.graph, self.units.units[*unit].op);
+        let found: BTreeSet<usize> = (0..placement.integer.len()).filter(overflows).collect();
+        if !found.is_empty() {
+            let mut rest = placement.clone();
+            found.iter().for_each(|unit| rest.integer[*unit] = false);
+            let overflowing = found.union(overflowing).copied().collect();
+            return self.build_without(&rest, calibrator, returned, &overflowing);
+        }
+        let reasons = self.reasons(placement, returned, overflowing);
+        let is_integer: BTreeSet<OpId> =
+            self.units.units.iter().zip(&placement.integer).filter(|(_, is)| **is).map(|(unit, _)| unit.op).collect();
+        let verdict = |op: OpId| match reasons.get(&op) {
+            _ if is_integer.contains(&op) => None,
+            Some(reason) => Some(reason.clone()),
+            None => Some(Miss::Form("its inputs or outputs were not calibrated").sentence(&self.model.graph)),
+        };
+        let mut layers = layers(&self.model.graph, &model.graph, &verdict);
+        let (model, pairs) = match if any { formats.write(&model, &mut cx)? } else { None } {
+            Some(written) => (written, Some(model)),
+            None => (model, None),
+        };
+        for layer in layers.iter_mut().filter(|_| pairs.is_some()) {
+            layer.bytes_after = written_bytes(&model.graph, &layer.name).unwrap_or(layer.bytes_after);
+        }
         Ok(Quantized {
             model,
+            pairs,
             journal: cx.journal,
             layers,
             calibrator: any.then_some(calibrator),
@@ -283,49 +376,43 @@ impl Calibrated<'_> {
         })
     }
 
-    /// What became of each layer with weights; `quantized` is the graph after all rewrites, whose op ids are the same.
-    fn layers(&self, placement: &Placement, quantized: &Graph) -> Vec<Layer> {
+    /// Why each op does not compute in integers, by op; integer units are not in it. `returned` went back to float for
+    /// the gate, `overflowing` because of their sums.
+    fn reasons(
+        &self,
+        placement: &Placement,
+        returned: &BTreeSet<usize>,
+        overflowing: &BTreeSet<usize>,
+    ) -> BTreeMap<OpId, String> {
         let graph = &self.model.graph;
-        let layer = |op: OpId, integer: bool, reason: String| {
-            let (before, after) = (constant_bytes(graph, op), constant_bytes(quantized, op));
-            let fate = match (integer, after < before) {
-                (true, _) => Fate::Integer,
-                (false, true) => Fate::Storage { reason },
-                (false, false) => Fate::Float { reason },
-            };
-            Layer {
-                name: graph.label_of(op).to_owned(),
-                op: graph.op(op).op_type().to_owned(),
-                fate,
-                bytes_before: before,
-                bytes_after: after,
-                sqnr_db: None,
-            }
-        };
-        let any = placement.integer.contains(&true);
-        let mut layers = Vec::new();
-        for (index, unit) in self.units.units.iter().enumerate().filter(|(_, unit)| unit.is_weighted()) {
-            let reason = if placement.integer[index] {
-                String::new()
-            } else if let Some(reason) = &self.storage_only {
+        // Units that paid as long as no gate spoke.
+        let paid =
+            if returned.is_empty() { placement.integer.clone() } else { self.placement(&BTreeSet::new()).integer };
+        let reason = |unit: usize| {
+            if let Some(reason) = &self.storage_only {
                 reason.clone()
-            } else if self.user_kept.contains(&index) {
+            } else if self.user_kept.contains(&unit) {
                 Miss::Kept("--keep-float names it".to_owned()).sentence(graph)
-            } else if any {
-                "with its conversions the target would run it slower in 8 bits, or the gate needs it in float"
+            } else if overflowing.contains(&unit) {
+                "its sums could leave 32 bits".to_owned()
+            } else if returned.contains(&unit) && paid[unit] {
+                "it went back to float so that the gate holds".to_owned()
+            } else if paid[unit] {
+                "layers around it went back to float so that the gate holds, and without them it does not pay"
                     .to_owned()
+            } else if paid.contains(&true) {
+                "with its conversions the target would run it slower in 8 bits, by its cost table".to_owned()
             } else {
                 "8 bits would not make the model faster on the target, by its cost table".to_owned()
-            };
-            layers.push((unit.op, layer(unit.op, placement.integer[index], reason)));
-        }
+            }
+        };
+        let units = self.units.units.iter().enumerate().filter(|(index, _)| !placement.integer[*index]);
+        let mut reasons: BTreeMap<OpId, String> = units.map(|(index, unit)| (unit.op, reason(index))).collect();
         for (op, miss) in &self.units.misses {
             let reason = self.storage_only.clone().unwrap_or_else(|| miss.sentence(graph));
-            layers.push((*op, layer(*op, false, reason)));
+            reasons.insert(*op, reason);
         }
-        let place: BTreeMap<OpId, usize> = graph.ops().into_iter().enumerate().map(|(place, op)| (op, place)).collect();
-        layers.sort_by_key(|(op, _)| place.get(op).copied());
-        layers.into_iter().map(|(_, layer)| layer).collect()
+        reasons
     }
 
     /// Integer units by the error that each adds to the values, the worst first.
@@ -335,7 +422,7 @@ impl Calibrated<'_> {
         placement: &Placement,
         samples: &Samples,
     ) -> Result<Vec<usize>, Failure> {
-        let noise = self.noise(&quantized.model, samples)?;
+        let noise = self.noise(quantized.pairs.as_ref().unwrap_or(&quantized.model), samples)?;
         let of = |value: onnx_shrink_ir::ValueId| noise.get(self.model.graph.name_of(value)).copied().unwrap_or(0.0);
         let mut added: Vec<(f64, usize)> = self
             .units
@@ -355,7 +442,7 @@ impl Calibrated<'_> {
 
     /// Fills in how far the output of each layer is from the float model's, where both have it under one name.
     pub fn measure_layers(&self, quantized: &mut Quantized, samples: &Samples) -> Result<(), Failure> {
-        let noise = self.noise(&quantized.model, samples)?;
+        let noise = self.noise(quantized.pairs.as_ref().unwrap_or(&quantized.model), samples)?;
         let graph = &self.model.graph;
         let mut of_layer: BTreeMap<&str, f64> = BTreeMap::new();
         for unit in self.units.units.iter().filter(|unit| unit.is_weighted()) {
@@ -412,44 +499,45 @@ fn squares(a: &[f32], b: &[f32]) -> (f64, f64) {
     })
 }
 
-/// What the model gives on each sample.
-fn outputs(model: &dyn Prepared, samples: &Samples) -> Result<Vec<Vec<Tensor>>, Failure> {
-    let one = |index| {
+/// Root of the summed relative squared errors of the float outputs of `model` on `samples`, from what is expected there;
+/// `None` as soon as it is certain to be `least` or more. What it returns does not depend on the number of threads.
+fn relative_error(
+    model: &dyn Prepared,
+    expected: &[&Vec<Tensor>],
+    samples: &Samples,
+    least: f64,
+) -> Result<Option<f64>, Failure> {
+    let mut signals: BTreeMap<usize, f64> = BTreeMap::new();
+    for (index, tensor) in expected.iter().flat_map(|outputs| outputs.iter().enumerate()) {
+        if let Some(numbers) = tensor.as_slice::<f32>() {
+            *signals.entry(index).or_default() += numbers.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
+        }
+    }
+    let mut errors: BTreeMap<usize, f64> = BTreeMap::new();
+    let root = |errors: &BTreeMap<usize, f64>| -> f64 {
+        let relative = errors.iter().filter_map(|(index, error)| {
+            let signal = signals.get(index).copied().unwrap_or(0.0);
+            (signal > 0.0).then(|| error / signal)
+        });
+        relative.sum::<f64>().sqrt()
+    };
+    let one = |index: usize| -> Result<Vec<Tensor>, Failure> {
         let inputs = samples.get(index).map_err(Failure::samples)?.inputs;
         model.run(&inputs, &mut |_, _| {}).map_err(Failure::bug)
     };
-    (0..samples.len()).into_par_iter().map(one).collect()
-}
-
-/// Root of the summed relative squared errors of the float outputs.
-fn relative_error(expected: &[Vec<Tensor>], found: &[Vec<Tensor>]) -> f64 {
-    let mut sums: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
-    for (expected, found) in expected.iter().zip(found) {
-        for (index, (a, b)) in expected.iter().zip(found).enumerate() {
-            let (Some(a), Some(b)) = (a.as_slice::<f32>(), b.as_slice::<f32>()) else { continue };
-            let (error, signal) = squares(&a, &b);
-            let sum = sums.entry(index).or_default();
-            *sum = (sum.0 + error, sum.1 + signal);
+    let indices: Vec<usize> = (0..samples.len().min(expected.len())).collect();
+    for chunk in indices.chunks(CHOOSING_CHUNK) {
+        let found: Vec<Result<Vec<Tensor>, Failure>> = chunk.par_iter().map(|&index| one(index)).collect();
+        for (&sample, found) in chunk.iter().zip(found) {
+            for (index, (a, b)) in expected[sample].iter().zip(&found?).enumerate() {
+                if let (Some(a), Some(b)) = (a.as_slice::<f32>(), b.as_slice::<f32>()) {
+                    *errors.entry(index).or_default() += squares(&a, &b).0;
+                }
+            }
+        }
+        if root(&errors) >= least {
+            return Ok(None); // Errors only add up.
         }
     }
-    let relative = sums.values().filter(|(_, signal)| *signal > 0.0).map(|(error, signal)| error / signal);
-    relative.sum::<f64>().sqrt()
-}
-
-/// Bytes of the constants that `op` reads, through Dequantize, Cast and Mul of constants.
-fn constant_bytes(graph: &Graph, op: OpId) -> u64 {
-    let mut bytes = 0;
-    let mut work: Vec<(onnx_shrink_ir::ValueId, usize)> =
-        graph.op(op).inputs().iter().skip(1).flatten().map(|value| (*value, 0)).collect();
-    while let Some((value, depth)) = work.pop() {
-        if let Some(constant) = graph.constant(value) {
-            bytes += constant.byte_len() as u64;
-        } else if let Some(producer) = graph.producer(value)
-            && depth < 3
-            && ["DequantizeLinear", "Mul", "Cast", "Log"].iter().any(|name| graph.op(producer).is(name))
-        {
-            work.extend(graph.op(producer).inputs().iter().flatten().map(|value| (*value, depth + 1)));
-        }
-    }
-    bytes
+    Ok(Some(root(&errors)))
 }

@@ -1,17 +1,22 @@
 //! onnx-shrink, a compiler from ONNX to ONNX: the command line, samples, validation and the report.
 //!
 //! A [`Request`] says what is wanted; [`shrink::shrink`] does it and gives a [`Report`], or a [`Failure`] that knows its
-//! [`ExitCode`]. **No** rewrite lives here, and **nothing** but [`commands`] and [`cli`] writes to stdout or stderr.
+//! [`ExitCode`]. **No** rewrite lives here, and **nothing** but [`commands`], [`cli`] and [`progress`]
+//! writes to stdout or stderr; [`files::write`] puts the model itself on stdout when it is asked to.
 pub mod cli;
 pub mod commands;
 pub mod files;
+pub mod formats;
 pub mod int8;
+pub mod layers;
 pub mod metrics;
 pub mod progress;
+pub mod qdq;
 pub mod report;
 pub mod request;
 pub mod samples;
 pub mod shrink;
+pub mod structure;
 
 pub use progress::{Progress, Silent, Stage};
 pub use report::Report;

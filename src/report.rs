@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::{
     files::Written,
     metrics::{Comparison, GateResult},
+    structure::Structure,
 };
 
 pub mod table;
@@ -91,6 +92,8 @@ pub struct Layer {
     pub bytes_before: u64,
     /// And after, scales and zero points included
     pub bytes_after: u64,
+    /// Bits that its integer sums need, proven from its weights; `None` when it does not compute in integers
+    pub accumulator_bits: Option<u32>,
     /// Error of its output, in dB; `None` when it was not measured or nothing differs
     pub sqnr_db: Option<f64>,
 }
@@ -130,6 +133,8 @@ pub struct Report {
     pub layers: Vec<Layer>,
     /// After the lossless rewrites, against the original; `None` when that was not run
     pub lossless: Option<Comparison>,
+    /// What pruning did; `None` when none was asked for or nothing could go
+    pub structure: Option<Structure>,
     /// After quantization, against the original; `None` when there was none or it was not run
     pub quantized: Option<Comparison>,
     /// How activations were calibrated
@@ -156,6 +161,7 @@ impl Report {
             journal: Vec::new(),
             layers: Vec::new(),
             lossless: None,
+            structure: None,
             quantized: None,
             calibration: None,
             gates: Vec::new(),

@@ -7,8 +7,9 @@ use std::{
 };
 
 use onnx_shrink_ir::proto::ExternalData;
+use onnx_shrink_passes::target::{ORT_CPU, Target};
 
-use crate::{Report, samples::SampleOptions};
+use crate::{Report, formats::FormatOptions, qdq::QdqOptions, samples::SampleOptions, structure::StructureOptions};
 
 /// How a run of the program ends. Documented in `--help`; numbers never change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,24 +116,28 @@ pub struct Gates {
     pub sqnr: f64,
     /// Largest loss of accuracy, as a share, beyond two standard errors of the paired difference
     pub drop: f64,
+    /// Least SQNR of a float output after pruning, in dB: less is another model
+    pub prune_sqnr: f64,
 }
 
 impl Default for Gates {
     fn default() -> Gates {
-        Gates { lossless_rel: 1e-4, lossless_rel_fp16: 1e-2, sqnr: 10.0, drop: 0.01 }
+        Gates { lossless_rel: 1e-4, lossless_rel_fp16: 1e-2, sqnr: 10.0, drop: 0.01, prune_sqnr: 3.0 }
     }
 }
 
 impl Gates {
     /// Changes the gate that `text` names: `KEY=VALUE`.
     pub fn set(&mut self, text: &str) -> Result<(), String> {
-        const KEYS: &str = "lossless-rel, lossless-rel-fp16, sqnr (dB), drop (a share: 0.01 is one point)";
+        const KEYS: &str =
+            "lossless-rel, lossless-rel-fp16, sqnr (dB), drop (a share: 0.01 is one point), prune-sqnr (dB)";
         let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not KEY=VALUE; keys: {KEYS}"))?;
         let gate = match key.trim() {
             "lossless-rel" => &mut self.lossless_rel,
             "lossless-rel-fp16" => &mut self.lossless_rel_fp16,
             "sqnr" => &mut self.sqnr,
             "drop" => &mut self.drop,
+            "prune-sqnr" => &mut self.prune_sqnr,
             _ => return Err(format!("there is no gate `{key}`; keys: {KEYS}")),
         };
         *gate = match value.trim().parse::<f64>() {
@@ -159,11 +164,17 @@ pub struct Request {
     /// How files become samples
     pub sample_options: SampleOptions,
     /// What the model shall run on
-    pub target: String,
+    pub target: &'static Target,
     /// How ranges are found
     pub calibrate: Calibrate,
     /// Ops to keep in float: names, op types or globs
     pub keep_float: Vec<String>,
+    /// How integer layers are written
+    pub formats: FormatOptions,
+    /// How pairs come in, and what is mended in models that others quantized
+    pub qdq: QdqOptions,
+    /// What is removed of the model's structure
+    pub structure: StructureOptions,
     /// Passes to leave out
     pub skip: Vec<String>,
     /// What the result must hold
@@ -190,9 +201,12 @@ impl Request {
             data: None,
             validation_data: None,
             sample_options: SampleOptions::default(),
-            target: "ort-cpu".to_owned(),
+            target: &ORT_CPU,
             calibrate: Calibrate::Auto,
             keep_float: Vec::new(),
+            formats: FormatOptions::default(),
+            qdq: QdqOptions::default(),
+            structure: StructureOptions::default(),
             skip: Vec::new(),
             gates: Gates::default(),
             validate: true,
@@ -221,23 +235,31 @@ impl Request {
         if self.to_stdout() {
             return Ok(output);
         }
-        if output.as_os_str().is_empty() {
-            return Err(Failure::usage("the output has an empty name"));
-        }
-        if output.is_dir() {
-            let output = output.display();
-            return Err(Failure::usage(format_args!(
-                "{output}: cannot be written: this is a folder; name a file in it"
-            )));
-        }
-        let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if !folder.is_dir() {
-            let (output, folder) = (output.display(), folder.display());
-            return Err(Failure::usage(format_args!(
-                "{output}: cannot be written: the folder `{folder}` does not exist; create it first"
-            )));
-        }
+        checked_file(output)?;
         Ok(output)
+    }
+}
+
+/// Whether a file can be written to `path`, as far as that can be told before: its folder is there and takes a new file.
+pub fn checked_file(path: &Path) -> Result<(), Failure> {
+    let shown = path.display();
+    let refused = |why: String| Err(Failure::usage(format_args!("{shown}: cannot be written: {why}")));
+    if path.as_os_str().is_empty() {
+        return Err(Failure::usage("an output has an empty name"));
+    }
+    if path.is_dir() {
+        return refused("this is a folder; name a file in it".to_owned());
+    }
+    if path.exists() && !path.is_file() {
+        return Ok(()); // a device or a pipe
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return refused(format!("the folder `{}` does not exist; create it first", folder.display()));
+    }
+    match tempfile::Builder::new().prefix(".onnx-shrink-").tempfile_in(folder) {
+        Ok(_) => Ok(()),
+        Err(error) => refused(format!("its folder takes no new file: {error}")),
     }
 }
 

@@ -9,7 +9,13 @@ use std::{
 use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
 use onnx_shrink_ir::{DataType, Graph, Model, export, import, infer};
-use onnx_shrink_passes::{Context, Options, Statistics, pipeline, quantize::is_quantized};
+use onnx_shrink_passes::{
+    Context, Entry, Journal, Options, Outcome, Statistics, pipeline,
+    quantize::{
+        FixSaturation, is_quantized,
+        saturation::{self, saturating_layers},
+    },
+};
 
 use crate::{
     Progress, Samples, files,
@@ -17,6 +23,7 @@ use crate::{
     metrics::{CompareError, Comparison, GateResult, compare_graphs},
     report::{Calibration, Report, Side},
     request::{Failure, Request},
+    structure::Pruner,
 };
 
 /// Made-up samples that show whether two models compute the same.
@@ -50,9 +57,7 @@ struct Job<'a> {
 impl<'a> Job<'a> {
     fn new(request: &'a Request, progress: &'a dyn Progress) -> Result<Job<'a>, Failure> {
         request.checked_output()?;
-        if request.target != "ort-cpu" {
-            return Err(Failure::usage(format_args!("there is no target `{}`; there is: ort-cpu", request.target)));
-        }
+        request.formats.check(request)?;
         let known: BTreeSet<&str> = pipeline::names();
         if let Some(pass) = request.skip.iter().find(|pass| !known.contains(pass.as_str())) {
             let known = known.into_iter().collect::<Vec<_>>().join(", ");
@@ -103,8 +108,17 @@ impl<'a> Job<'a> {
         let mut lossless = self.lossless(&mut cx)?;
         let statistics = std::mem::take(&mut cx.statistics);
         let mut changed = cx.journal.done() > 0;
-        self.report.journal = std::mem::take(&mut cx.journal.entries);
+        self.report.journal = std::mem::take(&mut cx.journal).entries;
         drop(cx);
+        changed |= self.mend_saturation(&mut lossless)?;
+        if self.request.structure.prune.is_some()
+            && let Some(model) = self.prune(&lossless, &statistics)?
+        {
+            // What follows is judged against the pruned model: that itself has been judged against the original.
+            self.original = model.detached();
+            lossless = model;
+            changed = true;
+        }
         if self.request.int8 {
             if self.request.exact {
                 return Err(Failure::usage(
@@ -142,13 +156,114 @@ impl<'a> Job<'a> {
                 "the lossless rewrites changed the result, so all of them were left out: {}; this is a bug, please report it",
                 failed.reason
             ));
-            cx.journal.entries.clear();
+            cx.journal = Journal::default();
             cx.statistics.clear();
             return Ok(self.original.detached());
         }
         self.report.lossless = Some(comparison);
         self.report.gates.extend(gates);
         Ok(model)
+    }
+
+    /// Weights of others that can saturate get other scales, where the user wants that; else a warning names them. Whether
+    /// something changed.
+    fn mend_saturation(&mut self, model: &mut Model) -> Result<bool, Failure> {
+        let layers = saturating_layers(&model.graph);
+        if !self.request.qdq.fix_saturation {
+            self.report.warnings.extend(saturation::warning(&layers));
+            return Ok(false);
+        }
+        if self.request.exact {
+            return Err(Failure::usage("--exact forbids what --fix-saturation stands for: leave out one of them"));
+        }
+        let evaluator = self.evaluator.clone();
+        let mut cx = Context::new(self.options.clone(), evaluator.as_ref());
+        let mut mended = model.detached();
+        cx.run(&FixSaturation, &mut mended.graph).map_err(Failure::bug)?;
+        if cx.journal.done() == 0 {
+            self.report.journal.extend(cx.journal.entries);
+            let note = if layers.is_empty() { "--fix-saturation: no sums of 8-bit weights can saturate" } else { "" };
+            self.report.notes.extend((!note.is_empty()).then(|| note.to_owned()));
+            self.report.warnings.extend(saturation::warning(&layers));
+            return Ok(false);
+        }
+        if self.request.validate
+            && let Some(comparison) = self.judge_lossless(&mended)?
+        {
+            // Made-up samples show that it works; how near it is, real ones must tell.
+            let judged = self.samples.as_ref().is_some_and(|(_, held_out)| !held_out.is_empty());
+            let gates = if judged { self.request.gates.int8(&comparison) } else { Vec::new() };
+            let failed = gates.iter().find(|gate| !gate.passed).map(|gate| gate.reason.clone());
+            self.report.quantized = Some(comparison);
+            self.report.gates.extend(gates);
+            if let Some(reason) = failed {
+                let input = self.request.input.display();
+                return Err(Failure::gate(
+                    format_args!("{input}: after --fix-saturation {reason}"),
+                    self.report.clone(),
+                ));
+            }
+        }
+        self.report.warnings.extend(saturation::warning(&saturating_layers(&mended.graph)));
+        self.report.journal.extend(cx.journal.entries);
+        *model = mended;
+        Ok(true)
+    }
+
+    /// The model without a share of its channels, when the gates hold for it; `None` when none can go.
+    fn prune(&mut self, lossless: &Model, statistics: &BTreeMap<String, Statistics>) -> Result<Option<Model>, Failure> {
+        if self.request.exact {
+            return Err(Failure::usage("--exact forbids what --prune stands for: leave out one of them"));
+        }
+        let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
+        let pruner =
+            Pruner { evaluator: evaluator.as_ref(), options: &options, structure: self.request.structure, statistics };
+        let samples = self.samples.clone().filter(|(calibrating, _)| !calibrating.is_empty());
+        let calibrating = samples.as_ref().map(|(calibrating, _)| calibrating);
+        let mut pruned = match pruner.prune(lossless, calibrating, self.progress)? {
+            Ok(pruned) => pruned,
+            Err(why) => {
+                self.report.warnings.push(format!("--prune: {why}"));
+                return Ok(None);
+            }
+        };
+        let held_out =
+            self.samples.as_ref().map(|(_, held_out)| held_out.clone()).filter(|held_out| !held_out.is_empty());
+        let comparison = match &held_out {
+            _ if !self.request.validate => None,
+            Some(held_out) => self.compare(&pruned.model, held_out)?,
+            None => self.judge_lossless(&pruned.model)?,
+        };
+        let mut reason = None;
+        if let Some(comparison) = &comparison {
+            let mut gates = self.request.gates.structure(comparison);
+            if held_out.is_none() {
+                // Made-up samples show that it runs; how near it is, real ones must tell.
+                let broken = comparison.outputs.iter().any(|output| output.misshapen > 0 || output.not_finite > 0);
+                gates.retain(|gate| broken && !gate.passed);
+            }
+            reason = gates.iter().find(|gate| !gate.passed).map(|gate| gate.reason.clone());
+            self.report.gates.extend(gates);
+        }
+        pruned.structure.comparison = comparison;
+        let removed = 100.0 * pruned.structure.removed;
+        let mut note = format!("pruning removed {removed:.1} % of the multiply-adds");
+        if let Some(output) = pruned.structure.comparison.as_ref().and_then(|comparison| comparison.outputs.first()) {
+            let sqnr = output.sqnr_db.map_or_else(String::new, |sqnr| format!(", SQNR {sqnr:.1} dB"));
+            let agrees = output
+                .top1_agreement
+                .map_or_else(String::new, |share| format!(", top-1 agrees {:.1} %", 100.0 * share));
+            note += &format!(": output `{}`{sqnr}{agrees}", output.name);
+        }
+        self.report.structure = Some(pruned.structure);
+        self.report.notes.push(note);
+        self.report.notes.extend(pruned.notes);
+        self.report.journal.extend(pruned.journal);
+        if let Some(reason) = reason {
+            let input = self.request.input.display();
+            return Err(Failure::gate(format_args!("{input}: after --prune: {reason}"), self.report.clone()));
+        }
+        Ok(Some(pruned.model))
     }
 
     /// The lossless result against the original, on real samples or made-up ones; `None` where neither can be run.
@@ -191,15 +306,22 @@ impl<'a> Job<'a> {
         let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
         let int8 = Int8 {
             evaluator: evaluator.as_ref(),
+            target: self.request.target,
             calibrate: self.request.calibrate,
             keep_float: &self.request.keep_float,
+            formats: self.request.formats,
             options: &options,
             statistics,
         };
         let Some((calibrating, held_out)) = self.samples.clone().filter(|(calibrating, _)| !calibrating.is_empty())
         else {
-            let quantized = int8.without_samples(lossless)?;
-            return self.accept_storage(quantized);
+            return match int8.without_samples(lossless)? {
+                Ok(quantized) => self.accept_storage(quantized),
+                Err(nothing) => {
+                    self.report.notes.push(nothing);
+                    Ok(None)
+                }
+            };
         };
         let calibrated = int8.calibrated(lossless, &calibrating, self.progress)?;
         let mut kept = BTreeSet::new();
@@ -209,17 +331,17 @@ impl<'a> Job<'a> {
         let mut order: Option<Vec<usize>> = None;
         loop {
             let placement = calibrated.placement(&kept);
-            let mut quantized = calibrated.build(&placement, calibrator)?;
+            let mut quantized = calibrated.build(&placement, calibrator, &kept)?;
             if !self.request.validate {
-                return Ok(Some(self.accept(quantized, None, Vec::new())));
+                return Ok(self.accept(quantized, None, Vec::new()));
             }
             let Some(comparison) = self.compare(&quantized.model, &held_out)? else {
-                return Ok(Some(self.accept(quantized, None, Vec::new())));
+                return Ok(self.accept(quantized, None, Vec::new()));
             };
             let gates = self.request.gates.int8(&comparison);
             let Some(failed) = gates.iter().find(|gate| !gate.passed) else {
                 calibrated.measure_layers(&mut quantized, &held_out)?;
-                return Ok(Some(self.accept(quantized, Some(comparison), gates)));
+                return Ok(self.accept(quantized, Some(comparison), gates));
             };
             log::info!("{} units in float: {}", kept.len(), failed.reason);
             if !placement.integer.contains(&true) {
@@ -245,10 +367,28 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Takes a model whose constants alone were stored in 8 bits. Made-up inputs tell whether it runs and gives finite
-    /// numbers of the right shapes; how near they are says little about real ones, so that is shown and not judged.
+    /// Takes a model whose constants alone were stored in 8 bits. Samples that only judge do so. Made-up inputs tell whether
+    /// it runs and gives finite numbers of the right shapes; how near they are says little about real ones, so that is shown
+    /// and not judged.
     fn accept_storage(&mut self, quantized: Quantized) -> Result<Option<Model>, Failure> {
-        let judged = if self.request.validate { self.judge_lossless(&quantized.model)? } else { None };
+        let judges = self.samples.as_ref().map(|(_, judges)| judges.clone());
+        let judged = match judges {
+            _ if !self.request.validate => None,
+            Some(judges) => self.compare(&quantized.model, &judges)?,
+            None => self.judge_lossless(&quantized.model)?,
+        };
+        if let Some(comparison) = &judged
+            && self.samples.is_some()
+        {
+            let gates = self.request.gates.int8(comparison);
+            let failed = gates.iter().find(|gate| !gate.passed).map(|gate| gate.reason.clone());
+            self.report.gates.extend(gates);
+            if let Some(reason) = failed {
+                self.report.quantized = judged;
+                let message = format!("{}: {reason}", self.request.input.display());
+                return Err(Failure::gate(message, self.report.clone()));
+            }
+        }
         if let Some(comparison) = judged {
             let broken = comparison.outputs.iter().find(|output| output.misshapen > 0 || output.not_finite > 0);
             if let Some(output) = broken {
@@ -258,12 +398,20 @@ impl<'a> Job<'a> {
             }
             self.report.quantized = Some(comparison);
         }
+        self.report.layers = quantized.layers;
         self.report.journal.extend(quantized.journal.entries);
         self.report.notes.extend(quantized.notes);
         Ok(Some(quantized.model))
     }
 
-    fn accept(&mut self, quantized: Quantized, comparison: Option<Comparison>, gates: Vec<GateResult>) -> Model {
+    /// Takes a model with its layers as they were placed; `None` when no rewrite was done on the way.
+    fn accept(
+        &mut self,
+        quantized: Quantized,
+        comparison: Option<Comparison>,
+        gates: Vec<GateResult>,
+    ) -> Option<Model> {
+        let changed = quantized.journal.done() > 0;
         self.report.layers = quantized.layers;
         self.report.quantized = comparison;
         self.report.gates.extend(gates);
@@ -271,7 +419,7 @@ impl<'a> Job<'a> {
         self.report.notes.extend(quantized.notes);
         let method = quantized.calibrator.map_or("none", |calibrator| calibrator.name()).to_owned();
         self.report.calibration = Some(Calibration { samples: quantized.samples, method });
-        quantized.model
+        changed.then_some(quantized.model)
     }
 
     fn write(mut self, mut model: Model, changed: bool) -> Result<Report, Failure> {
@@ -281,7 +429,11 @@ impl<'a> Job<'a> {
             model.set_ir_version(4); // the first in which initializers need not be inputs
         }
         let result = if changed { export(&model) } else { self.loaded.model.clone() };
-        let written = files::write(&result, &self.loaded, &self.request.input, output, &self.request.external_data)?;
+        // A repair is asked for, and worth the bytes of its scales.
+        let is_repair = |entry: &Entry| entry.pass == "fix-saturation" && matches!(entry.outcome, Outcome::Done { .. });
+        let may_grow = self.report.journal.iter().any(is_repair);
+        let (input, external) = (&self.request.input, &self.request.external_data);
+        let written = files::write(&result, &self.loaded, input, output, external, may_grow)?;
         self.report.finish(output, &written, &model);
         Ok(self.report)
     }

@@ -2,12 +2,12 @@
 use std::{fs, path::Path};
 
 use onnx_shrink_ir::{
-    DataType, Graph, import,
+    DataType, Graph, ValueId, import,
     proto::{Limits, load},
 };
 use serde_json::Value;
 
-use crate::support::{FIXTURES, calib, fixture, folder_of, model, names, run};
+use crate::support::{FIXTURES, calib, fixture, folder_of, model, model_of_text, names, run};
 
 /// Runs `--int8` with a report and `more` on the fixture `name`; gives the written bytes and the report.
 fn quantize(name: &str, more: &[&str]) -> (Vec<u8>, Value) {
@@ -60,10 +60,52 @@ fn with_samples_every_fixture_shrinks_and_every_layer_has_its_fate() {
         let folder = folder_of(name);
         assert_eq!(run(folder.path(), &["in.onnx", "-o", "out.onnx"]).code, 0);
         let lossless = import(load(&folder.path().join("out.onnx"), &Limits::default()).unwrap().model).unwrap().graph;
-        let kinds = ["Conv", "Gemm", "MatMul", "ConvTranspose", "GRU", "LSTM", "RNN"];
-        let multiply = lossless.ops().into_iter().filter(|op| kinds.contains(&lossless.op(*op).op_type()));
-        let wanted: Vec<&str> = multiply.map(|op| lossless.label_of(op)).collect();
+        let mut wanted = Vec::new();
+        multiply_by_weights(&lossless, &mut wanted);
         assert_eq!(fates(&report).iter().map(|(layer, ..)| *layer).collect::<Vec<_>>(), wanted, "{name}");
+    }
+}
+
+/// Labels of the ops that multiply by a constant matrix, bodies included.
+fn multiply_by_weights(graph: &Graph, labels: &mut Vec<String>) {
+    let kinds = ["Conv", "Gemm", "MatMul", "ConvTranspose", "GRU", "LSTM", "RNN"];
+    for id in graph.ops() {
+        let op = graph.op(id);
+        let is_matrix = |value: &ValueId| graph.constant(*value).is_some_and(|tensor| tensor.dims().len() >= 2);
+        if kinds.contains(&op.op_type()) && op.inputs().iter().flatten().any(is_matrix) {
+            labels.push(graph.label_of(id).to_owned());
+        }
+        for region in op.regions() {
+            multiply_by_weights(&region.graph, labels);
+        }
+    }
+}
+
+#[test]
+fn layers_in_bodies_have_a_fate_and_products_without_weights_are_no_layers() {
+    let (_, report) = quantize("digits_if", &["--data", &calib("digits_if")]);
+    let in_bodies = fates(&report).into_iter().filter(|(.., reason)| reason.contains("in a body of If")).count();
+    assert!(in_bodies >= 2, "{:?}", fates(&report));
+    let (_, report) = quantize("digits_attention", &["--data", &calib("digits_attention")]);
+    assert!(fates(&report).iter().all(|(.., reason)| !reason.contains("is not constant")), "{:?}", fates(&report));
+    for layer in report["layers"].as_array().unwrap() {
+        assert!(layer["bytes_before"].as_u64().unwrap() > 0, "{layer}");
+    }
+}
+
+#[test]
+fn a_model_of_which_nothing_can_be_stored_says_why_and_stays() {
+    let folder = folder_of("digits_cnn");
+    let half = "<ir_version: 8, opset_import: [\"\" : 17]> g (float[2] x) => (float[2] y) { y = Sin (x) }";
+    let old = "<ir_version: 3, opset_import: [\"\" : 6]> g (float[2] x) => (float[2] y) { y = Relu (x) }";
+    for (text, why) in [(half, "32-bit floats"), (old, "opset 7")] {
+        fs::write(folder.path().join("in.onnx"), model_of_text(text)).unwrap();
+        let run = run(folder.path(), &["in.onnx", "-o", "out.onnx", "--int8", "--report", "r.json"]);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        let notes = report(folder.path())["notes"].to_string();
+        assert!(notes.contains("nothing was stored in 8 bits: ") && notes.contains(why), "{notes}");
+        assert!(!notes.contains("weights are stored in 8 bits"), "{notes}");
+        assert_eq!(fs::read(folder.path().join("out.onnx")).unwrap(), model_of_text(text));
     }
 }
 
@@ -163,6 +205,8 @@ fn a_gate_that_8_bits_cannot_hold_sends_layers_back_to_float() {
     let (_, report) = quantize("digits_cnn", &["--data", &data, "--skip", "store-int8", "--gate", "sqnr=60"]);
     assert!(fates(&report).iter().all(|(_, fate, _)| *fate == "float"), "{:?}", fates(&report));
     assert!(report["quantized"]["outputs"][0]["sqnr_db"].as_f64().unwrap() > 60.0);
+    let spoke = fates(&report).iter().any(|(.., reason)| *reason == "it went back to float so that the gate holds");
+    assert!(spoke, "{:?}", fates(&report));
     // Between the two there is something: some layers, not all.
     let (_, free) = quantize("digits_cnn", &["--data", &data]);
     let measured = free["quantized"]["outputs"][0]["sqnr_db"].as_f64().unwrap();
@@ -170,6 +214,8 @@ fn a_gate_that_8_bits_cannot_hold_sends_layers_back_to_float() {
     let (_, report) = quantize("digits_cnn", &["--data", &data, "--gate", &gate]);
     assert!(integer_layers(&report).len() < integer_layers(&free).len());
     assert!(report["quantized"]["outputs"][0]["sqnr_db"].as_f64().unwrap() >= measured + 0.3);
+    let returned = fates(&report).into_iter().filter(|(.., reason)| reason.contains("so that the gate holds")).count();
+    assert!(returned > 0, "{:?}", fates(&report));
 }
 
 #[test]
@@ -186,6 +232,32 @@ fn a_gate_that_nothing_holds_ends_with_4_and_a_report_but_no_file() {
     assert_eq!(names(folder.path()), ["in.onnx", "old.onnx", "r.json"]);
     let gates = report(folder.path())["gates"].clone();
     assert!(gates.as_array().unwrap().iter().any(|gate| gate["passed"] == false), "{gates}");
+    assert!(report(folder.path())["timing"]["seconds"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn samples_that_only_judge_judge_what_is_stored() {
+    let judges = calib("digits_cnn");
+    let (_, report) = quantize("digits_cnn", &["--validation-data", &judges]);
+    assert_eq!(report["quantized"]["samples"], 100, "all of them judge");
+    let gates = report["gates"].as_array().unwrap();
+    assert!(gates.iter().any(|gate| gate["gate"] == "sqnr" && gate["passed"] == true), "{gates:?}");
+    let folder = folder_of("digits_cnn");
+    let arguments = ["in.onnx", "-o", "out.onnx", "--int8", "--validation-data", &judges, "--gate", "sqnr=200"];
+    let run = run(folder.path(), &arguments);
+    assert_eq!(run.code, 4, "{}", run.stderr);
+    assert_eq!(names(folder.path()), ["in.onnx"]);
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_found_before_the_model_is() {
+    let folder = folder_of("digits_cnn");
+    for report in ["none/r.json", "."] {
+        let run = run(folder.path(), &["in.onnx", "-o", "out.onnx", "--report", report]);
+        assert_eq!(run.code, 2, "{report}: {}", run.stderr);
+        assert!(run.error().contains("cannot be written"), "{report}: {}", run.error());
+        assert_eq!(names(folder.path()), ["in.onnx"], "{report}");
+    }
 }
 
 #[test]

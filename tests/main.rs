@@ -3,9 +3,12 @@
 
 mod command_line;
 mod errors;
+mod formats;
 mod int8;
 mod int8_graph;
 mod ledger;
+mod qdq;
 mod samples;
 mod support;
+mod targets;
 mod writing;

@@ -94,3 +94,8 @@ pub fn names(folder: &Path) -> Vec<String> {
     names.sort();
     names
 }
+
+/// The bytes of the model that ONNX text states.
+pub fn model_of_text(text: &str) -> Vec<u8> {
+    onnx_shrink_ir::proto::encode(&onnx_shrink_ir::export(&onnx_shrink_ir::text::parse_model(text).unwrap())).concat()
+}

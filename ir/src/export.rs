@@ -53,7 +53,8 @@ pub(crate) fn export_graph(graph: &Graph, captured: &HashMap<ValueId, String>) -
             infos.push((*place, ValueInfoProto { name: Some(naming.of(id)), ..(**info).clone() }));
         }
     }
-    // New initializers keep the order in which they were made: the sort is stable.
+    // Behind those of the file come the new ones, by id: mostly, but not always, the order in which they were made (the id
+    // of a value that went is given again).
     initializers.sort_by_key(|(place, _)| *place);
     infos.sort_by_key(|(place, _)| *place);
     proto.initializer = initializers.into_iter().map(|(_, proto)| proto).collect();

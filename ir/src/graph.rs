@@ -5,7 +5,7 @@
 //! file, and **nothing** here recurses over the graph (bodies nest at most as deep as protobuf messages may).
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BinaryHeap, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -833,7 +833,48 @@ impl Graph {
     /// Removes every op that leads to no output, every constant that nothing reads, and captures that the bodies do not
     /// read; inputs stay. Returns how many ops went.
     pub fn sweep(&mut self) -> usize {
+        self.drop_unread_captures();
+        let mut ops = self.ops();
+        ops.extend(self.ops_in_id_order());
+        let removed = self.remove_dead(ops);
+        for value in self.unread_constants() {
+            self.remove_value(value);
+        }
+        removed
+    }
+
+    /// Constants, and values that nothing makes, that nothing uses either; inputs and captured values are none.
+    pub fn unread_constants(&self) -> Vec<ValueId> {
+        let inputs: HashSet<ValueId> = self.inputs.iter().copied().collect();
+        let outputs: HashSet<ValueId> = self.outputs.iter().copied().collect();
+        let is_loose = |value: &ValueId| {
+            self.graph.neighbors_undirected(value.0).next().is_none()
+                && !inputs.contains(value)
+                && !outputs.contains(value)
+                && !self.value(*value).captured
+        };
+        self.values().into_iter().filter(is_loose).collect()
+    }
+
+    /// Removes `value` if it is an [unread constant](Graph::unread_constants); returns whether it was.
+    pub fn remove_unread(&mut self, value: ValueId) -> bool {
+        let is_loose = self.has_value(value)
+            && self.graph.neighbors_undirected(value.0).next().is_none()
+            && !self.is_input(value)
+            && !self.is_output(value)
+            && !self.value(value).captured;
+        if is_loose {
+            self.remove_value(value);
+        }
+        is_loose
+    }
+
+    /// Bodies stop capturing what they do not read. Nothing of that is in the file; it keeps outer ops alive.
+    pub fn drop_unread_captures(&mut self) {
         for op in self.ops_in_id_order() {
+            if self.op(op).regions.is_empty() {
+                continue;
+            }
             for (region, outer, inner) in self.captures(op) {
                 if self.op(op).regions[region].graph.is_unused(inner) {
                     let port = Port::Capture(u32::try_from(region).unwrap_or(u32::MAX), inner.0);
@@ -845,15 +886,5 @@ impl Graph {
                 }
             }
         }
-        let mut ops = self.ops();
-        ops.extend(self.ops_in_id_order());
-        let removed = self.remove_dead(ops);
-        for value in self.values() {
-            let loose = self.is_unused(value) && self.producer(value).is_none();
-            if loose && !self.is_input(value) && !self.value(value).captured {
-                self.remove_value(value);
-            }
-        }
-        removed
     }
 }

@@ -3,7 +3,7 @@
 //! A pass looks at the graph, builds a [`Patch`] and hands it over; it never edits the graph itself. Applying removes
 //! what the edits left without use, and only that.
 use crate::{
-    graph::{Graph, NewOp, OpId, Use, ValueId},
+    graph::{Graph, NewOp, Op, OpId, Region, Use, ValueId},
     tensor::Tensor,
     types::TensorType,
 };
@@ -34,6 +34,9 @@ struct AddedOp {
     op: NewOp,
     inputs: Vec<Option<ValueRef>>,
     outputs: Vec<Option<usize>>,
+    regions: Vec<Region>,
+    /// (region, outer, inner)
+    captures: Vec<(usize, ValueRef, ValueId)>,
 }
 
 #[derive(Clone, Debug)]
@@ -59,8 +62,10 @@ pub struct Patch {
 pub struct Applied {
     /// The values that the patch made, by their number in [`ValueRef::New`]
     pub values: Vec<ValueId>,
-    /// The ops that it added
+    /// The ops that it added, in the order of the patch
     pub ops: Vec<OpId>,
+    /// How many ops came: those of the patch, and the Identities that keep the names of graph outputs
+    pub added: usize,
     /// How many ops went
     pub removed: usize,
 }
@@ -84,7 +89,7 @@ impl Patch {
         self.anchor
     }
 
-    /// Whether it would change nothing.
+    /// Whether it has no edit: all that it would do is to remove its anchor, if nothing uses that.
     pub fn is_empty(&self) -> bool {
         self.edits.is_empty()
     }
@@ -122,7 +127,25 @@ impl Patch {
                 }
             }
         }
-        self.ops.push(AddedOp { op, inputs: inputs.to_vec(), outputs: made });
+        let (inputs, regions, captures) = (inputs.to_vec(), Vec::new(), Vec::new());
+        self.ops.push(AddedOp { op, inputs, outputs: made, regions, captures });
+        refs
+    }
+
+    /// A copy of `op`, which may be another graph's of the same model, with its bodies. `captures` says what these take
+    /// now: (region, outer, inner), one for each of the bodies' captures.
+    pub fn copy_of(
+        &mut self,
+        op: &Op,
+        inputs: &[Option<ValueRef>],
+        captures: Vec<(usize, ValueRef, ValueId)>,
+        outputs: &[Option<(&str, Option<TensorType>)>],
+    ) -> Vec<ValueRef> {
+        let refs = self.op_with_outputs(NewOp { node: op.proto().clone() }, inputs, outputs);
+        if let Some(added) = self.ops.last_mut() {
+            added.regions = op.regions().to_vec();
+            added.captures = captures;
+        }
         refs
     }
 
@@ -169,7 +192,8 @@ impl Patch {
             Edit::SetInput { value: new, .. } => *new == Some(value),
             Edit::SetAttributes { .. } | Edit::SetType { .. } | Edit::SetConstant { .. } => false,
         });
-        edits || self.ops.iter().any(|op| op.inputs.contains(&Some(value)))
+        let captured = |op: &AddedOp| op.captures.iter().any(|(_, outer, _)| *outer == value);
+        edits || self.ops.iter().any(|op| op.inputs.contains(&Some(value)) || captured(op))
     }
 
     fn fits(&self, graph: &Graph) -> bool {
@@ -179,6 +203,7 @@ impl Patch {
         };
         graph.has_op(self.anchor)
             && self.ops.iter().flat_map(|op| op.inputs.iter().flatten()).all(value)
+            && self.ops.iter().flat_map(|op| &op.captures).all(|(_, outer, _)| value(outer))
             && self.edits.iter().all(|edit| match edit {
                 Edit::Replace { old, new } => graph.has_value(*old) && value(new),
                 Edit::SetInput { op, value: new, .. } => graph.has_op(*op) && new.as_ref().is_none_or(value),
@@ -218,18 +243,23 @@ impl Patch {
                 graph.redirect(*old, resolve(*new));
             }
         }
-        for AddedOp { op, inputs, outputs } in self.ops {
+        for AddedOp { op, inputs, outputs, regions, captures } in self.ops {
             let inputs = inputs.into_iter().map(|value| value.map(resolve)).collect();
             let outputs = outputs.into_iter().map(|index| index.map(|index| made[index])).collect();
-            applied.ops.push(graph.insert_op(seq, op.node, inputs, outputs, Vec::new()));
+            let added = graph.insert_op(seq, op.node, inputs, outputs, regions);
+            for (region, outer, inner) in captures {
+                graph.insert_capture(added, region, resolve(outer), inner);
+            }
+            applied.ops.push(added);
         }
+        applied.added = applied.ops.len();
         let mut loose: Vec<ValueId> = Vec::new();
         let mut start = vec![self.anchor];
         for edit in self.edits {
             match edit {
                 Edit::Replace { old, new } => {
                     let is_new = matches!(new, ValueRef::New(_));
-                    take_place(graph, old, resolve(new), is_new, seq);
+                    applied.added += take_place(graph, old, resolve(new), is_new, seq);
                     loose.push(old);
                 }
                 Edit::SetInput { op, index, value } => {
@@ -270,10 +300,10 @@ impl Patch {
 
 /// The ops that used `old` use `new` by now; so do the graph's outputs. They keep their names: `new` takes the name over
 /// where it can, otherwise an Identity stands between. A value that the patch made (`is_new`) takes over the name of what an op made:
-/// the tensor is called in the new file as it was in the old one.
-fn take_place(graph: &mut Graph, old: ValueId, new: ValueId, is_new: bool, seq: u64) {
+/// the tensor is called in the new file as it was in the old one. Returns how many Identities it took.
+fn take_place(graph: &mut Graph, old: ValueId, new: ValueId, is_new: bool, seq: u64) -> usize {
     if old == new {
-        return;
+        return 0;
     }
     let places: Vec<usize> = graph
         .uses(old)
@@ -291,7 +321,7 @@ fn take_place(graph: &mut Graph, old: ValueId, new: ValueId, is_new: bool, seq: 
             let info = graph.value_mut(old).origin.info.take().filter(|_| same_type);
             graph.value_mut(new).origin.info = info;
         }
-        return;
+        return 0;
     }
     let name = graph.name_of(old).to_owned();
     let hidden = graph.fresh_name("replaced");
@@ -310,6 +340,7 @@ fn take_place(graph: &mut Graph, old: ValueId, new: ValueId, is_new: bool, seq: 
     for place in places {
         graph.set_output(place, output);
     }
+    usize::from(!renamable)
 }
 
 /// The declaration of an input or output.
@@ -352,6 +383,17 @@ mod tests {
         assert!(graph.op(graph.producer(t).unwrap()).is("Abs"));
         assert!(graph.value(t).declared().is_some());
         assert_eq!(graph.op_count(), 2);
+    }
+
+    #[test]
+    fn what_comes_and_goes_is_counted() {
+        let (mut graph, neg, t) = chain();
+        let relu = graph.producer(graph.outputs()[0]).unwrap();
+        let mut patch = Patch::new(relu);
+        patch.replace(graph.outputs()[0], graph.inputs()[0]);
+        let applied = patch.apply(&mut graph).unwrap();
+        assert_eq!((applied.added, applied.removed), (1, 2), "an Identity keeps the output's name");
+        assert!(!graph.has_op(neg) && !graph.has_value(t));
     }
 
     #[test]

@@ -2,25 +2,38 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use onnx_shrink_ir::{
-    Applied, Evaluate, Graph, OpId, Patch, Tensor,
+    Applied, Evaluate, Graph, OpId, Patch, Tensor, ValueId,
     verify::{Problem, Violation, verify_graph},
 };
 
-use crate::{Class, Entry, Journal, Miss, Outcome, Pass, PassError, Result};
+use crate::{Class, Entry, INITIALIZER, Journal, Miss, Outcome, Pass, PassError, Result};
 
 /// What the user asked for, as far as passes need to know.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Passes to leave out, by name
     pub skip: BTreeSet<String>,
+    /// The only passes that may run, by name; `None`: all
+    pub only: Option<BTreeSet<String>>,
     /// Rewrites to leave out: (pass, label of the anchor op)
     pub deny: BTreeSet<(String, String)>,
+    /// Rewrites after which none is done any more: how the culprit search replays the beginning of a run
+    pub limit: Option<usize>,
     /// Bytes by which one folding may make the file larger
     pub fold_growth: usize,
     /// Only rewrites whose results are bit-equal
     pub exact: bool,
     /// Verify the graph after every rewrite
     pub verify_each: bool,
+}
+
+impl Options {
+    /// Whether `pass` may run.
+    pub fn allows(&self, pass: &dyn Pass) -> bool {
+        let is_wanted =
+            |name: &str| !self.skip.contains(name) && self.only.as_ref().is_none_or(|only| only.contains(name));
+        is_wanted(pass.name()) && (pass.class() == Class::Exact || !self.exact)
+    }
 }
 
 /// What batch norm tells of a value: it is near a normal distribution per channel (axis 1).
@@ -32,6 +45,9 @@ pub struct Statistics {
     pub deviation: Vec<f64>,
 }
 
+/// What is called with the name of each pass that changed something, and the main graph after it.
+pub type Watch<'a> = Box<dyn FnMut(&'static str, &Graph) + 'a>;
+
 /// What passes share.
 pub struct Context<'a> {
     /// What the user asked for
@@ -42,8 +58,12 @@ pub struct Context<'a> {
     pub statistics: BTreeMap<String, Statistics>,
     /// Every rewrite and every miss
     pub journal: Journal,
+    /// Who looks at the graph after each pass
+    pub watch: Option<Watch<'a>>,
     pass: (&'static str, Class),
     in_body: bool,
+    /// What was wrong with the graph before the pass began, for `verify_each`
+    known: Vec<Violation>,
 }
 
 impl<'a> Context<'a> {
@@ -54,19 +74,35 @@ impl<'a> Context<'a> {
             evaluator,
             statistics: BTreeMap::new(),
             journal: Journal::default(),
+            watch: None,
             pass: ("", Class::Exact),
             in_body: false,
+            known: Vec::new(),
         }
     }
 
     /// Runs `pass` on `graph` and all bodies in it, unless the user left it out.
     pub fn run(&mut self, pass: &dyn Pass, graph: &mut Graph) -> Result<()> {
-        let unwanted = self.options.exact && pass.class() != Class::Exact;
-        if unwanted || self.options.skip.contains(pass.name()) {
+        if !self.options.allows(pass) {
             return Ok(());
         }
         self.pass = (pass.name(), pass.class());
-        self.run_everywhere(pass, graph)
+        let (done, lines) = (self.journal.done(), self.journal.entries.len());
+        self.run_everywhere(pass, graph)?;
+        let done = self.journal.done() - done;
+        let missed = self.journal.entries.len() - lines - done;
+        log::info!("{}: {done} rewrites, {missed} not done", pass.name());
+        if done > 0
+            && let Some(watch) = &mut self.watch
+        {
+            watch(pass.name(), graph);
+        }
+        Ok(())
+    }
+
+    /// The pass that runs, or ran last; "" before the first.
+    pub fn pass(&self) -> &'static str {
+        self.pass.0
     }
 
     /// Whether the graph that is being rewritten is a body: it numbers its ops and values itself, so that nothing that is
@@ -86,33 +122,66 @@ impl<'a> Context<'a> {
             }
         }
         self.in_body = outside;
+        if self.options.verify_each {
+            self.known = verify_graph(graph);
+        }
         pass.run(graph, self)
     }
 
     /// Applies `patch`, unless its rewrite is denied, and writes it down. `None` when it was denied.
     pub fn apply(&mut self, graph: &mut Graph, patch: Patch) -> Result<Option<Applied>> {
-        let (pass, _) = self.pass;
+        let pass = self.pass.0;
         let anchor = patch.anchor();
         let (label, op_type) = if graph.has_op(anchor) {
             (graph.label_of(anchor).to_owned(), graph.op(anchor).op_type().to_owned())
         } else {
             (String::new(), String::new())
         };
-        if self.options.deny.contains(&(pass.to_owned(), label.clone())) {
+        if self.is_denied(&label) {
             return Ok(None);
         }
-        let before = graph.op_count();
-        let applied = patch.apply(graph).map_err(|source| PassError::Patch { pass, source })?;
-        if self.options.verify_each {
-            // A body is looked at without the graph around it.
-            let is_real = |violation: &&Violation| !matches!(violation.problem, Problem::CaptureWithoutOutside(_));
-            if let Some(violation) = verify_graph(graph).iter().find(is_real) {
-                return Err(PassError::Broken { pass, anchor: label, violation: violation.to_string() });
-            }
-        }
-        let added = (graph.op_count() + applied.removed).saturating_sub(before);
-        self.write(label, op_type, Outcome::Done { removed: applied.removed, added });
+        let applied = match patch.apply(graph) {
+            Ok(applied) => applied,
+            Err(source) => return Err(PassError::Patch { pass, anchor: label, source }),
+        };
+        self.verify(graph, &label)?;
+        self.write(label, op_type, Outcome::Done { removed: applied.removed, added: applied.added });
         Ok(Some(applied))
+    }
+
+    /// Removes `value`, a constant that nothing reads, unless that is denied, and writes it down. Returns whether it went.
+    pub fn remove_unread(&mut self, graph: &mut Graph, value: ValueId) -> Result<bool> {
+        let name = graph.name_of(value).to_owned();
+        if self.is_denied(&name) || !graph.remove_unread(value) {
+            return Ok(false);
+        }
+        self.verify(graph, &name)?;
+        self.write(name, INITIALIZER.to_owned(), Outcome::Done { removed: 0, added: 0 });
+        Ok(true)
+    }
+
+    /// Whether the rewrite of the running pass at `label` is to be left out.
+    fn is_denied(&self, label: &str) -> bool {
+        let (pass, deny) = (self.pass.0, &self.options.deny);
+        self.options.limit.is_some_and(|limit| self.journal.done() >= limit)
+            || (!deny.is_empty() && deny.contains(&(pass.to_owned(), label.to_owned())))
+    }
+
+    fn verify(&self, graph: &Graph, label: &str) -> Result<()> {
+        if !self.options.verify_each {
+            return Ok(());
+        }
+        // A body is looked at without the graph around it.
+        let is_real = |violation: &&Violation| {
+            !matches!(violation.problem, Problem::CaptureWithoutOutside(_)) && !self.known.contains(violation)
+        };
+        match verify_graph(graph).iter().find(is_real) {
+            Some(violation) => {
+                let (anchor, violation) = (label.to_owned(), violation.to_string());
+                Err(PassError::Broken { pass: self.pass.0, anchor, violation })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Writes down that the rewrite of `op` was not done.
@@ -123,15 +192,16 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Writes down that the work stopped at a limit while rewrites were still done, where the last one was.
+    pub(crate) fn stopped(&mut self, graph: &Graph, limit: String) {
+        let Some(last) = self.journal.last_done().cloned() else { return };
+        let outcome = Outcome::Missed { reason: Miss::Limit(limit).sentence(graph) };
+        self.journal.write(Entry { outcome, ..last });
+    }
+
     fn write(&mut self, op: String, op_type: String, outcome: Outcome) {
         let (pass, class) = self.pass;
-        let entry = Entry { pass, class, op, op_type, outcome };
-        // A pass that runs to a fixpoint meets the same miss again.
-        let known = matches!(entry.outcome, Outcome::Missed { .. }) && self.journal.entries.contains(&entry);
-        if !known {
-            log::debug!("{entry:?}");
-            self.journal.entries.push(entry);
-        }
+        self.journal.write(Entry { pass, class, op, op_type, outcome });
     }
 
     /// The outputs of `op` for constant inputs.

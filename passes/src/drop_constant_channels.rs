@@ -49,6 +49,10 @@ impl Pass for DropConstantChannels {
         Class::Rounding
     }
 
+    fn about(&self) -> &'static str {
+        "removes channels that are the same number for every input"
+    }
+
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
         let groups = Groups::of(graph);
         let found = Found::of(graph, &groups);

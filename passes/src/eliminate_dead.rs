@@ -10,7 +10,7 @@
 //! ```
 //! **Class:** exact. **Legal when** no output of the op has a use (a graph output and a capture are uses).
 //! **Does not** remove graph inputs: they are the interface.
-use onnx_shrink_ir::Graph;
+use onnx_shrink_ir::{Graph, Patch, ValueId};
 
 use crate::{Class, Context, Pass, Result};
 
@@ -26,10 +26,20 @@ impl Pass for EliminateDead {
         Class::Exact
     }
 
-    fn run(&self, graph: &mut Graph, _: &mut Context<'_>) -> Result<()> {
-        let removed = graph.sweep();
-        if removed > 0 {
-            log::debug!("eliminate-dead: {removed} ops");
+    fn about(&self) -> &'static str {
+        "removes ops whose results nobody uses, and constants that nobody reads"
+    }
+
+    fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
+        graph.drop_unread_captures();
+        for op in graph.ops_in_id_order() {
+            let is_unused = |output: &ValueId| graph.is_unused(*output);
+            if graph.has_op(op) && graph.op(op).outputs().iter().flatten().all(is_unused) {
+                cx.apply(graph, Patch::new(op))?; // with what only it used
+            }
+        }
+        for value in graph.unread_constants() {
+            cx.remove_unread(graph, value)?;
         }
         Ok(())
     }
@@ -38,7 +48,10 @@ impl Pass for EliminateDead {
 #[cfg(test)]
 mod tests {
     use super::EliminateDead;
-    use crate::testing::{check, check_same};
+    use crate::{
+        Context, Entry, Options,
+        testing::{Reference, check, check_same, parse},
+    };
 
     #[test]
     fn removes_chains_and_their_constants() {
@@ -64,5 +77,22 @@ mod tests {
             then_branch = a () => (float[2] t) { t = Neg (x) },
             else_branch = b () => (float[2] e) { e = Identity (x) }> }";
         check(&EliminateDead, before, after);
+    }
+
+    #[test]
+    fn writes_down_each_chain_and_each_constant_that_it_removes_and_keeps_what_is_denied() {
+        let model = "g (float[2] x) => (float[2] y) <float[2] c = {1, 2}> { t = Neg (x)  u = Neg (t)  y = Relu (x) }";
+        let journal = |options: Options| {
+            let mut graph = parse(model).graph;
+            let mut cx = Context::new(options, &Reference);
+            cx.run(&EliminateDead, &mut graph).unwrap();
+            let line = |entry: Entry| (entry.op, entry.op_type);
+            cx.journal.entries.into_iter().map(line).collect::<Vec<_>>()
+        };
+        let line = |op: &str, op_type: &str| (op.to_owned(), op_type.to_owned());
+        assert_eq!(journal(Options::default()), [line("u", "Neg"), line("c", "initializer")]);
+        let deny = [("eliminate-dead".to_owned(), "u".to_owned())].into();
+        assert_eq!(journal(Options { deny, ..Options::default() }), [line("c", "initializer")]);
+        assert_eq!(journal(Options { limit: Some(1), ..Options::default() }), [line("u", "Neg")]);
     }
 }

@@ -40,6 +40,10 @@ impl Pass for EliminateIdentity {
         Class::Exact
     }
 
+    fn about(&self) -> &'static str {
+        "removes ops whose output is equal to their input"
+    }
+
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
         for op in graph.ops() {
             match eliminate(graph, op) {

@@ -37,6 +37,10 @@ impl Pass for FoldArithmetic {
         Class::Rounding
     }
 
+    fn about(&self) -> &'static str {
+        "folds Mul, Div, Add and Sub by a constant into the weights before it"
+    }
+
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
         for op in graph.ops() {
             match fold(graph, op, cx.options.fold_growth) {

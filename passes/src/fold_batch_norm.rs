@@ -39,6 +39,10 @@ impl Pass for FoldBatchNorm {
         Class::Rounding
     }
 
+    fn about(&self) -> &'static str {
+        "folds BatchNormalization into the weights before it, or into a Mul and an Add"
+    }
+
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
         for op in graph.ops_of("BatchNormalization") {
             if let Some((name, statistics)) = statistics(graph, op) {
@@ -246,7 +250,7 @@ mod tests {
         check_missed(
             &FoldBatchNorm,
             &model,
-            "`w` is a graph input with a default, so it may change; drop it from the inputs",
+            "`w` is a graph input with a default, so it may change; --freeze-initializers makes it constant",
         );
     }
 

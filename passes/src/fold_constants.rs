@@ -50,6 +50,10 @@ impl Pass for FoldConstants {
         self.0
     }
 
+    fn about(&self) -> &'static str {
+        "computes ops whose inputs are all constant"
+    }
+
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
         for op in graph.ops() {
             match fold(graph, op, self.0, cx) {
@@ -290,7 +294,7 @@ mod tests {
         check_missed(
             &FoldConstants::rounding(),
             overridable,
-            "`c` is a graph input with a default, so it may change; drop it from the inputs",
+            "`c` is a graph input with a default, so it may change; --freeze-initializers makes it constant",
         );
         check_same(
             &FoldConstants::rounding(),

@@ -31,6 +31,10 @@ impl Pass for FoldPad {
         Class::Rounding
     }
 
+    fn about(&self) -> &'static str {
+        "folds a Pad with zeros into the padding of the Conv behind it"
+    }
+
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
         for op in graph.ops_of("Conv") {
             match fold(graph, op) {

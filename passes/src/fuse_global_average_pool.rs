@@ -11,7 +11,8 @@
 //! layer normalization, which engines recognize by it: that stays).
 //!
 //! **Class:** rounding: the same sums, maybe in another order. **Legal when** the window is as large as the image and nothing
-//! is padded, so that there is one mean per channel. **Source:** `reference/engines.md` §1, §7.1.
+//! is padded, so that there is one mean per channel. (ONNX Runtime 1.32 has a QLinearGlobalAveragePool, and
+//! none that averages over a window.)
 use onnx_shrink_ir::{
     DataType, Graph, NewOp, OpId, Patch, ValueId,
     ops::{AutoPad, AveragePool},
@@ -29,6 +30,10 @@ impl Pass for FuseGlobalAveragePool {
 
     fn class(&self) -> Class {
         Class::Rounding
+    }
+
+    fn about(&self) -> &'static str {
+        "makes an average over the whole image a GlobalAveragePool"
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {

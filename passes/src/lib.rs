@@ -26,9 +26,10 @@ mod fold_constants;
 mod fold_pad;
 mod fuse_global_average_pool;
 mod inline_if;
+mod prune_channels;
 mod simplify_islands;
 
-pub use context::{Context, Options, Statistics};
+pub use context::{Context, Options, Statistics, Watch};
 pub use drop_constant_channels::DropConstantChannels;
 pub use eliminate_dead::EliminateDead;
 pub use eliminate_identity::EliminateIdentity;
@@ -38,14 +39,15 @@ pub use fold_constants::FoldConstants;
 pub use fold_pad::FoldPad;
 pub use fuse_global_average_pool::FuseGlobalAveragePool;
 pub use inline_if::InlineIf;
-pub use journal::{Entry, Journal, Outcome};
+pub use journal::{Entry, INITIALIZER, Journal, Outcome};
 pub use miss::Miss;
+pub use prune_channels::PruneChannels;
 pub use simplify_islands::SimplifyIslands;
 
 use onnx_shrink_ir::{EvaluateError, Graph, PatchError};
 
 /// What a rewrite may do to the values that a model computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
     /// Bit-equal results
@@ -60,10 +62,12 @@ pub enum Class {
 #[derive(Debug, thiserror::Error)]
 pub enum PassError {
     /// A patch that did not fit
-    #[error("{pass}: {source}")]
+    #[error("{pass} at `{anchor}`: {source}")]
     Patch {
         /// The pass
         pass: &'static str,
+        /// The op that it would have rewritten, "" when that was gone
+        anchor: String,
         /// What did not fit
         source: PatchError,
     },
@@ -92,6 +96,11 @@ pub trait Pass {
 
     /// What it may do to values.
     fn class(&self) -> Class;
+
+    /// What it does, in one line without a full stop, for `--list-passes`. (A test wants one of every listed pass.)
+    fn about(&self) -> &'static str {
+        ""
+    }
 
     /// Rewrites `graph`, not its bodies: the pipeline calls it for each of those.
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()>;

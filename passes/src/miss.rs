@@ -32,6 +32,8 @@ pub enum Miss {
     Kept(String),
     /// It does not pay on this target
     DoesNotPay(String),
+    /// A limit on the work was met before nothing was left to do
+    Limit(String),
 }
 
 impl Miss {
@@ -46,7 +48,13 @@ impl Miss {
         match self {
             Miss::NotThisPattern => "not the pattern of this rewrite".to_owned(),
             Miss::NotConstant(value) if graph.has_value(*value) && graph.is_input(*value) => {
-                format!("`{}` is a graph input with a default, so it may change; drop it from the inputs", name(value))
+                match graph.default_of(*value) {
+                    Some(_) => format!(
+                        "`{}` is a graph input with a default, so it may change; --freeze-initializers makes it constant",
+                        name(value)
+                    ),
+                    None => format!("`{}` is a graph input, not constant", name(value)),
+                }
             }
             Miss::NotConstant(value) => format!("`{}` is not constant", name(value)),
             Miss::OtherUses(value) => format!("`{}` has other uses", name(value)),
@@ -57,6 +65,22 @@ impl Miss {
             Miss::NotComputed(why) => format!("not computed: {why}"),
             Miss::Kept(why) => format!("kept: {why}"),
             Miss::DoesNotPay(why) => format!("does not pay: {why}"),
+            Miss::Limit(what) => format!("a limit was met: {what}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Miss;
+    use crate::testing::parse;
+
+    #[test]
+    fn only_an_input_with_a_default_is_said_to_have_one() {
+        let graph = parse("g (float[2] x, float[2] w = {1, 2}) => (float[2] y) { t = Neg (x)  y = Add (t, w) }").graph;
+        let sentence = |name: &str| Miss::NotConstant(graph.find(name).unwrap()).sentence(&graph);
+        assert_eq!(sentence("x"), "`x` is a graph input, not constant");
+        assert!(sentence("w").contains("a graph input with a default"), "{}", sentence("w"));
+        assert_eq!(sentence("t"), "`t` is not constant");
     }
 }

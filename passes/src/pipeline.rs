@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use onnx_shrink_ir::Graph;
 
 use crate::{
-    Context, DropConstantChannels, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm, FoldConstants,
-    FoldPad, FuseGlobalAveragePool, InlineIf, Pass, Result, SimplifyIslands,
+    Class, Context, DropConstantChannels, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm,
+    FoldConstants, FoldPad, FuseGlobalAveragePool, InlineIf, Pass, Result, SimplifyIslands,
 };
 
 /// The passes of the lossless part. They run in this order, again and again until nothing changes.
@@ -26,29 +26,197 @@ pub fn lossless() -> Vec<Box<dyn Pass>> {
     ]
 }
 
-/// Rounds after which the lossless part ends even if something still changes.
-const ROUNDS: usize = 8;
+/// Passes behind the lossless part, each with its class and one line: they need a flag, and what it gives them.
+const ON_REQUEST: &[Known] = &[
+    Known {
+        name: "prune-channels",
+        class: Class::Approximate,
+        about: "prune: removes channels, solves for the rest again",
+    },
+    Known {
+        name: "fix-saturation",
+        class: Class::Approximate,
+        about: "others' int8 weights: new scales where sums can saturate",
+    },
+    Known {
+        name: "insert-qdq",
+        class: Class::Approximate,
+        about: "int8: puts Q/DQ pairs where the target gains from them",
+    },
+    Known { name: "store-int8", class: Class::Approximate, about: "int8: stores float constants in 8 bits" },
+];
 
-/// Runs the lossless passes on `graph` to a fixpoint.
-pub fn run_lossless(graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
-    let passes = lossless();
-    for _ in 0..ROUNDS {
-        // What the last round folded may tell shapes that were not known before.
-        onnx_shrink_ir::infer::infer(graph);
-        let before = cx.journal.done();
-        for pass in &passes {
-            cx.run(pass.as_ref(), graph)?;
-        }
-        if cx.journal.done() == before {
-            break;
+/// What a user may know of a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its name
+    pub name: &'static str,
+    /// What it may do to values; for a pass that comes once per class the least exact one
+    pub class: Class,
+    /// One line
+    pub about: &'static str,
+}
+
+/// All passes in their order, by name.
+pub fn known() -> Vec<Known> {
+    let mut known: Vec<Known> = Vec::new();
+    for pass in lossless() {
+        let name = pass.name();
+        match known.iter_mut().find(|known| known.name == name) {
+            Some(known) => known.class = known.class.max(pass.class()),
+            None => known.push(Known { name, class: pass.class(), about: pass.about() }),
         }
     }
-    Ok(())
+    known.extend(ON_REQUEST);
+    known
 }
 
 /// Names of all passes that a user can leave out.
 pub fn names() -> BTreeSet<&'static str> {
-    let mut names: BTreeSet<&'static str> = lossless().iter().map(|pass| pass.name()).collect();
-    names.extend(["insert-qdq", "store-int8"]);
-    names
+    known().into_iter().map(|known| known.name).collect()
+}
+
+/// Rounds after which the lossless part ends even if something still changes.
+const ROUNDS: usize = 8;
+
+/// The passes of the lossless part of one run.
+pub struct Pipeline {
+    passes: Vec<Box<dyn Pass>>,
+    /// Whether the passes run until nothing changes, or once
+    to_fixpoint: bool,
+    stop_after: Option<String>,
+}
+
+impl Default for Pipeline {
+    /// [`lossless`], to a fixpoint.
+    fn default() -> Pipeline {
+        Pipeline::of(lossless())
+    }
+}
+
+impl Pipeline {
+    /// `passes` in this order, to a fixpoint.
+    pub fn of(passes: Vec<Box<dyn Pass>>) -> Pipeline {
+        Pipeline { passes, to_fixpoint: true, stop_after: None }
+    }
+
+    /// The passes with these names, in this order, once. A pass that comes once per class runs in all of its classes.
+    /// The error is a name that no lossless pass has.
+    pub fn named(names: &[String]) -> Result<Pipeline, String> {
+        let mut passes: Vec<Box<dyn Pass>> = Vec::new();
+        for name in names {
+            let before = passes.len();
+            passes.extend(lossless().into_iter().filter(|pass| pass.name() == name));
+            if passes.len() == before {
+                return Err(name.clone());
+            }
+        }
+        Ok(Pipeline { passes, to_fixpoint: false, stop_after: None })
+    }
+
+    /// Ends when the pass `name` has run for the first time.
+    #[must_use]
+    pub fn stop_after(mut self, name: &str) -> Pipeline {
+        self.stop_after = Some(name.to_owned());
+        self
+    }
+
+    /// Runs the passes on `graph`.
+    pub fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
+        let rounds = if self.to_fixpoint { ROUNDS } else { 1 };
+        let last = self.stop_after.as_ref().and_then(|name| self.passes.iter().rposition(|pass| pass.name() == name));
+        for _ in 0..rounds {
+            // What the last round folded may tell shapes that were not known before.
+            onnx_shrink_ir::infer::infer(graph);
+            let before = cx.journal.done();
+            for (place, pass) in self.passes.iter().enumerate() {
+                cx.run(pass.as_ref(), graph)?;
+                if last == Some(place) {
+                    return Ok(());
+                }
+            }
+            if cx.journal.done() == before {
+                return Ok(());
+            }
+        }
+        if self.to_fixpoint {
+            cx.stopped(graph, format!("after {ROUNDS} rounds of all passes there was still something to do"));
+        }
+        Ok(())
+    }
+}
+
+/// Runs the lossless passes on `graph` to a fixpoint.
+pub fn run_lossless(graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
+    Pipeline::default().run(graph, cx)
+}
+
+#[cfg(test)]
+mod tests {
+    use onnx_shrink_ir::{Graph, NewOp, Patch};
+
+    use super::{Pipeline, known, lossless};
+    use crate::{
+        Class, Context, Options, Pass, Result,
+        testing::{Reference, parse},
+    };
+
+    const MODEL: &str = "g (float[2] x) => (float[2] y) { t = Identity (x)  u = Relu (t)  y = Relu (u) }";
+
+    fn run(pipeline: &Pipeline, model: &str) -> Vec<(&'static str, String)> {
+        let mut graph = parse(model).graph;
+        let mut cx = Context::new(Options::default(), &Reference);
+        pipeline.run(&mut graph, &mut cx).unwrap();
+        cx.journal.entries.into_iter().map(|entry| (entry.pass, format!("{:?}", entry.outcome))).collect()
+    }
+
+    #[test]
+    fn named_passes_run_alone_and_a_run_can_end_early() {
+        let passes = |pipeline: &Pipeline| run(pipeline, MODEL).into_iter().map(|line| line.0).collect::<Vec<_>>();
+        assert_eq!(passes(&Pipeline::default()), ["eliminate-identity", "simplify-islands"]);
+        assert_eq!(passes(&Pipeline::named(&["simplify-islands".to_owned()]).unwrap()), ["simplify-islands"]);
+        assert_eq!(passes(&Pipeline::default().stop_after("eliminate-identity")), ["eliminate-identity"]);
+        assert_eq!(Pipeline::named(&["no-such".to_owned()]).err().as_deref(), Some("no-such"));
+    }
+
+    /// Puts another Neg behind the first op, each time.
+    struct Restless;
+
+    impl Pass for Restless {
+        fn name(&self) -> &'static str {
+            "restless"
+        }
+
+        fn class(&self) -> Class {
+            Class::Exact
+        }
+
+        fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
+            let op = graph.ops()[0];
+            let value = graph.op(op).output(0).unwrap();
+            let mut patch = Patch::new(op);
+            let new = patch.op(NewOp::new("Neg"), &[Some(value.into())], "n", graph.ty(value).cloned());
+            patch.replace(value, new);
+            cx.apply(graph, patch).map(|_| ())
+        }
+    }
+
+    #[test]
+    fn a_run_that_does_not_come_to_an_end_is_a_miss() {
+        let lines = run(&Pipeline::of(vec![Box::new(Restless)]), MODEL);
+        assert_eq!(lines.len(), 9);
+        assert!(lines[8].1.contains("a limit was met: after 8 rounds"), "{lines:?}");
+    }
+
+    #[test]
+    fn every_pass_says_what_it_does_in_one_line() {
+        let known = known();
+        let silent: Vec<&str> = known
+            .iter()
+            .filter(|known| known.about.is_empty() || known.about.contains('\n'))
+            .map(|known| known.name)
+            .collect();
+        assert!(silent.is_empty(), "give these passes an `about()`: {silent:?}");
+        assert!(lossless().iter().all(|pass| known.iter().any(|known| known.name == pass.name())));
+    }
 }

@@ -56,7 +56,8 @@ enum Found {
 struct Counts {
     islands: usize,
     rewritten: usize,
-    limited: usize,
+    /// The limit that the last island met
+    limited: Option<String>,
 }
 
 impl SimplifyIslands {
@@ -86,7 +87,7 @@ impl SimplifyIslands {
         let classes = island.egraph.number_of_classes();
         let repeated = island.originals().len() < island.members.len();
         let (changed, limited) = saturate(&mut island.egraph, self.rules);
-        counts.limited += usize::from(limited);
+        counts.limited = limited;
         if island.egraph.analysis.clash {
             log::debug!("{}: an island has contradictory types and stays", self.name());
             return Found::Nothing;
@@ -171,6 +172,10 @@ impl Pass for SimplifyIslands {
         self.class
     }
 
+    fn about(&self) -> &'static str {
+        "rewrites chains of simple ops by identities and keeps the cheapest form"
+    }
+
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
         let order = graph.ops();
         let mut positions = vec![usize::MAX; graph.bound()];
@@ -183,7 +188,11 @@ impl Pass for SimplifyIslands {
             let is_same = |op: &OpId| graph.has_op(*op) && !is_new.get(op.index()).copied().unwrap_or(false);
             let ops: Vec<OpId> = ops.into_iter().filter(is_same).collect();
             counts.islands += 1;
-            let emitted = match self.simplify(graph, &ops, &positions, &mut counts) {
+            let found = self.simplify(graph, &ops, &positions, &mut counts);
+            if let (Some(limit), Some(&op)) = (counts.limited.take(), ops.first()) {
+                cx.missed(graph, op, &Miss::Limit(limit));
+            }
+            let emitted = match found {
                 Found::Nothing => continue,
                 Found::Worse(op, miss) => {
                     cx.missed(graph, op, &miss);
@@ -205,8 +214,7 @@ impl Pass for SimplifyIslands {
                 }
             }
         }
-        let Counts { islands, rewritten, limited } = counts;
-        log::debug!("{}: {islands} islands, {rewritten} rewritten, {limited} met a limit", self.name());
+        log::debug!("{}: {} islands, {} rewritten", self.name(), counts.islands, counts.rewritten);
         Ok(())
     }
 }

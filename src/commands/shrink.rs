@@ -4,11 +4,14 @@ use std::{path::PathBuf, time::Instant};
 use clap::Args;
 use onnx_shrink_ir::proto::{self, ExternalData};
 
-use super::{Command, Session};
+use super::{
+    Command, Session, arguments::formats::FormatArguments, arguments::qdq::QdqArguments,
+    arguments::structure::StructureArguments, target::TargetArguments,
+};
 use crate::{
     progress,
     report::{Report, table},
-    request::{Calibrate, ExitCode, Failure, Gates, Request},
+    request::{self, Calibrate, ExitCode, Failure, Gates, Request},
     samples::{Channels, Layout, Resize, SampleOptions},
     shrink::shrink,
 };
@@ -33,8 +36,8 @@ pub struct Shrink {
     pub int8: bool,
 
     /// What the model shall run on
-    #[arg(long, value_name = "NAME", default_value = "ort-cpu", help_heading = "Quantization")]
-    pub target: String,
+    #[command(flatten)]
+    pub target: TargetArguments,
 
     /// How ranges of activations are found
     #[arg(long, value_enum, default_value = "auto", help_heading = "Quantization")]
@@ -45,6 +48,18 @@ pub struct Shrink {
     #[arg(long, value_name = "NAME|OP|GLOB", help_heading = "Quantization")]
     #[arg(aliases = ["keep_float", "nodes-to-exclude", "nodes_to_exclude"])]
     pub keep_float: Vec<String>,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub formats: FormatArguments,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub qdq: QdqArguments,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub structure: StructureArguments,
 
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -167,9 +182,12 @@ impl Shrink {
             data: self.samples.data.clone(),
             validation_data: self.samples.validation_data.clone(),
             sample_options: self.samples.options(),
-            target: self.target.clone(),
+            target: self.target.target,
             calibrate: self.calibrate,
             keep_float: self.keep_float.clone(),
+            formats: self.formats.options(),
+            qdq: self.qdq.options(),
+            structure: self.structure.options(),
             skip: self.skip.clone(),
             gates,
             validate: !self.no_validate,
@@ -195,12 +213,16 @@ impl Command for Shrink {
     fn run(self, session: &mut Session<'_>) -> Result<ExitCode, Failure> {
         let request = self.request()?;
         request.checked_output()?;
+        if let Some(report) = &self.report {
+            request::checked_file(report)?;
+        }
         let start = Instant::now();
         let progress = progress::for_stderr(self.quiet);
         let mut report = match shrink(&request, progress.as_ref()) {
             Ok(report) => report,
-            Err(failure) => {
-                if let Some(report) = &failure.report {
+            Err(mut failure) => {
+                if let Some(report) = &mut failure.report {
+                    report.timing.seconds = start.elapsed().as_secs_f64();
                     self.write_report(report)?;
                 }
                 return Err(failure);

@@ -40,6 +40,26 @@ fn v1_two_values_with_one_name() {
 }
 
 #[test]
+fn v3_too_few_inputs_too_many_and_one_that_is_left_out() {
+    let change = |at: usize, value: Option<&'static str>| {
+        move |graph: &mut Graph| {
+            let value = value.map(|name| find(graph, name));
+            graph.set_input(graph.ops()[0], at, value);
+        }
+    };
+    check(CHAIN, change(1, None), &["V3: op `t` (Add) has 1 inputs, its schema wants 2"]);
+    check(CHAIN, change(2, Some("w")), &["V3: op `t` (Add) has 3 inputs, its schema wants 2"]);
+    check(CHAIN, change(0, None), &["V3: op `t` (Add) has 2 inputs, its schema wants `A`, which is left out"]);
+    let conv = "g (float[1,1,4,4] x, float[1,1,1,1] w) => (float[1,1,4,4] y) { y = Conv (x, w, x, x) }";
+    assert_eq!(
+        sentences(&verify_graph(&parse_graph(conv))),
+        ["V3: op `y` (Conv) has 4 inputs, its schema wants 2 to 3"]
+    );
+    let unknown = "g (float[2] x) => (float[2] y) { t = NoSuchOp (x, x, x)  y = other.domain.Relu (t, t) }";
+    assert_eq!(sentences(&verify_graph(&parse_graph(unknown))), [""; 0]);
+}
+
+#[test]
 fn v1_a_renamed_outer_value_is_followed_by_its_captures() {
     // The body still calls it `t`; export does not.
     check(IF, |graph| graph.rename(find(graph, "t"), "u"), &[]);

@@ -73,8 +73,8 @@ fn var(name: &str) -> Var {
     }
 }
 
-/// Applies `rules` until nothing changes or a limit is met: whether something changed, and whether a limit was met.
-pub fn saturate(egraph: &mut EGraph, rules: &[Rule]) -> (bool, bool) {
+/// Applies `rules` until nothing changes or a limit is met: whether something changed, and the limit that was met.
+pub fn saturate(egraph: &mut EGraph, rules: &[Rule]) -> (bool, Option<String>) {
     let limit = node_limit(egraph.total_size());
     let mut changed = false;
     for _ in 0..ITERATIONS {
@@ -84,14 +84,14 @@ pub fn saturate(egraph: &mut EGraph, rules: &[Rule]) -> (bool, bool) {
             applied += rule.apply(egraph, matches).len();
             if egraph.total_size() > limit {
                 egraph.rebuild();
-                return (true, true);
+                return (true, Some(format!("the rules made more than {limit} terms of this island")));
             }
         }
         egraph.rebuild();
         if applied == 0 {
-            return (changed, false);
+            return (changed, None);
         }
         changed = true;
     }
-    (changed, true)
+    (changed, Some(format!("after {ITERATIONS} rounds the rules still changed this island")))
 }

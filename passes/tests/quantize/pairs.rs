@@ -1,4 +1,4 @@
-//! The pair rule (`reference/engines.md` §9.2) on written graphs, counted without the quantizer's own code: two weights
+//! The pair rule of x86 processors without VNNI on written graphs, counted without the quantizer's own code: two weights
 //! that meet in 16 bits add up to at most 128, in each direction.
 use onnx_shrink_ir::{Graph, Op, Tensor};
 

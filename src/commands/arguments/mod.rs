@@ -1,0 +1,4 @@
+//! Arguments of the main form that belong together, each group in a file of its own.
+pub mod formats;
+pub mod qdq;
+pub mod structure;

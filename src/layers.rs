@@ -1,0 +1,121 @@
+//! What became of each layer with weights: of the main graph and of the bodies in it.
+//!
+//! **Never** decides anything: a layer's place in integers comes from who placed it, the rest from the bytes that it reads.
+use std::collections::BTreeMap;
+
+use onnx_shrink_ir::{Graph, OpId, ValueId};
+
+use crate::{
+    formats::accumulator_bits,
+    report::{Fate, Layer},
+};
+
+/// Ops that multiply by weights, where one of their inputs is constant.
+const MULTIPLY: [&str; 7] = ["Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"];
+
+/// Ops between a constant as it is stored and the layer that reads it.
+const DECODE: [&str; 4] = ["DequantizeLinear", "Mul", "Cast", "Log"];
+
+/// Why a layer does not compute in integers; `None`: it does.
+pub type Verdict<'a> = &'a dyn Fn(OpId) -> Option<String>;
+
+/// The layers of `before`, in its order, each followed by those of its bodies. `after` is the graph after all rewrites,
+/// whose op ids are the same; `verdict` speaks of ops of the main graph.
+pub fn layers(before: &Graph, after: &Graph, verdict: Verdict<'_>) -> Vec<Layer> {
+    let mut layers = Vec::new();
+    gather(&Pair { before, after, captured: BTreeMap::new() }, verdict, &mut layers);
+    layers
+}
+
+/// A graph before and after, with what its captured values hold in either.
+struct Pair<'a> {
+    before: &'a Graph,
+    after: &'a Graph,
+    captured: BTreeMap<ValueId, [Constants; 2]>,
+}
+
+/// The constants behind an input.
+#[derive(Clone, Copy, Default)]
+struct Constants {
+    bytes: u64,
+    /// Whether one of them is a matrix, or more than that
+    is_weight: bool,
+}
+
+impl Constants {
+    fn plus(self, other: Constants) -> Constants {
+        Constants { bytes: self.bytes + other.bytes, is_weight: self.is_weight || other.is_weight }
+    }
+}
+
+impl Pair<'_> {
+    /// The constants behind `value` of side 0 or 1, through ops that decode them.
+    fn constants(&self, side: usize, value: ValueId) -> Constants {
+        let graph = [self.before, self.after][side];
+        let mut sum = Constants::default();
+        let mut work = vec![(value, 0)];
+        while let Some((value, depth)) = work.pop() {
+            if let Some(constant) = graph.constant(value) {
+                let is_weight = constant.dims().len() >= 2 && constant.len() > 1;
+                sum = sum.plus(Constants { bytes: constant.byte_len() as u64, is_weight });
+            } else if let Some(outside) = self.captured.get(&value) {
+                sum = sum.plus(outside[side]);
+            } else if let Some(producer) = graph.producer(value)
+                && depth < 3
+                && DECODE.iter().any(|name| graph.op(producer).is(name))
+            {
+                work.extend(graph.op(producer).inputs().iter().flatten().map(|value| (*value, depth + 1)));
+            }
+        }
+        sum
+    }
+
+    /// The same for all inputs of `op`.
+    fn read_by(&self, side: usize, op: OpId) -> Constants {
+        let graph = [self.before, self.after][side];
+        if !graph.has_op(op) {
+            return Constants::default();
+        }
+        let inputs = graph.op(op).inputs().iter().flatten();
+        inputs.fold(Constants::default(), |sum, value| sum.plus(self.constants(side, *value)))
+    }
+}
+
+fn gather(pair: &Pair<'_>, verdict: Verdict<'_>, layers: &mut Vec<Layer>) {
+    let graph = pair.before;
+    for id in graph.ops() {
+        let op = graph.op(id);
+        let [before, after] = [pair.read_by(0, id), pair.read_by(1, id)];
+        if MULTIPLY.iter().any(|name| op.is(name)) && before.is_weight {
+            let fate = match verdict(id) {
+                None => Fate::Integer,
+                Some(reason) if after.bytes < before.bytes => Fate::Storage { reason },
+                Some(reason) => Fate::Float { reason },
+            };
+            layers.push(Layer {
+                name: graph.label_of(id).to_owned(),
+                op: op.op_type().to_owned(),
+                fate,
+                bytes_before: before.bytes,
+                bytes_after: after.bytes,
+                accumulator_bits: accumulator_bits(pair.after, id),
+                sqnr_db: None,
+            });
+        }
+        if op.regions().is_empty() || !pair.after.has_op(id) {
+            continue;
+        }
+        let reason = "it is in a body of If, Loop or Scan: those are stored, not computed, in 8 bits";
+        for (index, (region, after)) in op.regions().iter().zip(pair.after.op(id).regions()).enumerate() {
+            let mut captured = BTreeMap::new();
+            for (side, graph) in [pair.before, pair.after].into_iter().enumerate() {
+                for (_, outer, inner) in graph.captures(id).into_iter().filter(|capture| capture.0 == index) {
+                    let sides: &mut [Constants; 2] = captured.entry(inner).or_default();
+                    sides[side] = pair.constants(side, outer);
+                }
+            }
+            let body = Pair { before: &region.graph, after: &after.graph, captured };
+            gather(&body, &|_| Some(reason.to_owned()), layers);
+        }
+    }
+}
