@@ -9,6 +9,7 @@ pub mod files;
 pub mod formats;
 pub mod int8;
 pub mod layers;
+pub mod low_rank;
 pub mod metrics;
 pub mod progress;
 pub mod qdq;
@@ -16,6 +17,7 @@ pub mod report;
 pub mod request;
 pub mod samples;
 pub mod shrink;
+pub mod structure;
 
 pub use progress::{Progress, Silent, Stage};
 pub use report::Report;

@@ -3,3 +3,4 @@ pub mod formats;
 pub mod qdq;
 pub mod ranges;
 pub mod target;
+pub mod structure;
