@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use crate::{
     files::Written,
-    metrics::{Comparison, GateResult},
     low_rank::SplitLayer,
+    metrics::{Comparison, GateResult},
     structure::Structure,
 };
 

@@ -22,10 +22,10 @@ use onnx_shrink_passes::{
 use crate::{
     Progress, Samples, files,
     int8::{Calibrated, Int8, Quantized},
+    low_rank::{LowRank, Svd},
     metrics::{CompareError, Comparison, GateResult, compare_graphs},
     report::{Calibration, Report, Side},
     request::{Failure, Request},
-    low_rank::{LowRank, Svd},
     structure::Pruner,
 };
 

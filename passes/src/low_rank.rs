@@ -135,8 +135,11 @@ impl Splittable {
         });
         let (measured, stated) = (trace(&covariance), trace(&plain));
         let few = rows < ENOUGH_ROWS * outputs as f64 && measured > 0.0 && stated > 0.0;
-        let spread =
-            if few { covariance * (MEASURED_SHARE / measured) + plain * ((1.0 - MEASURED_SHARE) / stated) } else { covariance };
+        let spread = if few {
+            covariance * (MEASURED_SHARE / measured) + plain * ((1.0 - MEASURED_SHARE) / stated)
+        } else {
+            covariance
+        };
         Directions::of(&spread, self.shifts.then_some(free))
     }
 

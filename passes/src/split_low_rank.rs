@@ -64,7 +64,8 @@ impl Pass for SplitLowRank<'_> {
 
 /// A constant of the type of the layer's weight.
 fn tensor(dtype: DataType, dims: &[usize], numbers: &Array2<f64>) -> Result<Tensor, Miss> {
-    let array = numbers.clone().into_dyn().into_shape_with_order(dims).map_err(|_| Miss::Form("a shape of the weight"))?;
+    let array =
+        numbers.clone().into_dyn().into_shape_with_order(dims).map_err(|_| Miss::Form("a shape of the weight"))?;
     Tensor::from_f64(dtype, &array).ok_or(Miss::Form("a type of the weight"))
 }
 
@@ -124,7 +125,8 @@ fn rewrite(graph: &Graph, op: OpId, split: &Split) -> Result<Patch, Miss> {
 }
 
 fn vector(dtype: DataType, dims: &[usize], numbers: &Array1<f64>) -> Result<Tensor, Miss> {
-    let array = numbers.clone().into_dyn().into_shape_with_order(dims).map_err(|_| Miss::Form("a shape of the bias"))?;
+    let array =
+        numbers.clone().into_dyn().into_shape_with_order(dims).map_err(|_| Miss::Form("a shape of the bias"))?;
     Tensor::from_f64(dtype, &array).ok_or(Miss::Form("a type of the bias"))
 }
 
@@ -160,7 +162,9 @@ mod tests {
     #[test]
     fn a_weight_of_low_rank_is_split_without_loss() {
         let model = |input: &str, output: &str, dims: &str, body: &str| {
-            format!("g (float[{input}] x) => (float[{output}] y) <float[{dims}] w = {RANK_ONE}, float[4] b = {{1,2,3,4}}> {{ {body} }}")
+            format!(
+                "g (float[{input}] x) => (float[{output}] y) <float[{dims}] w = {RANK_ONE}, float[4] b = {{1,2,3,4}}> {{ {body} }}"
+            )
         };
         let text = model("5,6", "5,4", "6,4", "y = Gemm (x, w, b)");
         assert_eq!(split(&text, 1, true), ["Gemm", "Gemm"]);
@@ -169,7 +173,8 @@ mod tests {
         let text = model("1,6,5,5", "1,4,3,3", "4,6,1,1", "y = Conv <strides = [2, 2]> (x, w, b)");
         assert_eq!(split(&text, 1, false), ["Conv", "Conv"]);
         let numbers = "{1,2,3,4,5,6,2,4,6,8,10,12,3,6,9,12,15,18,4,8,12,16,20,24}";
-        let text = model("1,6,5,5", "1,4,3,3", "4,6,1,1", "y = Conv <strides = [2, 2]> (x, w, b)").replace(RANK_ONE, numbers);
+        let text =
+            model("1,6,5,5", "1,4,3,3", "4,6,1,1", "y = Conv <strides = [2, 2]> (x, w, b)").replace(RANK_ONE, numbers);
         assert_eq!(split(&text, 1, true), ["Conv", "Conv"]);
     }
 

@@ -108,7 +108,11 @@ pub fn reconstruct(
         if let Some(weights) = &weights {
             let mut patch = Patch::new(target.after.op);
             if target.after.set_weights(&copy, weights, &mut patch).is_some() {
-                patch.apply(&mut copy).map_err(|source| PassError::Patch { pass: "prune-channels", source })?;
+                patch.apply(&mut copy).map_err(|source| PassError::Patch {
+                    pass: "prune-channels",
+                    anchor: String::new(),
+                    source,
+                })?;
             }
         }
         solved.push(Solved { op: target.after.op, weights, before: repaired.before, after: repaired.after });

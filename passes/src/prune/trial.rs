@@ -134,7 +134,11 @@ pub fn pruned(
     let mut copy = graph.detached();
     let removal = groups.remove(graph, gone).map_err(|miss| PruneError::NotPossible(miss.sentence(graph)))?;
     let Some(removal) = removal else { return Ok(copy) };
-    removal.apply(&mut copy).map_err(|source| PassError::Patch { pass: "prune-channels", source })?;
+    removal.apply(&mut copy).map_err(|source| PassError::Patch {
+        pass: "prune-channels",
+        anchor: String::new(),
+        source,
+    })?;
     let Some(moments) = moments else { return Ok(copy) };
     let mut seen = BTreeSet::new();
     for consumer in &groups.consumers {
@@ -154,7 +158,11 @@ pub fn pruned(
         let Some(new) = Layer::of(&copy, consumer.op) else { continue };
         let mut patch = Patch::new(consumer.op);
         if new.set_weights(&copy, &solved, &mut patch).is_some() {
-            patch.apply(&mut copy).map_err(|source| PassError::Patch { pass: "prune-channels", source })?;
+            patch.apply(&mut copy).map_err(|source| PassError::Patch {
+                pass: "prune-channels",
+                anchor: String::new(),
+                source,
+            })?;
         }
     }
     Ok(copy)
