@@ -60,7 +60,7 @@ pub const AUTO_ENERGY: f64 = 0.99;
 /// Share of the break-even rank that `auto` stays below: two products have two launches.
 const MARGIN: f64 = 0.7;
 
-/// Weights with fewer numbers are not split by `auto`: what is saved is less than what a second op costs.
+/// Weights with fewer numbers are not split: what is saved is less than what a second op costs.
 const LEAST_NUMBERS: usize = 4096;
 
 /// Held-out samples that measure one trial, and one layer alone.
@@ -176,7 +176,7 @@ impl LowRank<'_> {
             (Svd::Auto, None) => {
                 let rank = |candidate: &Candidate| {
                     let rank = candidate.directions.rank_for(AUTO_ENERGY);
-                    (rank as f64 <= MARGIN * candidate.layer.break_even() && is_large(candidate)).then_some(rank)
+                    (rank as f64 <= MARGIN * candidate.layer.break_even()).then_some(rank)
                 };
                 candidates.iter().map(rank).collect()
             }
@@ -189,7 +189,8 @@ impl LowRank<'_> {
                 candidates.iter().map(|candidate| Some(rank(candidate))).collect()
             }
         };
-        let pays = |candidate: &Candidate, rank: usize| (rank as f64) < candidate.layer.break_even();
+        let pays =
+            |candidate: &Candidate, rank: usize| is_large(candidate) && (rank as f64) < candidate.layer.break_even();
         let ranks: Vec<Option<usize>> =
             ranks.into_iter().zip(&candidates).map(|(rank, c)| rank.filter(|&rank| pays(c, rank))).collect();
         let mut layers: BTreeMap<OpId, SplitLayer> = BTreeMap::new();
@@ -235,7 +236,7 @@ impl LowRank<'_> {
     fn reason(&self, candidate: &Candidate) -> String {
         let break_even = candidate.layer.break_even();
         match self.svd {
-            Svd::Auto if !is_large(candidate) => format!("its weight has fewer than {LEAST_NUMBERS} numbers"),
+            _ if !is_large(candidate) => format!("its weight has fewer than {LEAST_NUMBERS} numbers"),
             Svd::Auto => format!(
                 "no rank below {:.0} ({:.0} % of its break-even rank) is near enough, or worth its error",
                 (MARGIN * break_even).floor(),

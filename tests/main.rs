@@ -7,6 +7,7 @@ mod formats;
 mod int8;
 mod int8_graph;
 mod ledger;
+mod low_rank;
 mod qdq;
 mod ranges;
 mod samples;
