@@ -12,6 +12,7 @@ pub mod formats;
 pub mod inspect;
 pub mod int8;
 pub mod layers;
+pub mod low_rank;
 pub mod metrics;
 pub mod progress;
 pub mod qdq;
@@ -19,6 +20,7 @@ pub mod report;
 pub mod request;
 pub mod samples;
 pub mod shrink;
+pub mod structure;
 pub mod validate;
 
 pub use progress::{Progress, Silent, Stage};

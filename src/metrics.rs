@@ -445,22 +445,31 @@ impl Gates {
 
     /// The gates for quantization.
     pub fn int8(&self, comparison: &Comparison) -> Vec<GateResult> {
+        self.approximate(comparison, ("sqnr", self.sqnr))
+    }
+
+    /// The gates for pruning: its error is larger than quantization's, so that accuracy counts where it can be told.
+    pub fn structure(&self, comparison: &Comparison) -> Vec<GateResult> {
+        self.approximate(comparison, ("prune-sqnr", self.prune_sqnr))
+    }
+
+    fn approximate(&self, comparison: &Comparison, (gate, least): (&'static str, f64)) -> Vec<GateResult> {
         let judge = |metrics: &OutputMetrics| {
             let sqnr = metrics.sqnr_db;
             // No SQNR: nothing differs, or the original is zero everywhere.
-            let holds = sqnr.map_or(metrics.rel_l2 == 0.0 || metrics.rms <= NO_ERROR, |sqnr| sqnr >= self.sqnr);
+            let holds = sqnr.map_or(metrics.rel_l2 == 0.0 || metrics.rms <= NO_ERROR, |sqnr| sqnr >= least);
             let far = || {
                 let (name, sqnr) = (&metrics.name, sqnr.unwrap_or(f64::NEG_INFINITY));
-                format!("output `{name}` has an SQNR of {sqnr:.1} dB, at least {} are wanted", self.sqnr)
+                format!("output `{name}` has an SQNR of {sqnr:.1} dB, at least {least} are wanted")
             };
             let problem = form_problem(metrics).or_else(|| (!holds).then(far));
-            GateResult::new("sqnr", Some(&metrics.name), sqnr, self.sqnr, problem)
+            GateResult::new(gate, Some(&metrics.name), sqnr, least, problem)
         };
         let mut results: Vec<GateResult> =
             comparison.outputs.iter().filter(|metrics| metrics.float).map(judge).collect();
         for metrics in comparison.outputs.iter().filter(|metrics| !metrics.float) {
             if let Some(problem) = form_problem(metrics) {
-                results.push(GateResult::new("sqnr", Some(&metrics.name), None, self.sqnr, Some(problem)));
+                results.push(GateResult::new(gate, Some(&metrics.name), None, least, Some(problem)));
             }
         }
         results.extend(self.accuracy(comparison));

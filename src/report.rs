@@ -10,7 +10,9 @@ use serde::Serialize;
 
 use crate::{
     files::Written,
+    low_rank::SplitLayer,
     metrics::{Comparison, GateResult},
+    structure::Structure,
 };
 
 pub mod table;
@@ -136,6 +138,10 @@ pub struct Report {
     pub layers: Vec<Layer>,
     /// After the lossless rewrites, against the original; `None` when that was not run
     pub lossless: Option<Comparison>,
+    /// What pruning did; `None` when none was asked for or nothing could go
+    pub structure: Option<Structure>,
+    /// Fully connected layers, in the order of the graph; empty without `--svd`
+    pub low_rank: Vec<SplitLayer>,
     /// After quantization, against the original; `None` when there was none or it was not run
     pub quantized: Option<Comparison>,
     /// How activations were calibrated
@@ -163,6 +169,8 @@ impl Report {
             cancelled: BTreeMap::new(),
             layers: Vec::new(),
             lossless: None,
+            structure: None,
+            low_rank: Vec::new(),
             quantized: None,
             calibration: None,
             gates: Vec::new(),

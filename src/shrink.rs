@@ -23,10 +23,12 @@ use crate::{
     Progress, Samples, files,
     formats::Dynamic,
     int8::{Calibrated, Int8, Quantized},
+    low_rank::{LowRank, Svd},
     metrics::{CompareError, Comparison, GateResult, compare_graphs},
     qdq::Cancel,
     report::{Calibration, Report, Side},
     request::{Failure, Request},
+    structure::Pruner,
 };
 
 /// Made-up samples that show whether two models compute the same.
@@ -127,6 +129,21 @@ impl<'a> Job<'a> {
         self.report.cancelled = std::mem::take(&mut cx.cancelled);
         drop(cx);
         changed |= self.mend(&mut lossless)?;
+        if self.request.structure.prune.is_some()
+            && let Some(model) = self.prune(&lossless, &statistics)?
+        {
+            // What follows is judged against the pruned model: that itself has been judged against the original.
+            self.original = model.detached();
+            lossless = model;
+            changed = true;
+        }
+        if let Some(svd) = self.request.structure.svd
+            && let Some(model) = self.split_low_rank(&lossless, svd)?
+        {
+            self.original = model.detached();
+            lossless = model;
+            changed = true;
+        }
         if self.request.int8 {
             if self.request.exact {
                 return Err(Failure::usage(
@@ -225,6 +242,96 @@ impl<'a> Job<'a> {
             *model = mended;
         }
         Ok(changed)
+    }
+
+    /// The model without a share of its channels, when the gates hold for it; `None` when none can go.
+    fn prune(&mut self, lossless: &Model, statistics: &BTreeMap<String, Statistics>) -> Result<Option<Model>, Failure> {
+        if self.request.exact {
+            return Err(Failure::usage("--exact forbids what --prune stands for: leave out one of them"));
+        }
+        let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
+        let pruner =
+            Pruner { evaluator: evaluator.as_ref(), options: &options, structure: self.request.structure, statistics };
+        let samples = self.samples.clone().filter(|(calibrating, _)| !calibrating.is_empty());
+        let calibrating = samples.as_ref().map(|(calibrating, _)| calibrating);
+        let mut pruned = match pruner.prune(lossless, calibrating, self.progress)? {
+            Ok(pruned) => pruned,
+            Err(why) => {
+                self.report.warnings.push(format!("--prune: {why}"));
+                return Ok(None);
+            }
+        };
+        let held_out =
+            self.samples.as_ref().map(|(_, held_out)| held_out.clone()).filter(|held_out| !held_out.is_empty());
+        let comparison = match &held_out {
+            _ if !self.request.validate => None,
+            Some(held_out) => self.compare(&pruned.model, held_out)?,
+            None => self.judge_lossless(&pruned.model)?,
+        };
+        let mut reason = None;
+        if let Some(comparison) = &comparison {
+            let mut gates = self.request.gates.structure(comparison);
+            if held_out.is_none() {
+                // Made-up samples show that it runs; how near it is, real ones must tell.
+                let broken = comparison.outputs.iter().any(|output| output.misshapen > 0 || output.not_finite > 0);
+                gates.retain(|gate| broken && !gate.passed);
+            }
+            reason = gates.iter().find(|gate| !gate.passed).map(|gate| gate.reason.clone());
+            self.report.gates.extend(gates);
+        }
+        pruned.structure.comparison = comparison;
+        let removed = 100.0 * pruned.structure.removed;
+        let mut note = format!("pruning removed {removed:.1} % of the multiply-adds");
+        if let Some(output) = pruned.structure.comparison.as_ref().and_then(|comparison| comparison.outputs.first()) {
+            let sqnr = output.sqnr_db.map_or_else(String::new, |sqnr| format!(", SQNR {sqnr:.1} dB"));
+            let agrees = output
+                .top1_agreement
+                .map_or_else(String::new, |share| format!(", top-1 agrees {:.1} %", 100.0 * share));
+            note += &format!(": output `{}`{sqnr}{agrees}", output.name);
+        }
+        self.report.structure = Some(pruned.structure);
+        self.report.notes.push(note);
+        self.report.notes.extend(pruned.notes);
+        self.report.journal.extend(pruned.journal);
+        if let Some(reason) = reason {
+            let input = self.request.input.display();
+            return Err(Failure::gate(format_args!("{input}: after --prune: {reason}"), self.report.clone()));
+        }
+        Ok(Some(pruned.model))
+    }
+
+    /// The model with fully connected layers in two, when the gates hold for it; `None` when none is.
+    fn split_low_rank(&mut self, model: &Model, svd: Svd) -> Result<Option<Model>, Failure> {
+        if self.request.exact {
+            return Err(Failure::usage("--exact forbids what --svd stands for: leave out one of them"));
+        }
+        let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
+        let low_rank = LowRank { evaluator: evaluator.as_ref(), options: &options, svd };
+        let split = low_rank.split(model, self.samples.as_ref(), self.progress)?;
+        self.report.low_rank = split.layers;
+        self.report.journal.extend(split.journal);
+        let Some(model) = split.model else {
+            let note = "--svd: no layer was split: the report says why for each (--report)";
+            self.report.notes.push(note.to_owned());
+            return Ok(None);
+        };
+        let held_out = self.samples.as_ref().map(|(_, held_out)| held_out.clone());
+        let comparison = match held_out.filter(|held_out| !held_out.is_empty()) {
+            _ if !self.request.validate => None,
+            Some(held_out) => self.compare(&model, &held_out)?,
+            None => None,
+        };
+        if let Some(comparison) = comparison {
+            let gates = self.request.gates.int8(&comparison);
+            let failed = gates.iter().find(|gate| !gate.passed).map(|gate| gate.reason.clone());
+            self.report.gates.extend(gates);
+            self.report.quantized = Some(comparison);
+            if let Some(reason) = failed {
+                let input = self.request.input.display();
+                return Err(Failure::gate(format_args!("{input}: after --svd: {reason}"), self.report.clone()));
+            }
+        }
+        Ok(Some(model))
     }
 
     /// The lossless result against the original, on real samples or made-up ones; `None` where neither can be run.

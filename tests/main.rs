@@ -10,6 +10,7 @@ mod inspect;
 mod int8;
 mod int8_graph;
 mod ledger;
+mod low_rank;
 mod pipeline;
 mod qdq;
 mod ranges;

@@ -21,7 +21,7 @@ pub mod text;
 mod types;
 pub mod verify;
 
-pub use evaluate::{Evaluate, EvaluateError, Observe, Prepared};
+pub use evaluate::{Evaluate, EvaluateError, Observe, Prepared, ops_between};
 pub use export::export;
 pub use graph::{Graph, NewOp, Op, OpId, Region, Use, Value, ValueId};
 pub use import::{ImportError, import};
