@@ -9,6 +9,7 @@ mod int8_graph;
 mod ledger;
 mod qdq;
 mod samples;
+mod structure;
 mod support;
 mod targets;
 mod writing;
