@@ -16,6 +16,7 @@ mod qdq;
 mod ranges;
 mod readme;
 mod samples;
+mod structure;
 mod support;
 mod targets;
 mod validate;

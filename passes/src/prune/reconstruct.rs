@@ -20,10 +20,9 @@ use rayon::prelude::*;
 use super::{
     groups::{Groups, Unit},
     layer::Layer,
-    trial::{PruneError, kept_outputs, positions, pruned},
+    trial::{PruneError, kept_outputs, not_fitting, positions, pruned},
 };
 use crate::{
-    PassError,
     quantize::calibration::SampleSource,
     solver::{Gram, LANES, repair},
 };
@@ -108,11 +107,7 @@ pub fn reconstruct(
         if let Some(weights) = &weights {
             let mut patch = Patch::new(target.after.op);
             if target.after.set_weights(&copy, weights, &mut patch).is_some() {
-                patch.apply(&mut copy).map_err(|source| PassError::Patch {
-                    pass: "prune-channels",
-                    anchor: String::new(),
-                    source,
-                })?;
+                patch.apply(&mut copy).map_err(not_fitting)?;
             }
         }
         solved.push(Solved { op: target.after.op, weights, before: repaired.before, after: repaired.after });

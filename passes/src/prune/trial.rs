@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::Array2;
-use onnx_shrink_ir::{Evaluate, EvaluateError, Graph, OpId, Patch, Prepared, Tensor, Use, ValueId};
+use onnx_shrink_ir::{Evaluate, EvaluateError, Graph, OpId, Patch, PatchError, Prepared, Tensor, Use, ValueId};
 use rayon::prelude::*;
 
 use super::{
@@ -33,6 +33,11 @@ pub enum PruneError {
     /// What was asked for is not possible; says what is
     #[error("{0}")]
     NotPossible(String),
+}
+
+/// A patch that does not fit the copy that it was made for: a bug.
+pub(super) fn not_fitting(source: PatchError) -> PruneError {
+    PassError::Patch { pass: "prune-channels", anchor: String::new(), source }.into()
 }
 
 /// Second moments of the inputs of `layers`, by their weights, over some samples.
@@ -134,11 +139,7 @@ pub fn pruned(
     let mut copy = graph.detached();
     let removal = groups.remove(graph, gone).map_err(|miss| PruneError::NotPossible(miss.sentence(graph)))?;
     let Some(removal) = removal else { return Ok(copy) };
-    removal.apply(&mut copy).map_err(|source| PassError::Patch {
-        pass: "prune-channels",
-        anchor: String::new(),
-        source,
-    })?;
+    removal.apply(&mut copy).map_err(not_fitting)?;
     let Some(moments) = moments else { return Ok(copy) };
     let mut seen = BTreeSet::new();
     for consumer in &groups.consumers {
@@ -158,11 +159,7 @@ pub fn pruned(
         let Some(new) = Layer::of(&copy, consumer.op) else { continue };
         let mut patch = Patch::new(consumer.op);
         if new.set_weights(&copy, &solved, &mut patch).is_some() {
-            patch.apply(&mut copy).map_err(|source| PassError::Patch {
-                pass: "prune-channels",
-                anchor: String::new(),
-                source,
-            })?;
+            patch.apply(&mut copy).map_err(not_fitting)?;
         }
     }
     Ok(copy)
