@@ -16,6 +16,7 @@ use crate::{
     Calibrate, Failure, Progress, Samples, files,
     formats::FormatOptions,
     int8::Int8,
+    qdq::Place,
     report::{Fate, Layer},
 };
 
@@ -86,11 +87,13 @@ pub(super) fn plan(
         target,
         calibrate: Calibrate::MinMax,
         keep_float: &[],
+        place: Place::Cut,
         formats: FormatOptions::default(),
+        dynamic: FormatOptions::default().dynamic_on(target.name),
         options: &options,
         statistics: &statistics,
     };
-    plan.without_data = match int8.without_samples(&model)? {
+    plan.without_data = match int8.without_samples(&model, int8.dynamic)? {
         Ok(stored) => {
             Outcome { bytes: Some(files::size_of(&export(&stored.model))), layers: stored.layers, reason: None }
         }

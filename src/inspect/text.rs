@@ -181,6 +181,7 @@ fn types(found: &Inspection, text: &mut Text) {
 fn short(fate: &Fate) -> &'static str {
     match fate {
         Fate::Integer => "integer",
+        Fate::Dynamic => "integer, ranges of each run",
         Fate::Storage { .. } => "stored",
         Fate::Float { .. } => "float",
     }
@@ -207,8 +208,9 @@ fn outcome(what: &str, outcome: &Outcome, before: u64, all: bool, text: &mut Tex
         format!(": {} → {}", bytes(before), bytes(after.min(before)))
     });
     text.heading(&format!("{what}{after}"));
-    let kinds: [(&str, Which); 3] = [
+    let kinds: [(&str, Which); 4] = [
         ("compute in integers", |fate| matches!(fate, Fate::Integer)),
+        ("compute in integers with ranges of each run", |fate| matches!(fate, Fate::Dynamic)),
         ("have their weights stored as integers", |fate| matches!(fate, Fate::Storage { .. })),
         ("stay float", |fate| matches!(fate, Fate::Float { .. })),
     ];
