@@ -379,7 +379,7 @@ impl<'a> Job<'a> {
             keep_float: &self.request.keep_float,
             place: self.request.qdq.place,
             formats: self.request.formats,
-            dynamic: self.request.formats.dynamic_on(self.request.target.name),
+            dynamic: self.request.dynamic(),
             options: &options,
             statistics,
         };
