@@ -186,10 +186,7 @@ impl<'v, 'g> View<'v, 'g> {
         }
         let mut changes: Vec<(usize, usize, Change)> = Vec::new();
         for proposal in merged {
-            let mut change = self.tell(proposal, &deltas, &mut companions);
-            change.a.sort_by_key(|op| op.index);
-            change.b.sort_by_key(|op| op.index);
-            changes.push(place_of(change));
+            changes.push(place_of(self.tell(proposal, &deltas, &mut companions)));
         }
         for (place, delta) in deltas.iter().enumerate() {
             if let (Some(delta), Some(twin), false) = (delta, self.matches.to_b[place], by_host.contains_key(&place))
