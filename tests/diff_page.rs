@@ -1,6 +1,7 @@
 //! The page of `onnx-shrink diff --html` in headless Chromium: it draws both graphs and answers clicks and keys.
 //!
 //! Chromium is found by its usual names, or where `CHROMIUM` says; without it these tests say that they skip.
+#![allow(clippy::print_stderr, reason = "tests say what they measured and skipped")]
 use std::{
     fs,
     path::{Path, PathBuf},
