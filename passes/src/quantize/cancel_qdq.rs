@@ -61,7 +61,8 @@ pub struct CancelQdq {
 }
 
 impl CancelQdq {
-    /// Only pairs that meet already: every float value keeps its own pair, which some engines want.
+    /// Only pairs that meet already, or stand on the same value: every float value keeps one pair of its own, which some
+    /// engines want.
     pub fn local() -> CancelQdq {
         CancelQdq { moves: false, merges: false }
     }
@@ -89,6 +90,9 @@ impl Pass for CancelQdq {
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
         if graph.ops_of("DequantizeLinear").is_empty() {
             return Ok(());
+        }
+        if !self.moves {
+            join(graph, cx)?;
         }
         self.meet(graph, cx)?;
         let regions = if self.moves { Regions::of(graph, cx).found } else { Vec::new() };
@@ -411,6 +415,29 @@ fn zero_point(graph: &Graph, patch: &mut Patch, dequantize: OpId) -> ValueRef {
         }
         None => patch.constant("z", Tensor::scalar(0u8)),
     }
+}
+
+/// Quantizes, and Dequantizes, of one value with one scale and zero point: the first for all that read them.
+fn join(graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
+    let mut first: BTreeMap<(String, Vec<Option<ValueId>>, String), ValueId> = BTreeMap::new();
+    for op in graph.ops() {
+        let node = graph.op(op);
+        let Some(output) = node.output(0) else { continue };
+        if !(node.is("QuantizeLinear") || node.is("DequantizeLinear")) || graph.is_output(output) {
+            continue;
+        }
+        let key = (node.op_type().to_owned(), node.inputs().to_vec(), format!("{:?}", node.attributes()));
+        let Some(&known) = first.get(&key) else {
+            first.insert(key, output);
+            continue;
+        };
+        let mut patch = Patch::new(op);
+        patch.replace(output, known);
+        if cx.apply(graph, patch)?.is_some() {
+            cx.count_step(Exactness::Lossless, 1);
+        }
+    }
+    Ok(())
 }
 
 /// Quantizes of Dequantizes of Quantizes: the last alone, where nobody else reads what is between.
