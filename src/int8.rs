@@ -10,7 +10,7 @@ use onnx_shrink_passes::{
     Context, Miss, Options, Outcome, Statistics, pipeline,
     quantize::{
         CancelQdq, DynamicInt8, InsertQdq, StoreInt8, WrapQdq,
-        calibration::{Calibration, SampleSource, calibrate},
+        calibration::{Calibration, CalibrationError, SampleSource, calibrate},
         calibrators::Calibrator,
         dynamic_int8::{has_attention, pays},
         model_ranges::{ModelRangesError, model_ranges},
@@ -69,19 +69,24 @@ pub struct Int8<'a> {
 }
 
 /// Samples as the calibration pass reads them.
-pub struct Source<'a>(pub &'a Samples);
+pub struct Source<'a> {
+    /// The samples
+    pub samples: &'a Samples,
+    /// Whether outputs are of use that [`Calibrated::choose`] asks for
+    pub keeps: bool,
+}
 
 impl SampleSource for Source<'_> {
     fn len(&self) -> usize {
-        self.0.len()
+        self.samples.len()
     }
 
     fn inputs(&self, index: usize) -> Result<Vec<Option<Tensor>>, String> {
-        self.0.get(index).map(|sample| sample.inputs).map_err(|error| format!("{error:#}"))
+        self.samples.get(index).map(|sample| sample.inputs).map_err(|error| format!("{error:#}"))
     }
 
     fn keeps_outputs(&self, index: usize) -> bool {
-        choosing(self.0.len()).contains(&index)
+        self.keeps && choosing(self.samples.len()).contains(&index)
     }
 }
 
@@ -184,6 +189,46 @@ impl Int8<'_> {
         }))
     }
 
+    /// The lossless model in the opset that 8-bit layers need, and why it could not be brought there, if so.
+    pub fn raised(&self, lossless: &Model) -> Result<(Model, Option<String>), Failure> {
+        let mut model = lossless.detached();
+        if model.opset() >= LEAST_OPSET {
+            return Ok((model, None));
+        }
+        if let Err(error) = raise::raise(&mut model, LEAST_OPSET) {
+            return Ok((lossless.detached(), Some(format!("8-bit layers need opset {LEAST_OPSET}: {error}"))));
+        }
+        let mut cx = self.context();
+        infer::infer(&mut model.graph);
+        pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)?;
+        Ok((model, None))
+    }
+
+    /// What calibration sees of `model` on `samples`; `keeps`: with the outputs that [`Calibrated::choose`] asks for. `Err` inside,
+    /// when the model does not run.
+    pub fn seen(
+        &self,
+        model: &Model,
+        samples: &Samples,
+        keeps: bool,
+        progress: &dyn Progress,
+    ) -> Result<Result<Calibration, CalibrationError>, Failure> {
+        let stage = progress.stage("calibrating", Some(samples.len() as u64));
+        let source = Source { samples, keeps };
+        match calibrate(&model.graph, self.evaluator, &source, &|done| stage.advance(done as u64)) {
+            Err(CalibrationError::Sample(error)) => Err(Failure::samples(anyhow::anyhow!(error))),
+            Err(CalibrationError::Evaluate(error @ onnx_shrink_ir::EvaluateError::Input { .. })) => {
+                Err(Failure::samples(error))
+            }
+            seen => Ok(seen),
+        }
+    }
+
+    /// Finds what could run in integers, with what [`calibrate`] saw of the model that [`Int8::raised`] gave.
+    pub fn from_calibration<'a>(&'a self, model: Model, calibration: Calibration) -> Result<Calibrated<'a>, Failure> {
+        self.found(model, calibration, Vec::new(), None)
+    }
+
     /// Runs the model on the samples and finds what could run in integers.
     pub fn calibrated<'a>(
         &'a self,
@@ -191,39 +236,16 @@ impl Int8<'_> {
         samples: &Samples,
         progress: &dyn Progress,
     ) -> Result<Calibrated<'a>, Failure> {
-        let notes = Vec::new();
-        let mut storage_only = None;
-        let mut model = lossless.detached();
-        if model.opset() < LEAST_OPSET {
-            match raise::raise(&mut model, LEAST_OPSET) {
-                Ok(_) => {
-                    let mut cx = self.context();
-                    infer::infer(&mut model.graph);
-                    pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)?;
-                }
-                Err(error) => {
-                    model = lossless.detached();
-                    storage_only = Some(format!("8-bit layers need opset {LEAST_OPSET}: {error}"));
-                }
-            }
-        }
-        let stage = progress.stage("calibrating", Some(samples.len() as u64));
-        let calibration = calibrate(&model.graph, self.evaluator, &Source(samples), &|done| stage.advance(done as u64));
-        let calibration = match calibration {
+        let (mut model, mut storage_only) = self.raised(lossless)?;
+        let calibration = match self.seen(&model, samples, true, progress)? {
             Ok(calibration) => calibration,
-            Err(onnx_shrink_passes::quantize::calibration::CalibrationError::Sample(error)) => {
-                return Err(Failure::samples(anyhow::anyhow!(error)));
-            }
-            Err(onnx_shrink_passes::quantize::calibration::CalibrationError::Evaluate(
-                error @ onnx_shrink_ir::EvaluateError::Input { .. },
-            )) => return Err(Failure::samples(error)),
             Err(error) => {
                 storage_only = Some(format!("the model cannot be calibrated: {error}"));
                 model = lossless.detached();
                 Calibration::default()
             }
         };
-        self.found(model, calibration, notes, storage_only)
+        self.found(model, calibration, Vec::new(), storage_only)
     }
 
     /// The same with ranges that follow from the model, of whose inputs `inputs` tells ranges.
@@ -360,6 +382,28 @@ impl Calibrated<'_> {
         self.dynamic.clear();
         let note = "no layer finds its ranges in each run: with that a gate failed";
         self.notes.push(note.to_owned());
+    }
+
+    /// The estimator where nothing measures which is best: the user's, or the one that does not widen with every outlier of
+    /// ever more samples.
+    pub fn unmeasured(&self) -> Calibrator {
+        match self.int8.calibrate {
+            Calibrate::MinMax => Calibrator::MinMax,
+            Calibrate::Auto | Calibrate::Percentile => Calibrator::Percentile,
+            Calibrate::Entropy => Calibrator::Entropy,
+            Calibrate::Mse => Calibrator::Mse,
+        }
+    }
+
+    /// Runs the float model on those of `samples` that [`Calibrated::choose`] asks for, where calibration ran on others.
+    pub fn see_outputs(&mut self, samples: &Samples) -> Result<(), Failure> {
+        let prepared = self.int8.evaluator.prepare(&self.model.graph).map_err(Failure::bug)?;
+        for index in choosing(samples.len()) {
+            let inputs = samples.get(index).map_err(Failure::samples)?.inputs;
+            let outputs = prepared.run(&inputs, &mut |_, _| {}).map_err(Failure::samples)?;
+            self.calibration.outputs.insert(index, outputs);
+        }
+        Ok(())
     }
 
     /// The range estimator: the user's, or the one whose outputs are nearest to the float model's on some of the samples

@@ -16,6 +16,7 @@ pub mod low_rank;
 pub mod metrics;
 pub mod progress;
 pub mod qdq;
+pub mod ranges_file;
 pub mod report;
 pub mod request;
 pub mod samples;

@@ -164,6 +164,8 @@ pub struct Ranges {
     pub inputs: BTreeMap<String, (f64, f64)>,
     /// From so many made-up samples
     pub synthetic: Option<usize>,
+    /// From what `calibrate` saw of shards of samples
+    pub files: Vec<PathBuf>,
 }
 
 /// What a run of the main command is asked for.

@@ -3,6 +3,7 @@
 //! Order: what is read is proven readable before anything is computed, and nothing is written before every gate holds.
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     sync::Arc,
 };
 
@@ -15,6 +16,7 @@ use onnx_shrink_passes::{
         CancelQdq, FixSaturation,
         calibrators::Calibrator,
         is_quantized,
+        means::MOST_SAMPLES,
         saturation::{self, saturating_layers},
     },
 };
@@ -26,8 +28,9 @@ use crate::{
     low_rank::{LowRank, Svd},
     metrics::{CompareError, Comparison, GateResult, compare_graphs},
     qdq::Cancel,
+    ranges_file::{self, Digest, Stamp},
     report::{Calibration, Report, Side},
-    request::{Failure, Request},
+    request::{Calibrate, Failure, Request},
     structure::Pruner,
 };
 
@@ -56,6 +59,21 @@ pub fn shrink(request: &Request, progress: &dyn Progress) -> Result<Report, Fail
         Ok(pool) => pool.install(work),
         Err(_) => work(),
     }
+}
+
+/// What calibration saw of a shard of samples.
+pub struct Shard {
+    /// The file of ranges
+    pub bytes: Vec<u8>,
+    /// Samples of the shard
+    pub samples: usize,
+    /// Values that were seen
+    pub values: usize,
+}
+
+/// What calibration for `request`, which asks for no samples, sees on all samples in `data`.
+pub fn calibrate_shard(request: &Request, data: &Path, progress: &dyn Progress) -> Result<Shard, Failure> {
+    Job::new(request, progress)?.calibrate(data)
 }
 
 /// One run.
@@ -372,22 +390,15 @@ impl<'a> Job<'a> {
     /// The quantized model, when the gates hold for it; `None` when nothing was gained.
     fn int8(&mut self, lossless: &Model, statistics: &BTreeMap<String, Statistics>) -> Result<Option<Model>, Failure> {
         let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
-        let int8 = Int8 {
-            evaluator: evaluator.as_ref(),
-            target: self.request.target,
-            calibrate: self.request.calibrate,
-            keep_float: &self.request.keep_float,
-            place: self.request.qdq.place,
-            formats: self.request.formats,
-            dynamic: self.request.dynamic(),
-            options: &options,
-            statistics,
-        };
+        let int8 = self.quantizer(evaluator.as_ref(), &options, statistics);
         let ranges = &self.request.ranges;
         if ranges.from_model {
             let calibrated = int8.from_model(lossless, &ranges.inputs)?;
             let held_out = self.samples.clone().map(|(_, held_out)| held_out);
             return self.fall_back(calibrated, (Calibrator::MinMax, None), held_out, FROM_MODEL);
+        }
+        if !ranges.files.is_empty() {
+            return self.int8_of_shards(&int8, lossless);
         }
         if let Some(count) = ranges.synthetic {
             let samples = Samples::generated(&self.original.graph, count).map_err(Failure::samples)?;
@@ -407,6 +418,79 @@ impl<'a> Job<'a> {
         let calibrated = int8.calibrated(lossless, &calibrating, self.progress)?;
         let chosen = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &calibrating, self.progress)?;
         self.fall_back(calibrated, chosen, Some(held_out), "")
+    }
+
+    /// The model with the ranges of `--ranges-in`. Samples that are given choose among the range estimators, and judge.
+    fn int8_of_shards(&mut self, int8: &Int8<'_>, lossless: &Model) -> Result<Option<Model>, Failure> {
+        let (model, unfit) = int8.raised(lossless)?;
+        if let Some(why) = unfit {
+            return Err(Failure::input(anyhow!("{}: {why}", self.request.input.display())));
+        }
+        let calibration = ranges_file::read_all(&self.request.ranges.files, &self.stamp(&model), &model.graph)?;
+        let mut calibrated = int8.from_calibration(model, calibration)?;
+        let samples = self.samples.clone();
+        let chosen = match samples.as_ref().map(|(choosing, _)| choosing).filter(|choosing| !choosing.is_empty()) {
+            Some(choosing) if self.request.calibrate == Calibrate::Auto => {
+                calibrated.see_outputs(choosing)?;
+                calibrated.choose(&calibrated.placement(&BTreeSet::new()), choosing, self.progress)?
+            }
+            _ => (calibrated.unmeasured(), None),
+        };
+        self.fall_back(calibrated, chosen, samples.map(|(_, held_out)| held_out), "")
+    }
+
+    /// The model of this job, whose form `model` runs on samples.
+    fn stamp(&self, model: &Model) -> Stamp {
+        Stamp { input: Digest::of_model(&self.loaded.model), lossless: Digest::of_model(&export(model)) }
+    }
+
+    /// Runs the lossless passes and calibration on all samples in `data`; the bytes of a file of ranges and what it holds.
+    fn calibrate(mut self, data: &Path) -> Result<Shard, Failure> {
+        let input = self.request.input.display();
+        if is_quantized(&self.original.graph) {
+            return Err(Failure::input(anyhow!("{input}: the model is quantized already")));
+        }
+        let samples = Samples::open(data, &self.original.graph, &self.request.sample_options);
+        let samples = samples.map_err(Failure::samples)?;
+        if samples.len() as u64 > MOST_SAMPLES {
+            return Err(Failure::samples(anyhow!("{}: more than {MOST_SAMPLES} samples", data.display())));
+        }
+        let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
+        let mut cx = Context::new(options.clone(), evaluator.as_ref());
+        let lossless = self.lossless(&mut cx)?;
+        let int8 = self.quantizer(evaluator.as_ref(), &options, &cx.statistics);
+        let (model, unfit) = int8.raised(&lossless)?;
+        if let Some(why) = unfit {
+            return Err(Failure::input(anyhow!("{input}: {why}")));
+        }
+        let calibration = int8
+            .seen(&model, &samples, false, self.progress)?
+            .map_err(|why| Failure::input(anyhow!("{input}: the model cannot be calibrated: {why}")))?;
+        let bytes = ranges_file::encode(&self.stamp(&model), &model.graph, &calibration);
+        Ok(Shard { bytes, samples: calibration.samples, values: calibration.values.len() })
+    }
+
+    fn quantizer<'b>(
+        &self,
+        evaluator: &'b Interpreter,
+        options: &'b Options,
+        statistics: &'b BTreeMap<String, Statistics>,
+    ) -> Int8<'b>
+    where
+        'a: 'b,
+    {
+        let request: &'a Request = self.request;
+        Int8 {
+            evaluator,
+            target: request.target,
+            calibrate: request.calibrate,
+            keep_float: &request.keep_float,
+            place: request.qdq.place,
+            formats: request.formats,
+            dynamic: request.dynamic(),
+            options,
+            statistics,
+        }
     }
 
     /// The model with as few units in float as the gates ask for, with the ranges that were chosen, and the model that was

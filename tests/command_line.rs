@@ -59,7 +59,7 @@ fn help_is_short_or_long_and_has_headings() {
     }
     // Nobody looks: no colours.
     assert!(!long.text().contains('\x1b'));
-    for command in ["inspect", "validate", "completions", "man"] {
+    for command in ["calibrate", "inspect", "validate", "completions", "man"] {
         let help = run(folder.path(), &["help", command]);
         assert!(help.text().contains("\nExamples:\n  onnx-shrink "), "{command}: {}", help.text());
     }

@@ -1,6 +1,7 @@
 //! Whole-program tests: the built binary, as users run it.
 #![allow(clippy::unwrap_used, reason = "a test that fails shall panic")]
 
+mod calibrate;
 mod command_line;
 mod diff;
 mod diff_page;

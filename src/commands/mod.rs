@@ -6,6 +6,7 @@ use clap::{ArgMatches, Args};
 use crate::request::{ExitCode, Failure};
 
 pub mod arguments;
+pub mod calibrate;
 pub mod completions;
 pub mod diff;
 pub mod inspect;
@@ -82,6 +83,7 @@ impl Entry {
 
 /// The commands that have a name.
 pub const OTHERS: &[Entry] = &[
+    Entry::of::<calibrate::CalibrateShard>(),
     Entry::of::<diff::Diff>(),
     Entry::of::<inspect::Inspect>(),
     Entry::of::<validate::Validate>(),

@@ -1,13 +1,13 @@
 //! Calibration: one streaming pass over the samples that sees every float value of the main graph.
 //!
-//! Counts do not depend on order; sums are added up in the order of the samples: the same result for any number of
-//! threads. Memory does not grow with the number of samples.
+//! Counts and sums do not depend on order: the same result for any number of threads, and for any split of the samples into
+//! shards that [`Calibration::merge`] puts together. Memory does not grow with the number of samples.
 use std::collections::BTreeMap;
 
 use onnx_shrink_ir::{DataType, Evaluate, EvaluateError, Graph, Tensor, ValueId};
 use rayon::prelude::*;
 
-use crate::quantize::histogram::Histogram;
+use crate::quantize::{histogram::Histogram, means::Means};
 
 /// Where samples come from.
 pub trait SampleSource: Sync {
@@ -29,19 +29,16 @@ pub trait SampleSource: Sync {
 }
 
 /// What calibration saw of one value.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
-    /// Its dimensions in the first sample
+    /// Its dimensions in the sample where it is largest: they are the shapes that costs are computed with
     pub dims: Vec<usize>,
     /// All its numbers
     pub histogram: Histogram,
-    /// Sum per position of axis 1 (rank 3 and more)
-    channel_sum: Vec<f64>,
-    /// Sum per position of the last axis, where a MatMul or Gemm reads the value
-    last_sum: Vec<f64>,
-    /// Numbers per position of axis 1, and of the last axis
-    channel_count: f64,
-    last_count: f64,
+    /// Along axis 1 (rank 3 and more)
+    pub channel: Means,
+    /// Along the last axis, where a MatMul or Gemm reads the value
+    pub last: Means,
 }
 
 impl Observed {
@@ -51,21 +48,37 @@ impl Observed {
         observed.histogram.add(&[low, high]);
         let means = means.unwrap_or_default();
         match observed.dims.len() {
-            2 => (observed.last_sum, observed.last_count) = (means, 1.0),
-            _ => (observed.channel_sum, observed.channel_count) = (means, 1.0),
+            2 => observed.last = Means::Told(means),
+            _ => observed.channel = Means::Told(means),
         }
         observed
     }
 
     /// Mean per channel (axis 1) of a value of rank 3 or more; empty when it cannot be told.
     pub fn channel_mean(&self) -> Vec<f64> {
-        self.channel_sum.iter().map(|sum| sum / self.channel_count.max(1.0)).collect()
+        self.channel.means()
     }
 
     /// Mean per position of the last axis; empty when it cannot be told, or no MatMul or Gemm of the graph that was run
     /// reads the value.
     pub fn last_axis_mean(&self) -> Vec<f64> {
-        self.last_sum.iter().map(|sum| sum / self.last_count.max(1.0)).collect()
+        self.last.means()
+    }
+
+    /// Adds what `other` has seen of the same value in other samples.
+    pub fn merge(&mut self, other: Observed) {
+        self.see_dims(&other.dims);
+        self.histogram.merge(other.histogram);
+        self.channel.merge(other.channel);
+        self.last.merge(other.last);
+    }
+
+    /// Keeps the largest dimensions: those of the first sample would depend on the order.
+    fn see_dims(&mut self, dims: &[usize]) {
+        let key = |dims: &[usize]| dims.iter().fold(1usize, |all, &dim| all.saturating_mul(dim));
+        if self.dims.is_empty() || (key(dims), dims) > (key(&self.dims), &self.dims) {
+            self.dims = dims.to_vec();
+        }
     }
 }
 
@@ -82,6 +95,16 @@ pub struct Calibration {
     pub outputs: BTreeMap<usize, Vec<Tensor>>,
 }
 
+impl Calibration {
+    /// Adds what `other` saw of the same graph in other samples. (Kept outputs stay those of `self`.)
+    pub fn merge(&mut self, other: Calibration) {
+        for (value, observed) in other.values {
+            self.values.entry(value).or_default().merge(observed);
+        }
+        self.samples = self.samples.saturating_add(other.samples);
+    }
+}
+
 /// Why calibration ended.
 #[derive(Debug, thiserror::Error)]
 pub enum CalibrationError {
@@ -96,8 +119,18 @@ pub enum CalibrationError {
     Empty,
 }
 
-/// Sums of one sample: per value, along axis 1 and along the last axis.
-type Sums = BTreeMap<ValueId, (Vec<f64>, Vec<f64>, usize)>;
+/// What one sample shows of a value beside its distribution.
+struct Shown {
+    dims: Vec<usize>,
+    /// Sums along axis 1 and along the last axis
+    channel: Vec<f64>,
+    last: Vec<f64>,
+    /// Numbers
+    count: usize,
+}
+
+/// By value, of one sample.
+type Sums = BTreeMap<ValueId, Shown>;
 
 /// What one thread saw of its share.
 #[derive(Default)]
@@ -108,8 +141,6 @@ struct Part {
     sums: Vec<Sums>,
     /// Outputs that are kept
     outputs: Vec<(usize, Vec<Tensor>)>,
-    /// Dimensions in sample 0: they are the shapes that costs are computed with
-    dims: Vec<(ValueId, Vec<usize>)>,
 }
 
 /// Samples whose sums are held before they are added up in order.
@@ -128,7 +159,6 @@ pub fn calibrate(
     let prepared = evaluator.prepare(graph)?;
     let sights = sights(graph);
     let mut calibration = Calibration { samples: samples.len(), ..Calibration::default() };
-    let mut dims = Vec::new();
     let indices: Vec<usize> = (0..samples.len()).collect();
     for chunk in indices.chunks(CHUNK) {
         // Each thread keeps one set of histograms for its share of the chunk: their counts merge in any order.
@@ -141,9 +171,6 @@ pub fn calibrate(
                     let inputs = samples.inputs(index).map_err(CalibrationError::Sample)?;
                     let mut sums = Sums::new();
                     let outputs = prepared.run(&inputs, &mut |value, tensor| {
-                        if index == 0 {
-                            part.dims.push((value, tensor.dims().to_vec()));
-                        }
                         observe(value, tensor, sights[value.index()], &mut part.histograms, &mut sums);
                     })?;
                     part.sums.push(sums);
@@ -163,14 +190,8 @@ pub fn calibrate(
                 add_sums(&mut calibration, sums);
             }
             calibration.outputs.extend(part.outputs);
-            dims.extend(part.dims);
         }
         done(chunk.len());
-    }
-    for (value, dims) in dims {
-        if let Some(observed) = calibration.values.get_mut(&value) {
-            observed.dims = dims;
-        }
     }
     Ok(calibration)
 }
@@ -218,7 +239,8 @@ fn observe(
     let histogram = histograms.entry(value).or_default();
     if sight == Sight::Extremes {
         histogram.add_extremes(&numbers);
-        sums.insert(value, (Vec::new(), Vec::new(), numbers.len()));
+        let dims = tensor.dims().to_vec();
+        sums.insert(value, Shown { dims, channel: Vec::new(), last: Vec::new(), count: numbers.len() });
         return;
     }
     histogram.add(&numbers);
@@ -243,7 +265,7 @@ fn observe(
             }
         }
     }
-    sums.insert(value, (channel_sum, last_sum, numbers.len()));
+    sums.insert(value, Shown { dims: dims.to_vec(), channel: channel_sum, last: last_sum, count: numbers.len() });
 }
 
 /// Σ x, in an order that does not depend on the processor.
@@ -259,25 +281,11 @@ fn sum(numbers: &[f32]) -> f64 {
 }
 
 fn add_sums(calibration: &mut Calibration, sums: Sums) {
-    for (value, (channel, last, count)) in sums {
+    for (value, shown) in sums {
         let observed = calibration.values.entry(value).or_default();
-        // A length that changes between samples (a free axis) has no mean per position.
-        add_axis(&mut observed.channel_sum, &mut observed.channel_count, &channel, count);
-        add_axis(&mut observed.last_sum, &mut observed.last_count, &last, count);
+        observed.see_dims(&shown.dims);
+        let each = |sums: &[f64]| (shown.count / sums.len().max(1)) as u64;
+        observed.channel.add(&shown.channel, each(&shown.channel));
+        observed.last.add(&shown.last, each(&shown.last));
     }
-}
-
-fn add_axis(total: &mut Vec<f64>, numbers: &mut f64, sums: &[f64], count: usize) {
-    if *numbers == 0.0 {
-        *total = vec![0.0; sums.len()];
-    }
-    if total.len() != sums.len() || sums.is_empty() {
-        total.clear();
-        *numbers = f64::MIN_POSITIVE; // seen, and given up
-        return;
-    }
-    for (total, sum) in total.iter_mut().zip(sums) {
-        *total += sum;
-    }
-    *numbers += (count / sums.len()) as f64;
 }

@@ -56,6 +56,23 @@ impl Histogram {
         self.counts.iter().enumerate().filter(|(_, count)| **count > 0).map(move |(index, count)| (edge(index), *count))
     }
 
+    /// Binary logarithm of the width of a bin.
+    pub fn exponent(&self) -> i32 {
+        self.exponent
+    }
+
+    /// Counts of all [`BINS`] bins; empty when no value is in a bin.
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// A histogram of bins 2^`exponent` wide; `None` unless `counts` are [`BINS`] or none, and the exponent is one of a float.
+    /// The other fields are the caller's to fill in.
+    pub fn of_counts(exponent: i32, counts: Vec<u64>) -> Option<Histogram> {
+        let is_one = (LEAST_EXPONENT..=128).contains(&exponent) && (counts.is_empty() || counts.len() == BINS);
+        is_one.then(|| Histogram { exponent, counts, ..Histogram::default() })
+    }
+
     /// Adds `values`.
     pub fn add(&mut self, values: &[f32]) {
         if self.counts.is_empty() {

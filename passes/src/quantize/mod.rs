@@ -11,6 +11,7 @@ mod insert_qdq;
 pub mod integer_layers;
 mod integer_moves;
 mod layout_in_u8;
+pub mod means;
 pub mod model_ranges;
 mod moments;
 pub mod place;

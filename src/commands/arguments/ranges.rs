@@ -1,4 +1,4 @@
-//! `--ranges model`, `--input-range`, `--synthetic`: static int8 without samples.
+//! `--ranges model`, `--input-range`, `--synthetic`, `--ranges-in`: static int8 without samples that calibrate.
 use clap::{Args, ValueEnum};
 
 use crate::request::{Failure, Ranges};
@@ -28,6 +28,10 @@ pub struct RangesArguments {
     /// Calibrate with N made-up samples; the file's metadata says so. Real ones are far better
     #[arg(long, value_name = "N", conflicts_with_all = ["data", "ranges"])]
     pub synthetic: Option<std::num::NonZeroUsize>,
+
+    /// Ranges that `calibrate --ranges-out` saw, in place of --data; once for each shard. The order makes no difference
+    #[arg(long, value_name = "FILE", requires = "int8", conflicts_with_all = ["ranges", "synthetic", "prune", "svd"])]
+    pub ranges_in: Vec<std::path::PathBuf>,
 }
 
 impl RangesArguments {
@@ -36,6 +40,7 @@ impl RangesArguments {
         let mut ranges = Ranges {
             from_model: self.ranges == Source::Model,
             synthetic: self.synthetic.map(std::num::NonZeroUsize::get),
+            files: self.ranges_in.clone(),
             ..Ranges::default()
         };
         if !self.input_range.is_empty() && !ranges.from_model {
