@@ -152,7 +152,7 @@ impl LowRank<'_> {
             Some((calibrating, _)) if !layers.is_empty() => {
                 let _stage = progress.stage("looking at layers", Some(calibrating.len() as u64));
                 let seen =
-                    output_moments(graph, self.evaluator, &layers, &Source { samples: calibrating, keeps: false });
+                    output_moments(graph, self.evaluator, &layers, &Source { samples: calibrating, keeps: true });
                 seen.map_err(|error| match error {
                     CalibrationError::Evaluate(error) => Failure::input(error),
                     error => Failure::samples(error),

@@ -113,7 +113,7 @@ impl Pruner<'_> {
         let ratio = self.structure.prune.unwrap_or(0.0);
         let graph = &lossless.graph;
         let groups = Groups::of(graph);
-        let source = samples.map(Source);
+        let source = samples.map(|samples| Source { samples, keeps: true });
         let source: Option<&dyn SampleSource> = source.as_ref().map(|source| source as &dyn SampleSource);
         let by_default = if source.is_some() { Criterion::Reconstruction } else { Criterion::L2 };
         let criterion = self.structure.criterion.unwrap_or(by_default);
