@@ -223,8 +223,9 @@ impl<'a> Reader<'a> {
                 *counts.get_mut(bin).ok_or(Wrong::Damaged)? = self.number()?;
             }
         }
-        let histogram = Histogram::of_counts(exponent, counts).ok_or(Wrong::Damaged)?;
-        let histogram = Histogram { min, max, count, zeros, non_finite, ..histogram };
+        let mut histogram = Histogram::of_counts(exponent, counts).ok_or(Wrong::Damaged)?;
+        (histogram.min, histogram.max) = (min, max);
+        (histogram.count, histogram.zeros, histogram.non_finite) = (count, zeros, non_finite);
         Ok(Observed { dims, histogram, channel: self.means()?, last: self.means()? })
     }
 
