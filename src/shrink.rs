@@ -268,14 +268,14 @@ impl<'a> Job<'a> {
         if ranges.from_model {
             let calibrated = int8.from_model(lossless, &ranges.inputs)?;
             let held_out = self.samples.clone().map(|(_, held_out)| held_out);
-            return self.fall_back(calibrated, Calibrator::MinMax, held_out, FROM_MODEL);
+            return self.fall_back(calibrated, (Calibrator::MinMax, None), held_out, FROM_MODEL);
         }
         if let Some(count) = ranges.synthetic {
             let samples = Samples::generated(&self.original.graph, count).map_err(Failure::samples)?;
             let calibrated = int8.calibrated(lossless, &samples, self.progress)?;
-            let calibrator = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &samples, self.progress)?;
+            let chosen = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &samples, self.progress)?;
             let held_out = self.samples.clone().map(|(_, held_out)| held_out);
-            let model = self.fall_back(calibrated, calibrator, held_out, SYNTHETIC)?;
+            let model = self.fall_back(calibrated, chosen, held_out, SYNTHETIC)?;
             return Ok(model.map(|mut model| {
                 model.set_metadata(CALIBRATION_KEY, &format!("{count} synthetic samples"));
                 model
@@ -286,15 +286,16 @@ impl<'a> Job<'a> {
             return self.without_samples(&int8, lossless);
         };
         let calibrated = int8.calibrated(lossless, &calibrating, self.progress)?;
-        let calibrator = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &calibrating, self.progress)?;
-        self.fall_back(calibrated, calibrator, Some(held_out), "")
+        let chosen = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &calibrating, self.progress)?;
+        self.fall_back(calibrated, chosen, Some(held_out), "")
     }
 
-    /// The model with as few units in float as the gates ask for; `note` tells how it was calibrated, if not on samples.
+    /// The model with as few units in float as the gates ask for, with the ranges that were chosen, and the model that was
+    /// built with them on the way, if any; `note` tells how it was calibrated, if not on samples.
     fn fall_back(
         &mut self,
         mut calibrated: Calibrated<'_>,
-        calibrator: Calibrator,
+        (calibrator, mut chosen): (Calibrator, Option<Quantized>),
         held_out: Option<Samples>,
         note: &str,
     ) -> Result<Option<Model>, Failure> {
@@ -309,7 +310,10 @@ impl<'a> Job<'a> {
         let mut order: Option<Vec<usize>> = None;
         loop {
             let placement = calibrated.placement(&kept);
-            let mut quantized = calibrated.build(&placement, calibrator, &kept)?;
+            let mut quantized = match chosen.take() {
+                Some(quantized) => quantized,
+                None => calibrated.build(&placement, calibrator, &kept)?,
+            };
             if !self.request.validate {
                 return Ok(self.accept(quantized, None, Vec::new()));
             }
@@ -324,6 +328,7 @@ impl<'a> Job<'a> {
             log::info!("{} units in float: {}", kept.len(), failed.reason);
             if calibrated.is_dynamic() {
                 calibrated.leave_out_dynamic();
+                chosen = None;
                 continue;
             }
             if !placement.integer.contains(&true) {
