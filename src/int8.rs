@@ -9,12 +9,12 @@ use onnx_shrink_passes::target::{Places, Target};
 use onnx_shrink_passes::{
     Context, Miss, Options, Outcome, Statistics, pipeline,
     quantize::{
-        DynamicInt8, InsertQdq, StoreInt8,
+        CancelQdq, DynamicInt8, InsertQdq, StoreInt8, WrapQdq,
         calibration::{Calibration, SampleSource, calibrate},
         calibrators::Calibrator,
         dynamic_int8::{has_attention, pays},
         model_ranges::{ModelRangesError, model_ranges},
-        place::{Costs, Placement, place},
+        place::{Costs, Placement, place, place_all},
         units::{Form, Units, find_units},
     },
 };
@@ -24,6 +24,7 @@ use crate::{
     Calibrate, Failure, Progress, Samples,
     formats::{Dynamic, FormatOptions, written_bytes},
     layers::layers,
+    qdq::Place,
     report::Layer,
 };
 
@@ -55,6 +56,8 @@ pub struct Int8<'a> {
     pub calibrate: Calibrate,
     /// Ops that the user wants in float: name, type or glob
     pub keep_float: &'a [String],
+    /// Which layers, and how they are wrapped
+    pub place: Place,
     /// How integer layers are written
     pub formats: FormatOptions,
     /// Which layers with a weight matrix find their ranges in each run
@@ -341,7 +344,10 @@ impl Calibrated<'_> {
             let float: BTreeSet<usize> = self.user_kept.union(extra).copied().collect();
             float.union(&self.dynamic).copied().collect()
         };
-        place(&self.costs, &kept)
+        match self.int8.place {
+            Place::Cut => place(&self.costs, &kept),
+            Place::Wrap => place_all(&self.costs, &kept),
+        }
     }
 
     /// Whether layers find their ranges in each run.
@@ -445,7 +451,11 @@ impl Calibrated<'_> {
                 units: &self.units,
                 integer: &placement.integer,
             };
-            cx.run(&insert, &mut model.graph).map_err(Failure::bug)?;
+            match self.int8.place {
+                Place::Cut => cx.run(&insert, &mut model.graph),
+                Place::Wrap => cx.run(&WrapQdq(insert), &mut model.graph),
+            }
+            .map_err(Failure::bug)?;
         }
         if !self.dynamic.is_empty() {
             let ops: BTreeSet<OpId> = self.dynamic.iter().map(|unit| self.units.units[*unit].op).collect();
@@ -476,6 +486,10 @@ impl Calibrated<'_> {
             None => Some(Miss::Form("its inputs or outputs were not calibrated").sentence(&self.model.graph)),
         };
         let mut layers = layers(&self.model.graph, &model.graph, &verdict);
+        if any && self.int8.place == Place::Wrap {
+            // Behind everything that knows ops by their ids: these change now.
+            cx.run(&CancelQdq::local(), &mut model.graph).map_err(Failure::bug)?;
+        }
         let (model, pairs) = match if any { formats.write(&model, &mut cx)? } else { None } {
             Some(written) => (written, Some(model)),
             None => (model, None),
@@ -618,8 +632,7 @@ impl Calibrated<'_> {
         let numbers = dims.map(|dims| dims.iter().product::<usize>()).sum::<usize>().max(1);
         let enough = NOISE_NUMBERS.div_ceil(numbers).clamp(NOISE_LEAST, NOISE_SAMPLES);
         let indices: Vec<usize> = (0..samples.len().min(enough)).collect();
-        let ones: Vec<Result<BTreeMap<String, (f64, f64)>, Failure>> =
-            indices.par_iter().map(|&index| one(index)).collect();
+        let ones: Vec<Result<_, Failure>> = indices.par_iter().map(|&index| one(index)).collect();
         let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
         for one in ones {
             for (name, (error, signal)) in one? {
