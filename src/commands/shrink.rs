@@ -5,8 +5,11 @@ use clap::Args;
 use onnx_shrink_ir::proto::{self, ExternalData};
 
 use super::{
-    Command, Session, arguments::formats::FormatArguments, arguments::qdq::QdqArguments,
-    arguments::structure::StructureArguments, target::TargetArguments,
+    Command, Session,
+    arguments::{
+        formats::FormatArguments, qdq::QdqArguments, ranges::RangesArguments, structure::StructureArguments,
+        target::TargetArguments,
+    },
 };
 use crate::{
     progress,
@@ -38,6 +41,10 @@ pub struct Shrink {
     /// What the model shall run on
     #[command(flatten)]
     pub target: TargetArguments,
+
+    /// Ranges without samples
+    #[command(flatten)]
+    pub ranges: RangesArguments,
 
     /// How ranges of activations are found
     #[arg(long, value_enum, default_value = "auto", help_heading = "Quantization")]
@@ -183,6 +190,7 @@ impl Shrink {
             validation_data: self.samples.validation_data.clone(),
             sample_options: self.samples.options(),
             target: self.target.target,
+            ranges: self.ranges.options()?,
             calibrate: self.calibrate,
             keep_float: self.keep_float.clone(),
             formats: self.formats.options(),
