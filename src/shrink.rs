@@ -8,26 +8,31 @@ use std::{
 
 use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
-use onnx_shrink_ir::{DataType, Graph, Model, export, import, infer};
-use onnx_shrink_passes::{Context, Journal, Options, Statistics, pipeline, quantize::is_quantized};
+use onnx_shrink_ir::{DataType, Graph, Model, export, import, infer, verify};
+use onnx_shrink_passes::{Options, Statistics, pipeline::Pipeline, quantize::is_quantized};
 
 use crate::{
-    Progress, Samples, files,
+    Progress, Samples,
+    about::About,
+    dump::Dump,
+    files,
     int8::{Int8, Quantized},
+    lossless::Lossless,
     metrics::{CompareError, Comparison, GateResult, compare_graphs},
+    proof::{Compared, Proof},
     report::{Calibration, Report, Side},
     request::{Failure, Request},
 };
 
-/// Made-up samples that show whether two models compute the same.
-const GENERATED_SAMPLES: usize = 2;
-
-/// Real samples that judge the lossless part, at most: an error there is no matter of chance.
-const LOSSLESS_SAMPLES: usize = 4;
-
 /// Makes the model of `request` smaller and writes it.
 pub fn shrink(request: &Request, progress: &dyn Progress) -> Result<Report, Failure> {
-    let work = || Job::new(request, progress)?.run();
+    shrink_with(request, progress, request.control.pipeline()?)
+}
+
+/// The same with other lossless passes: for tests that plant a wrong one.
+#[doc(hidden)]
+pub fn shrink_with(request: &Request, progress: &dyn Progress, pipeline: Pipeline) -> Result<Report, Failure> {
+    let work = || Job::new(request, progress)?.run(&pipeline);
     match rayon::ThreadPoolBuilder::new().num_threads(request.threads).build() {
         Ok(pool) => pool.install(work),
         Err(_) => work(),
@@ -45,6 +50,15 @@ struct Job<'a> {
     report: Report,
     /// Samples that calibrate, and those that judge
     samples: Option<(Samples, Samples)>,
+    dump: Option<Dump>,
+}
+
+/// What the lossless part gives to what follows it.
+struct Lean {
+    model: Model,
+    statistics: BTreeMap<String, Statistics>,
+    /// Whether a rewrite was done
+    changed: bool,
 }
 
 impl<'a> Job<'a> {
@@ -53,35 +67,31 @@ impl<'a> Job<'a> {
         if request.target != "ort-cpu" {
             return Err(Failure::usage(format_args!("there is no target `{}`; there is: ort-cpu", request.target)));
         }
-        let known: BTreeSet<&str> = pipeline::names();
-        if let Some(pass) = request.skip.iter().find(|pass| !known.contains(pass.as_str())) {
-            let known = known.into_iter().collect::<Vec<_>>().join(", ");
-            return Err(Failure::usage(format_args!("--skip {pass}: there is no such pass; there are: {known}")));
+        if request.exact && request.int8 {
+            return Err(Failure::usage("--exact forbids every rewrite that --int8 stands for: leave out one of them"));
         }
+        let options = request.options()?;
         let stage = progress.stage("loading", None);
         let loaded = files::load(&request.input, request.allow_unknown_fields)?;
         let name = request.input.display().to_string();
         let mut original =
             import(loaded.model.clone()).map_err(|error| Failure::input(anyhow!(error).context(name.clone())))?;
         let mut report = Report::new(Side::of(&name, files::size_of_input(&loaded), &original));
-        let frozen = if original.ir_version() < 4 || request.int8 { original.graph.freeze_defaults() } else { 0 };
+        let asked = request.int8 || request.control.freeze_initializers;
+        let frozen = if original.ir_version() < 4 || asked { original.graph.freeze_defaults() } else { 0 };
         if original.ir_version() >= 4 && frozen > 0 {
             // (Before version 4 every initializer had to be an input; none was meant to be given.)
-            let note =
-                "initializers that were inputs, too, and could be overridden, are constants now: 8 bits need that";
-            report.notes.push(format!("{frozen} {note}"));
+            let note = "initializers that were inputs, too, and could be overridden, are constants now";
+            let why = if request.control.freeze_initializers { "" } else { ": 8 bits need that" };
+            report.notes.push(format!("{frozen} {note}{why}"));
         }
+        request.control.fix_shapes(&mut original.graph)?;
         infer::infer(&mut original.graph);
         drop(stage);
         let samples = Self::open_samples(request, &original.graph)?;
-        let options = Options {
-            skip: request.skip.iter().cloned().collect(),
-            exact: request.exact,
-            verify_each: cfg!(debug_assertions),
-            ..Options::default()
-        };
+        let dump = request.control.dump_dir.as_deref().map(Dump::new).transpose()?;
         let evaluator = Arc::new(Interpreter::new(onnx_shrink_exec::Options::default()));
-        Ok(Job { request, progress, evaluator, options, loaded, original, report, samples })
+        Ok(Job { request, progress, evaluator, options, loaded, original, report, samples, dump })
     }
 
     fn open_samples(request: &Request, graph: &Graph) -> Result<Option<(Samples, Samples)>, Failure> {
@@ -97,80 +107,57 @@ impl<'a> Job<'a> {
         }))
     }
 
-    fn run(mut self) -> Result<Report, Failure> {
+    fn run(mut self, pipeline: &Pipeline) -> Result<Report, Failure> {
+        let original = self.original.detached();
         let evaluator = self.evaluator.clone();
-        let mut cx = Context::new(self.options.clone(), evaluator.as_ref());
-        let mut lossless = self.lossless(&mut cx)?;
-        let statistics = std::mem::take(&mut cx.statistics);
-        let mut changed = cx.journal.done() > 0;
-        self.report.journal = std::mem::take(&mut cx.journal).entries;
-        drop(cx);
-        if self.request.int8 {
-            if self.request.exact {
-                return Err(Failure::usage(
-                    "--exact forbids every rewrite that --int8 stands for: leave out one of them",
-                ));
-            }
+        let judges = self.samples.as_ref().map(|(_, judges)| judges.clone());
+        let proof = Proof::new(evaluator.as_ref(), self.progress, &original.graph, judges.as_ref());
+        let proof = self.request.validate.then_some(&proof);
+        let mut lean = self.lossless(&original, pipeline, proof)?;
+        if self.request.int8 && !self.request.control.stops_early() {
             if is_quantized(&self.original.graph) {
                 let note = "the model is quantized already: it is not quantized again";
                 self.report.notes.push(note.to_owned());
-            } else if let Some(model) = self.int8(&lossless, &statistics)? {
-                lossless = model;
-                changed = true;
+            } else if let Some(model) = self.int8(&lean, proof)? {
+                if let Some(dump) = &self.dump {
+                    dump.at("int8", &model.graph);
+                }
+                lean.model = model;
+                lean.changed = true;
             }
         }
-        self.write(lossless, changed)
+        self.write(lean.model, lean.changed)
     }
 
     /// The model after the lossless passes, proven where it can be run.
-    fn lossless(&mut self, cx: &mut Context<'_>) -> Result<Model, Failure> {
+    fn lossless(&mut self, original: &Model, pipeline: &Pipeline, proof: Option<&Proof<'_>>) -> Result<Lean, Failure> {
         let stage = self.progress.stage("rewriting", None);
-        let mut model = self.original.detached();
-        let in_file = |error: onnx_shrink_passes::PassError| {
-            Failure::bug(anyhow!(error).context(self.request.input.display().to_string()))
+        let work = Lossless {
+            original,
+            pipeline,
+            options: &self.options,
+            evaluator: self.evaluator.as_ref(),
+            proof,
+            gates: &self.request.gates,
+            is_half: is_half(&original.graph),
+            dump: self.dump.as_ref(),
         };
-        pipeline::run_lossless(&mut model.graph, cx).map_err(in_file)?;
+        let proven = work.run()?;
         drop(stage);
-        if !self.request.validate || cx.journal.done() == 0 {
-            return Ok(model);
-        }
-        let Some(comparison) = self.judge_lossless(&model)? else { return Ok(model) };
-        let gates = self.request.gates.lossless(&comparison, is_half(&self.original.graph));
-        if let Some(failed) = gates.iter().find(|gate| !gate.passed) {
-            // The next best thing that is proven: the model as it was.
-            self.report.warnings.push(format!(
-                "the lossless rewrites changed the result, so all of them were left out: {}; this is a bug, please report it",
-                failed.reason
-            ));
-            cx.journal = Journal::default();
-            cx.statistics.clear();
-            return Ok(self.original.detached());
-        }
-        self.report.lossless = Some(comparison);
-        self.report.gates.extend(gates);
-        Ok(model)
+        self.report.unproven = proof.filter(|proof| !proof.is_possible()).and_then(Proof::unproven);
+        self.report.warnings.extend(proven.culprits.iter().map(|culprit| culprit.sentence()));
+        self.report.culprits = proven.culprits;
+        self.report.lossless = proven.comparison;
+        self.report.gates.extend(proven.gates);
+        let changed = proven.journal.done() > 0;
+        self.report.journal = proven.journal.entries;
+        // What is guilty stays out of later runs of the same passes.
+        let exact = self.options.exact;
+        self.options = Options { exact, ..proven.options };
+        Ok(Lean { model: proven.model, statistics: proven.statistics, changed })
     }
 
-    /// The lossless result against the original, on real samples or made-up ones; `None` where neither can be run.
-    fn judge_lossless(&mut self, model: &Model) -> Result<Option<Comparison>, Failure> {
-        let samples = match &self.samples {
-            Some((_, held_out)) => {
-                let count = held_out.len().min(LOSSLESS_SAMPLES);
-                held_out.subset(&(0..count).collect::<Vec<_>>())
-            }
-            None => match Samples::generated(&self.original.graph, GENERATED_SAMPLES) {
-                Ok(samples) => samples,
-                Err(error) => {
-                    self.report.notes.push(format!("the result was not run against the input: {error:#}"));
-                    return Ok(None);
-                }
-            },
-        };
-        self.compare(model, &samples)
-    }
-
-    /// Both models on `samples`; `None`, with a note, when the original does not run (the engine lacks an op, or made-up
-    /// inputs do not suit it). An error when only the new model fails.
+    /// Both models on `samples`; `None` when the original does not run on them. An error when only the new model fails.
     fn compare(&mut self, model: &Model, samples: &Samples) -> Result<Option<Comparison>, Failure> {
         let stage = self.progress.stage("validating", Some(samples.len() as u64));
         let compared =
@@ -178,7 +165,7 @@ impl<'a> Job<'a> {
         match compared {
             Ok(comparison) => Ok(Some(comparison)),
             Err(CompareError::Run { model: "original", source, .. }) => {
-                self.report.notes.push(format!("the result was not run against the input: {source}"));
+                self.report.unproven = Some(source.to_string());
                 Ok(None)
             }
             Err(CompareError::Sample(error)) => Err(Failure::samples(error)),
@@ -187,26 +174,29 @@ impl<'a> Job<'a> {
     }
 
     /// The quantized model, when the gates hold for it; `None` when nothing was gained.
-    fn int8(&mut self, lossless: &Model, statistics: &BTreeMap<String, Statistics>) -> Result<Option<Model>, Failure> {
+    fn int8(&mut self, lean: &Lean, proof: Option<&Proof<'_>>) -> Result<Option<Model>, Failure> {
+        if self.report.unproven.is_some() {
+            return Ok(self.leave_float());
+        }
         let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
         let int8 = Int8 {
             evaluator: evaluator.as_ref(),
             calibrate: self.request.calibrate,
             keep_float: &self.request.keep_float,
             options: &options,
-            statistics,
+            statistics: &lean.statistics,
         };
         let Some((calibrating, held_out)) = self.samples.clone().filter(|(calibrating, _)| !calibrating.is_empty())
         else {
-            return match int8.without_samples(lossless)? {
-                Ok(quantized) => self.accept_storage(quantized),
+            return match int8.without_samples(&lean.model)? {
+                Ok(quantized) => self.accept_storage(quantized, proof),
                 Err(nothing) => {
                     self.report.notes.push(nothing);
                     Ok(None)
                 }
             };
         };
-        let calibrated = int8.calibrated(lossless, &calibrating, self.progress)?;
+        let calibrated = int8.calibrated(&lean.model, &calibrating, self.progress)?;
         let mut kept = BTreeSet::new();
         let placement = calibrated.placement(&kept);
         let calibrator = calibrated.choose(&placement, &calibrating, self.progress)?;
@@ -218,9 +208,7 @@ impl<'a> Job<'a> {
             if !self.request.validate {
                 return Ok(self.accept(quantized, None, Vec::new()));
             }
-            let Some(comparison) = self.compare(&quantized.model, &held_out)? else {
-                return Ok(self.accept(quantized, None, Vec::new()));
-            };
+            let Some(comparison) = self.compare(&quantized.model, &held_out)? else { return Ok(self.leave_float()) };
             let gates = self.request.gates.int8(&comparison);
             let Some(failed) = gates.iter().find(|gate| !gate.passed) else {
                 calibrated.measure_layers(&mut quantized, &held_out)?;
@@ -231,10 +219,7 @@ impl<'a> Job<'a> {
                 let reason = failed.reason.clone();
                 self.report.quantized = Some(comparison);
                 self.report.gates.extend(gates);
-                return Err(Failure::gate(
-                    format_args!("{}: {reason}", self.request.input.display()),
-                    self.report.clone(),
-                ));
+                return Err(self.gate_failed(&reason));
             }
             // The worst units go back to float, twice as many each time.
             let order = match &order {
@@ -250,37 +235,54 @@ impl<'a> Job<'a> {
         }
     }
 
+    /// What cannot be run against the original is not approximated.
+    fn leave_float(&mut self) -> Option<Model> {
+        let note = "nothing was quantized: the result could not be run against the input; \
+                    --no-validate stores weights in 8 bits all the same";
+        self.report.notes.push(note.to_owned());
+        None
+    }
+
+    fn gate_failed(&self, reason: &str) -> Failure {
+        Failure::gate(format_args!("{}: {reason}", self.request.input.display()), self.report.clone())
+    }
+
     /// Takes a model whose constants alone were stored in 8 bits. Samples that only judge do so. Made-up inputs tell whether
     /// it runs and gives finite numbers of the right shapes; how near they are says little about real ones, so that is shown
     /// and not judged.
-    fn accept_storage(&mut self, quantized: Quantized) -> Result<Option<Model>, Failure> {
+    fn accept_storage(&mut self, quantized: Quantized, proof: Option<&Proof<'_>>) -> Result<Option<Model>, Failure> {
         let judges = self.samples.as_ref().map(|(_, judges)| judges.clone());
-        let judged = match judges {
-            _ if !self.request.validate => None,
-            Some(judges) => self.compare(&quantized.model, &judges)?,
-            None => self.judge_lossless(&quantized.model)?,
+        let judged = match (&judges, proof) {
+            (_, None) => None,
+            (Some(judges), _) => match self.compare(&quantized.model, judges)? {
+                Some(comparison) => Some(comparison),
+                None => return Ok(self.leave_float()),
+            },
+            (None, Some(proof)) => match proof.compare(&quantized.model.graph)? {
+                Compared::Done(comparison) => Some(comparison),
+                Compared::Fails(reason) => return Err(Failure::bug(anyhow!("8-bit storage: {reason}"))),
+                Compared::Unproven => {
+                    self.report.unproven = proof.unproven();
+                    return Ok(self.leave_float());
+                }
+            },
         };
-        if let Some(comparison) = &judged
-            && self.samples.is_some()
-        {
-            let gates = self.request.gates.int8(comparison);
+        if let Some(comparison) = &judged {
+            let gates = if judges.is_some() { self.request.gates.int8(comparison) } else { Vec::new() };
             let failed = gates.iter().find(|gate| !gate.passed).map(|gate| gate.reason.clone());
             self.report.gates.extend(gates);
             if let Some(reason) = failed {
                 self.report.quantized = judged;
-                let message = format!("{}: {reason}", self.request.input.display());
-                return Err(Failure::gate(message, self.report.clone()));
+                return Err(self.gate_failed(&reason));
             }
-        }
-        if let Some(comparison) = judged {
             let broken = comparison.outputs.iter().find(|output| output.misshapen > 0 || output.not_finite > 0);
             if let Some(output) = broken {
                 let note = "8-bit storage was left out: with it this output is not finite or has another shape";
                 self.report.warnings.push(format!("`{}`: {note}", output.name));
                 return Ok(None);
             }
-            self.report.quantized = Some(comparison);
         }
+        self.report.quantized = judged;
         self.report.layers = quantized.layers;
         self.report.journal.extend(quantized.journal.entries);
         self.report.notes.extend(quantized.notes);
@@ -307,13 +309,34 @@ impl<'a> Job<'a> {
 
     fn write(mut self, mut model: Model, changed: bool) -> Result<Report, Failure> {
         let _stage = self.progress.stage("writing", None);
-        let output = self.request.checked_output()?;
+        let control = &self.request.control;
+        let is_fixed = !control.input_shapes.is_empty() || !control.dims.is_empty();
+        let changed = changed || is_fixed || control.freeze_initializers;
         if changed && model.ir_version() < 4 {
             model.set_ir_version(4); // the first in which initializers need not be inputs
         }
+        if let Some(violation) = verify::new_violations(&self.original, &model).first() {
+            let input = self.request.input.display();
+            return Err(Failure::bug(anyhow!("{input}: the result breaks an invariant: {violation}")));
+        }
         let result = if changed { export(&model) } else { self.loaded.model.clone() };
-        let written = files::write(&result, &self.loaded, &self.request.input, output, &self.request.external_data)?;
-        self.report.finish(output, &written, &model);
+        let plan = files::Plan::new(&result, &self.loaded);
+        if let Some(name) = &control.explain {
+            self.report.about = About::of(name, &self.original.graph, &model.graph, &self.report);
+        }
+        let output = self.request.checked_output()?;
+        self.report.finish(output, &plan.written(), &model);
+        self.report.written = !control.dry_run;
+        let gate = self.request.gates.size(plan.written().bytes);
+        let failed = gate.as_ref().filter(|gate| !gate.passed).map(|gate| gate.reason.clone());
+        self.report.gates.extend(gate);
+        if let Some(reason) = failed {
+            self.report.written = false;
+            return Err(self.gate_failed(&reason));
+        }
+        if !control.dry_run {
+            plan.write(&self.request.input, output, &self.request.external_data)?;
+        }
         Ok(self.report)
     }
 }

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails shall panic")]
 
 mod command_line;
+mod control;
+mod culprits;
 mod errors;
 mod int8;
 mod int8_graph;

@@ -110,6 +110,12 @@ impl Pipeline {
         self
     }
 
+    /// The class of the pass `name`; the least exact one where it comes once per class.
+    pub fn class_of(&self, name: &str) -> Class {
+        let named = self.passes.iter().filter(|pass| pass.name() == name).map(|pass| pass.class());
+        named.max().unwrap_or(Class::Exact)
+    }
+
     /// Runs the passes on `graph`.
     pub fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
         let rounds = if self.to_fixpoint { ROUNDS } else { 1 };

@@ -5,6 +5,7 @@ use clap::{ArgMatches, Args};
 
 use crate::request::{ExitCode, Failure};
 
+pub mod arguments;
 pub mod shrink;
 
 /// What a command needs of the program around it.
