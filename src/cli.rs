@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::anyhow;
-use clap::{ArgAction, ArgMatches, Args, FromArgMatches};
+use clap::{
+    ArgAction, ArgMatches, Args, FromArgMatches,
+    error::{ContextKind, ContextValue},
+};
 
 use crate::{
     commands::{Command as _, OTHERS, Session, shrink::Shrink},
@@ -56,6 +59,10 @@ pub fn main() -> std::process::ExitCode {
     let matches = match command().try_get_matches() {
         Ok(matches) => matches,
         Err(error) => {
+            if let Some(ContextValue::String(answer)) = error.get(ContextKind::Custom) {
+                let _ = std::io::stdout().write_all(answer.as_bytes());
+                return ExitCode::Done.into();
+            }
             let _ = error.print(); // help goes to stdout, errors to stderr; a closed one is no failure of ours
             return if error.use_stderr() { ExitCode::Usage.into() } else { ExitCode::Done.into() };
         }

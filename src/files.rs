@@ -73,11 +73,11 @@ pub struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Chooses between `result` and what was `loaded`.
-    pub fn new(result: &'a ModelProto, loaded: &'a Loaded) -> Plan<'a> {
+    /// Chooses between `result` and what was `loaded`; a result that `may_grow` is chosen even if it is larger.
+    pub fn new(result: &'a ModelProto, loaded: &'a Loaded, may_grow: bool) -> Plan<'a> {
         let (before, after) = (size_of_input(loaded), size_of(result));
         let same = *result == loaded.model;
-        let larger = after > before && !same;
+        let larger = after > before && !same && !may_grow;
         // Dropping fields is what the user asked for: then the input's own bytes are not what is wanted.
         let input_kept = larger || (same && loaded.unknown.is_empty());
         let bytes = if input_kept { before } else { after };

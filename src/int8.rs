@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use onnx_shrink_ir::{DataType, Evaluate, Graph, Model, OpId, Prepared, Tensor, infer, raise};
+use onnx_shrink_passes::target::{Places, Target};
 use onnx_shrink_passes::{
     Context, Miss, Options, Statistics, pipeline,
     quantize::{
@@ -17,12 +18,19 @@ use onnx_shrink_passes::{
 };
 use rayon::prelude::*;
 
-use crate::{Calibrate, Failure, Progress, Samples, layers::layers, report::Layer};
+use crate::{
+    Calibrate, Failure, Progress, Samples,
+    formats::{FormatOptions, written_bytes},
+    layers::layers,
+    report::Layer,
+};
 
 /// A quantized model and how it came about.
 pub struct Quantized {
     /// The model
     pub model: Model,
+    /// The same as Quantize/Dequantize pairs, where it is not written so
+    pub pairs: Option<Model>,
     /// Every rewrite and miss on the way
     pub journal: onnx_shrink_passes::Journal,
     /// Layers that multiply by weights, in the order of the graph
@@ -39,10 +47,14 @@ pub struct Quantized {
 pub struct Int8<'a> {
     /// The engine
     pub evaluator: &'a dyn Evaluate,
+    /// What the model shall run on
+    pub target: &'static Target,
     /// How ranges are found
     pub calibrate: Calibrate,
     /// Ops that the user wants in float: name, type or glob
     pub keep_float: &'a [String],
+    /// How integer layers are written
+    pub formats: FormatOptions,
     /// Options of the passes
     pub options: &'a Options,
     /// What batch norms told of values
@@ -59,6 +71,10 @@ impl SampleSource for Source<'_> {
 
     fn inputs(&self, index: usize) -> Result<Vec<Option<Tensor>>, String> {
         self.0.get(index).map(|sample| sample.inputs).map_err(|error| format!("{error:#}"))
+    }
+
+    fn keeps_outputs(&self, index: usize) -> bool {
+        choosing(self.0.len()).contains(&index)
     }
 }
 
@@ -78,6 +94,15 @@ pub struct Calibrated<'a> {
 /// Samples that choose among range estimators, at most.
 const CHOOSING_SAMPLES: usize = 12;
 
+/// Those of `count` calibrating samples that choose.
+fn choosing(count: usize) -> Vec<usize> {
+    let step = (count / count.div_ceil(4).clamp(1, CHOOSING_SAMPLES)).max(1);
+    (0..count).step_by(step).take(CHOOSING_SAMPLES).collect()
+}
+
+/// Of these, how many run before a range estimator may be given up.
+const CHOOSING_CHUNK: usize = 4;
+
 impl Int8<'_> {
     fn context(&self) -> Context<'_> {
         let mut cx = Context::new(self.options.clone(), self.evaluator);
@@ -89,9 +114,13 @@ impl Int8<'_> {
     pub fn without_samples(&self, lossless: &Model) -> Result<Result<Quantized, String>, Failure> {
         let mut model = lossless.detached();
         let mut cx = self.context();
-        cx.run(&StoreInt8 { calibration: None }, &mut model.graph).map_err(Failure::bug)?;
+        if self.target.stores {
+            cx.run(&StoreInt8 { calibration: None }, &mut model.graph).map_err(Failure::bug)?;
+        }
         if cx.journal.done() == 0 {
-            let why = if self.options.skip.contains("store-int8") {
+            let why = if !self.target.stores {
+                format!("the target {} wants float weights", self.target.name)
+            } else if self.options.skip.contains("store-int8") {
                 "--skip store-int8 says so".to_owned()
             } else if model.opset() < LEAST_STORAGE_OPSET {
                 format!("that needs opset {LEAST_STORAGE_OPSET}, the model has {}", model.opset())
@@ -106,6 +135,7 @@ impl Int8<'_> {
                     with --data DIR (100 to 300 samples) layers would run in 8 bits, too, where the target gains from it";
         Ok(Ok(Quantized {
             model,
+            pairs: None,
             journal: cx.journal,
             layers,
             calibrator: None,
@@ -153,8 +183,11 @@ impl Int8<'_> {
                 Calibration::default()
             }
         };
-        let units = find_units(&model.graph, &calibration);
+        let units = find_units(&model.graph, &calibration, self.target);
         let costs = Costs::new(&model.graph, &units, &calibration);
+        if self.target.places == Places::Nothing {
+            storage_only = Some(format!("the target {} runs 8-bit layers in float, slower", self.target.name));
+        }
         if storage_only.is_none() && feeds_back(&model.graph) {
             let reason =
                 "the model's outputs are fed back as inputs: errors of 8-bit layers would add up over the steps";
@@ -248,19 +281,22 @@ impl Calibrated<'_> {
         if !placement.integer.contains(&true) {
             return Ok(candidates[0]);
         }
-        let step = (samples.len() / samples.len().div_ceil(4).clamp(1, CHOOSING_SAMPLES)).max(1);
-        let chosen: Vec<usize> = (0..samples.len()).step_by(step).take(CHOOSING_SAMPLES).collect();
+        let chosen = choosing(samples.len());
         let samples = samples.subset(&chosen);
         let stage = progress.stage("choosing ranges", Some(candidates.len() as u64));
-        let before = self.int8.evaluator.prepare(&self.model.graph).map_err(Failure::bug)?;
-        let expected = outputs(before.as_ref(), &samples)?;
+        let expected: Vec<&Vec<Tensor>> =
+            chosen.iter().filter_map(|index| self.calibration.outputs.get(index)).collect();
         let mut best: Option<(f64, Calibrator)> = None;
         for calibrator in candidates {
             let candidate = self.build(placement, calibrator, &BTreeSet::new())?.model;
             let after = self.int8.evaluator.prepare(&candidate.graph).map_err(Failure::bug)?;
-            let error = relative_error(&expected, &outputs(after.as_ref(), &samples)?);
-            log::info!("ranges by {}: relative error {error:.5}", calibrator.name());
-            if best.is_none_or(|(least, _)| error < least) {
+            let least = best.map_or(f64::INFINITY, |(least, _)| least);
+            let error = relative_error(after.as_ref(), &expected, &samples, least)?;
+            match error {
+                Some(error) => log::info!("ranges by {}: relative error {error:.5}", calibrator.name()),
+                None => log::info!("ranges by {}: relative error above {least:.5}", calibrator.name()),
+            }
+            if let Some(error) = error.filter(|error| *error < least) {
                 best = Some((error, calibrator));
             }
             stage.advance(1);
@@ -276,6 +312,18 @@ impl Calibrated<'_> {
         calibrator: Calibrator,
         returned: &BTreeSet<usize>,
     ) -> Result<Quantized, Failure> {
+        self.build_without(placement, calibrator, returned, &BTreeSet::new())
+    }
+
+    /// The same, with the units `overflowing` float.
+    fn build_without(
+        &self,
+        placement: &Placement,
+        calibrator: Calibrator,
+        returned: &BTreeSet<usize>,
+        overflowing: &BTreeSet<usize>,
+    ) -> Result<Quantized, Failure> {
+        let formats = self.int8.formats;
         let mut model = self.model.detached();
         let mut cx = self.int8.context();
         let any = placement.integer.contains(&true);
@@ -288,9 +336,20 @@ impl Calibrated<'_> {
             };
             cx.run(&insert, &mut model.graph).map_err(Failure::bug)?;
         }
-        cx.run(&StoreInt8 { calibration: Some(&self.calibration) }, &mut model.graph).map_err(Failure::bug)?;
+        if self.int8.target.stores {
+            cx.run(&StoreInt8 { calibration: Some(&self.calibration) }, &mut model.graph).map_err(Failure::bug)?;
+        }
         model.graph.sweep();
-        let reasons = self.reasons(placement, returned);
+        let overflows =
+            |unit: &usize| placement.integer[*unit] && formats.overflows(&model.graph, self.units.units[*unit].op);
+        let found: BTreeSet<usize> = (0..placement.integer.len()).filter(overflows).collect();
+        if !found.is_empty() {
+            let mut rest = placement.clone();
+            found.iter().for_each(|unit| rest.integer[*unit] = false);
+            let overflowing = found.union(overflowing).copied().collect();
+            return self.build_without(&rest, calibrator, returned, &overflowing);
+        }
+        let reasons = self.reasons(placement, returned, overflowing);
         let is_integer: BTreeSet<OpId> =
             self.units.units.iter().zip(&placement.integer).filter(|(_, is)| **is).map(|(unit, _)| unit.op).collect();
         let verdict = |op: OpId| match reasons.get(&op) {
@@ -298,9 +357,17 @@ impl Calibrated<'_> {
             Some(reason) => Some(reason.clone()),
             None => Some(Miss::Form("its inputs or outputs were not calibrated").sentence(&self.model.graph)),
         };
-        let layers = layers(&self.model.graph, &model.graph, &verdict);
+        let mut layers = layers(&self.model.graph, &model.graph, &verdict);
+        let (model, pairs) = match if any { formats.write(&model, &mut cx)? } else { None } {
+            Some(written) => (written, Some(model)),
+            None => (model, None),
+        };
+        for layer in layers.iter_mut().filter(|_| pairs.is_some()) {
+            layer.bytes_after = written_bytes(&model.graph, &layer.name).unwrap_or(layer.bytes_after);
+        }
         Ok(Quantized {
             model,
+            pairs,
             journal: cx.journal,
             layers,
             calibrator: any.then_some(calibrator),
@@ -310,8 +377,13 @@ impl Calibrated<'_> {
     }
 
     /// Why each op does not compute in integers, by op; integer units are not in it. `returned` went back to float for
-    /// the gate.
-    fn reasons(&self, placement: &Placement, returned: &BTreeSet<usize>) -> BTreeMap<OpId, String> {
+    /// the gate, `overflowing` because of their sums.
+    fn reasons(
+        &self,
+        placement: &Placement,
+        returned: &BTreeSet<usize>,
+        overflowing: &BTreeSet<usize>,
+    ) -> BTreeMap<OpId, String> {
         let graph = &self.model.graph;
         // Units that paid as long as no gate spoke.
         let paid =
@@ -321,6 +393,8 @@ impl Calibrated<'_> {
                 reason.clone()
             } else if self.user_kept.contains(&unit) {
                 Miss::Kept("--keep-float names it".to_owned()).sentence(graph)
+            } else if overflowing.contains(&unit) {
+                "its sums could leave 32 bits".to_owned()
             } else if returned.contains(&unit) && paid[unit] {
                 "it went back to float so that the gate holds".to_owned()
             } else if paid[unit] {
@@ -348,7 +422,7 @@ impl Calibrated<'_> {
         placement: &Placement,
         samples: &Samples,
     ) -> Result<Vec<usize>, Failure> {
-        let noise = self.noise(&quantized.model, samples)?;
+        let noise = self.noise(quantized.pairs.as_ref().unwrap_or(&quantized.model), samples)?;
         let of = |value: onnx_shrink_ir::ValueId| noise.get(self.model.graph.name_of(value)).copied().unwrap_or(0.0);
         let mut added: Vec<(f64, usize)> = self
             .units
@@ -368,7 +442,7 @@ impl Calibrated<'_> {
 
     /// Fills in how far the output of each layer is from the float model's, where both have it under one name.
     pub fn measure_layers(&self, quantized: &mut Quantized, samples: &Samples) -> Result<(), Failure> {
-        let noise = self.noise(&quantized.model, samples)?;
+        let noise = self.noise(quantized.pairs.as_ref().unwrap_or(&quantized.model), samples)?;
         let graph = &self.model.graph;
         let mut of_layer: BTreeMap<&str, f64> = BTreeMap::new();
         for unit in self.units.units.iter().filter(|unit| unit.is_weighted()) {
@@ -425,26 +499,45 @@ fn squares(a: &[f32], b: &[f32]) -> (f64, f64) {
     })
 }
 
-/// What the model gives on each sample.
-fn outputs(model: &dyn Prepared, samples: &Samples) -> Result<Vec<Vec<Tensor>>, Failure> {
-    let one = |index| {
+/// Root of the summed relative squared errors of the float outputs of `model` on `samples`, from what is expected there;
+/// `None` as soon as it is certain to be `least` or more. What it returns does not depend on the number of threads.
+fn relative_error(
+    model: &dyn Prepared,
+    expected: &[&Vec<Tensor>],
+    samples: &Samples,
+    least: f64,
+) -> Result<Option<f64>, Failure> {
+    let mut signals: BTreeMap<usize, f64> = BTreeMap::new();
+    for (index, tensor) in expected.iter().flat_map(|outputs| outputs.iter().enumerate()) {
+        if let Some(numbers) = tensor.as_slice::<f32>() {
+            *signals.entry(index).or_default() += numbers.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
+        }
+    }
+    let mut errors: BTreeMap<usize, f64> = BTreeMap::new();
+    let root = |errors: &BTreeMap<usize, f64>| -> f64 {
+        let relative = errors.iter().filter_map(|(index, error)| {
+            let signal = signals.get(index).copied().unwrap_or(0.0);
+            (signal > 0.0).then(|| error / signal)
+        });
+        relative.sum::<f64>().sqrt()
+    };
+    let one = |index: usize| -> Result<Vec<Tensor>, Failure> {
         let inputs = samples.get(index).map_err(Failure::samples)?.inputs;
         model.run(&inputs, &mut |_, _| {}).map_err(Failure::bug)
     };
-    (0..samples.len()).into_par_iter().map(one).collect()
-}
-
-/// Root of the summed relative squared errors of the float outputs.
-fn relative_error(expected: &[Vec<Tensor>], found: &[Vec<Tensor>]) -> f64 {
-    let mut sums: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
-    for (expected, found) in expected.iter().zip(found) {
-        for (index, (a, b)) in expected.iter().zip(found).enumerate() {
-            let (Some(a), Some(b)) = (a.as_slice::<f32>(), b.as_slice::<f32>()) else { continue };
-            let (error, signal) = squares(&a, &b);
-            let sum = sums.entry(index).or_default();
-            *sum = (sum.0 + error, sum.1 + signal);
+    let indices: Vec<usize> = (0..samples.len().min(expected.len())).collect();
+    for chunk in indices.chunks(CHOOSING_CHUNK) {
+        let found: Vec<Result<Vec<Tensor>, Failure>> = chunk.par_iter().map(|&index| one(index)).collect();
+        for (&sample, found) in chunk.iter().zip(found) {
+            for (index, (a, b)) in expected[sample].iter().zip(&found?).enumerate() {
+                if let (Some(a), Some(b)) = (a.as_slice::<f32>(), b.as_slice::<f32>()) {
+                    *errors.entry(index).or_default() += squares(&a, &b).0;
+                }
+            }
+        }
+        if root(&errors) >= least {
+            return Ok(None); // Errors only add up.
         }
     }
-    let relative = sums.values().filter(|(_, signal)| *signal > 0.0).map(|(error, signal)| error / signal);
-    relative.sum::<f64>().sqrt()
+    Ok(Some(root(&errors)))
 }

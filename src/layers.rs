@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use onnx_shrink_ir::{Graph, OpId, ValueId};
 
-use crate::report::{Fate, Layer};
+use crate::{
+    formats::accumulator_bits,
+    report::{Fate, Layer},
+};
 
 /// Ops that multiply by weights, where one of their inputs is constant.
 const MULTIPLY: [&str; 7] = ["Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"];
@@ -95,6 +98,7 @@ fn gather(pair: &Pair<'_>, verdict: Verdict<'_>, layers: &mut Vec<Layer>) {
                 fate,
                 bytes_before: before.bytes,
                 bytes_after: after.bytes,
+                accumulator_bits: accumulator_bits(pair.after, id),
                 sqnr_db: None,
             });
         }

@@ -7,7 +7,7 @@
 //!
 //! **Never** keeps a result that is not proven where it can be; **never** lets the fault of one rewrite cost the others.
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
@@ -159,7 +159,7 @@ impl Lossless<'_> {
         let mut model = self.original.detached();
         let mut cx = Context::new(options.clone(), self.evaluator);
         if let (Some(dump), true) = (self.dump, whole) {
-            cx.watch = Some(Box::new(|pass, graph| dump.after_pass(pass, graph)));
+            cx.watch = Some(Box::new(move |pass, graph| dump.after_pass(pass, graph)));
         }
         let ran = catch_unwind(AssertUnwindSafe(|| self.pipeline.run(&mut model.graph, &mut cx)));
         let broke = match ran {
@@ -245,9 +245,4 @@ fn op_type_of(model: &Model, label: &str) -> Option<String> {
     let graph = &model.graph;
     let op = graph.ops_in_id_order().into_iter().find(|op| graph.label_of(*op) == label)?;
     Some(graph.op(op).op_type().to_owned())
-}
-
-/// Passes whose names are in `names`, for messages.
-pub fn listed(names: &BTreeSet<&str>) -> String {
-    names.iter().copied().collect::<Vec<_>>().join(", ")
 }

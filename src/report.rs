@@ -92,6 +92,8 @@ pub struct Layer {
     pub bytes_before: u64,
     /// And after, scales and zero points included
     pub bytes_after: u64,
+    /// Bits that its integer sums need, proven from its weights; `None` when it does not compute in integers
+    pub accumulator_bits: Option<u32>,
     /// Error of its output, in dB; `None` when it was not measured or nothing differs
     pub sqnr_db: Option<f64>,
 }

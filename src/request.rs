@@ -7,10 +7,12 @@ use std::{
 };
 
 use onnx_shrink_ir::proto::ExternalData;
+use onnx_shrink_passes::{
+    Options,
+    target::{ORT_CPU, Target},
+};
 
-use onnx_shrink_passes::Options;
-
-use crate::{Control, Report, samples::SampleOptions};
+use crate::{Control, Report, formats::FormatOptions, qdq::QdqOptions, samples::SampleOptions};
 
 /// How a run of the program ends. Documented in `--help`; numbers never change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,11 +192,15 @@ pub struct Request {
     /// How files become samples
     pub sample_options: SampleOptions,
     /// What the model shall run on
-    pub target: String,
+    pub target: &'static Target,
     /// How ranges are found
     pub calibrate: Calibrate,
     /// Ops to keep in float: names, op types or globs
     pub keep_float: Vec<String>,
+    /// How integer layers are written
+    pub formats: FormatOptions,
+    /// How pairs come in, and what is mended in models that others quantized
+    pub qdq: QdqOptions,
     /// Passes to leave out
     pub skip: Vec<String>,
     /// What the result must hold
@@ -223,9 +229,11 @@ impl Request {
             data: None,
             validation_data: None,
             sample_options: SampleOptions::default(),
-            target: "ort-cpu".to_owned(),
+            target: &ORT_CPU,
             calibrate: Calibrate::Auto,
             keep_float: Vec::new(),
+            formats: FormatOptions::default(),
+            qdq: QdqOptions::default(),
             skip: Vec::new(),
             gates: Gates::default(),
             validate: true,
@@ -285,7 +293,7 @@ pub fn checked_file(path: &Path) -> Result<(), Failure> {
     if !folder.is_dir() {
         return refused(format!("the folder `{}` does not exist; create it first", folder.display()));
     }
-    match tempfile::Builder::new().prefix(".onnx-shrink-").tempfile_in(folder) {
+    match tempfile::tempfile_in(folder) {
         Ok(_) => Ok(()),
         Err(error) => refused(format!("its folder takes no new file: {error}")),
     }

@@ -9,7 +9,14 @@ use std::{
 use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
 use onnx_shrink_ir::{DataType, Graph, Model, export, import, infer, verify};
-use onnx_shrink_passes::{Options, Statistics, pipeline::Pipeline, quantize::is_quantized};
+use onnx_shrink_passes::{
+    Context, Entry, Options, Statistics,
+    pipeline::Pipeline,
+    quantize::{
+        FixSaturation, is_quantized,
+        saturation::{self, saturating_layers},
+    },
+};
 
 use crate::{
     Progress, Samples,
@@ -64,9 +71,7 @@ struct Lean {
 impl<'a> Job<'a> {
     fn new(request: &'a Request, progress: &'a dyn Progress) -> Result<Job<'a>, Failure> {
         request.checked_output()?;
-        if request.target != "ort-cpu" {
-            return Err(Failure::usage(format_args!("there is no target `{}`; there is: ort-cpu", request.target)));
-        }
+        request.formats.check(request)?;
         if request.exact && request.int8 {
             return Err(Failure::usage("--exact forbids every rewrite that --int8 stands for: leave out one of them"));
         }
@@ -114,7 +119,11 @@ impl<'a> Job<'a> {
         let proof = Proof::new(evaluator.as_ref(), self.progress, &original.graph, judges.as_ref());
         let proof = self.request.validate.then_some(&proof);
         let mut lean = self.lossless(&original, pipeline, proof)?;
-        if self.request.int8 && !self.request.control.stops_early() {
+        if self.request.control.stops_early() {
+            return self.write(lean.model, lean.changed);
+        }
+        lean.changed |= self.mend_saturation(&mut lean.model, proof)?;
+        if self.request.int8 {
             if is_quantized(&self.original.graph) {
                 let note = "the model is quantized already: it is not quantized again";
                 self.report.notes.push(note.to_owned());
@@ -152,9 +161,69 @@ impl<'a> Job<'a> {
         let changed = proven.journal.done() > 0;
         self.report.journal = proven.journal.entries;
         // What is guilty stays out of later runs of the same passes.
-        let exact = self.options.exact;
-        self.options = Options { exact, ..proven.options };
+        self.options = Options { exact: self.options.exact, ..proven.options };
         Ok(Lean { model: proven.model, statistics: proven.statistics, changed })
+    }
+
+    /// Weights of others that can saturate get other scales, where the user wants that; else a warning names them. Whether
+    /// something changed.
+    fn mend_saturation(&mut self, model: &mut Model, proof: Option<&Proof<'_>>) -> Result<bool, Failure> {
+        let layers = saturating_layers(&model.graph);
+        if !self.request.qdq.fix_saturation {
+            self.report.warnings.extend(saturation::warning(&layers));
+            return Ok(false);
+        }
+        if self.request.exact {
+            return Err(Failure::usage("--exact forbids what --fix-saturation stands for: leave out one of them"));
+        }
+        if self.report.unproven.is_some() {
+            self.leave_float();
+            self.report.warnings.extend(saturation::warning(&layers));
+            return Ok(false);
+        }
+        let evaluator = self.evaluator.clone();
+        let mut cx = Context::new(self.options.clone(), evaluator.as_ref());
+        let mut mended = model.detached();
+        cx.run(&FixSaturation, &mut mended.graph).map_err(Failure::bug)?;
+        if cx.journal.done() == 0 {
+            self.report.journal.extend(cx.journal.entries);
+            let note = if layers.is_empty() { "--fix-saturation: no sums of 8-bit weights can saturate" } else { "" };
+            self.report.notes.extend((!note.is_empty()).then(|| note.to_owned()));
+            self.report.warnings.extend(saturation::warning(&layers));
+            return Ok(false);
+        }
+        if let Some(proof) = proof {
+            let Some(comparison) = self.prove(&mended, proof)? else {
+                self.leave_float();
+                return Ok(false);
+            };
+            // Made-up samples show that it works; how near it is, real ones must tell.
+            let judged = self.samples.as_ref().is_some_and(|(_, held_out)| !held_out.is_empty());
+            let gates = if judged { self.request.gates.int8(&comparison) } else { Vec::new() };
+            let failed = gates.iter().find(|gate| !gate.passed).map(|gate| gate.reason.clone());
+            self.report.quantized = Some(comparison);
+            self.report.gates.extend(gates);
+            if let Some(reason) = failed {
+                return Err(self.gate_failed(&format!("after --fix-saturation {reason}")));
+            }
+        }
+        self.report.warnings.extend(saturation::warning(&saturating_layers(&mended.graph)));
+        self.report.journal.extend(cx.journal.entries);
+        *model = mended;
+        Ok(true)
+    }
+
+    /// The result against the original as `proof` has it; `None` when the original does not run. An error when only the
+    /// result fails.
+    fn prove(&mut self, model: &Model, proof: &Proof<'_>) -> Result<Option<Comparison>, Failure> {
+        match proof.compare(&model.graph)? {
+            Compared::Done(comparison) => Ok(Some(comparison)),
+            Compared::Fails(reason) => Err(Failure::bug(anyhow!("the result does not run: {reason}"))),
+            Compared::Unproven => {
+                self.report.unproven = proof.unproven();
+                Ok(None)
+            }
+        }
     }
 
     /// Both models on `samples`; `None` when the original does not run on them. An error when only the new model fails.
@@ -181,8 +250,10 @@ impl<'a> Job<'a> {
         let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
         let int8 = Int8 {
             evaluator: evaluator.as_ref(),
+            target: self.request.target,
             calibrate: self.request.calibrate,
             keep_float: &self.request.keep_float,
+            formats: self.request.formats,
             options: &options,
             statistics: &lean.statistics,
         };
@@ -258,13 +329,9 @@ impl<'a> Job<'a> {
                 Some(comparison) => Some(comparison),
                 None => return Ok(self.leave_float()),
             },
-            (None, Some(proof)) => match proof.compare(&quantized.model.graph)? {
-                Compared::Done(comparison) => Some(comparison),
-                Compared::Fails(reason) => return Err(Failure::bug(anyhow!("8-bit storage: {reason}"))),
-                Compared::Unproven => {
-                    self.report.unproven = proof.unproven();
-                    return Ok(self.leave_float());
-                }
+            (None, Some(proof)) => match self.prove(&quantized.model, proof)? {
+                Some(comparison) => Some(comparison),
+                None => return Ok(self.leave_float()),
             },
         };
         if let Some(comparison) = &judged {
@@ -320,7 +387,10 @@ impl<'a> Job<'a> {
             return Err(Failure::bug(anyhow!("{input}: the result breaks an invariant: {violation}")));
         }
         let result = if changed { export(&model) } else { self.loaded.model.clone() };
-        let plan = files::Plan::new(&result, &self.loaded);
+        // A repair is asked for, and worth the bytes of its scales.
+        let is_repair = |entry: &Entry| entry.pass == "fix-saturation" && entry.is_done();
+        let may_grow = self.report.journal.iter().any(is_repair);
+        let plan = files::Plan::new(&result, &self.loaded, may_grow);
         if let Some(name) = &control.explain {
             self.report.about = About::of(name, &self.original.graph, &model.graph, &self.report);
         }

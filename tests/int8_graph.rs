@@ -13,12 +13,15 @@ use crate::support::{FIXTURES, calib, fixture, folder_of, run};
 
 /// The model that `--int8` writes for the fixture `name`.
 fn quantized(name: &str, with_data: bool) -> Model {
-    let folder = folder_of(name);
     let data = calib(name);
-    let mut arguments = vec!["in.onnx", "-o", "out.onnx", "--int8", "--quiet"];
-    if with_data {
-        arguments.extend(["--data", &data]);
-    }
+    let with = ["--data", data.as_str()];
+    quantized_with(name, if with_data { &with[..] } else { &[] })
+}
+
+/// The model that `--int8` writes for the fixture `name` with more arguments.
+pub fn quantized_with(name: &str, more: &[&str]) -> Model {
+    let folder = folder_of(name);
+    let arguments = [&["in.onnx", "-o", "out.onnx", "--int8", "--quiet"], more].concat();
     let run = run(folder.path(), &arguments);
     assert_eq!(run.code, 0, "{name}: {}", run.stderr);
     // Read whole: the folder goes.
@@ -29,20 +32,20 @@ fn quantized(name: &str, with_data: bool) -> Model {
 }
 
 /// The op behind input `index` of `op`, if it is a DequantizeLinear.
-fn dequantize(graph: &Graph, op: &Op, index: usize) -> Option<OpId> {
+pub fn dequantize(graph: &Graph, op: &Op, index: usize) -> Option<OpId> {
     let from = graph.producer(op.input(index)?)?;
     graph.op(from).is("DequantizeLinear").then_some(from)
 }
 
 /// Conv, Gemm and MatMul whose two operands are dequantized: what engines run in integers, with the weight's integers and
 /// scales.
-fn integer_ops(graph: &Graph) -> Vec<(OpId, OpId, OpId)> {
+pub fn integer_ops(graph: &Graph) -> Vec<(OpId, OpId, OpId)> {
     let is_linear = |op: &OpId| ["Conv", "Gemm", "MatMul"].contains(&graph.op(*op).op_type());
     let ends = |op: OpId| Some((op, dequantize(graph, graph.op(op), 0)?, dequantize(graph, graph.op(op), 1)?));
     graph.ops().into_iter().filter(is_linear).filter_map(ends).collect()
 }
 
-fn numbers(graph: &Graph, value: Option<ValueId>) -> ArrayD<f64> {
+pub fn numbers(graph: &Graph, value: Option<ValueId>) -> ArrayD<f64> {
     graph.constant(value.unwrap()).unwrap().to_f64().unwrap()
 }
 
@@ -95,7 +98,7 @@ fn what_is_written_can_be_read_and_keeps_the_invariants_and_the_interface() {
 }
 
 /// Pairs of neighbouring weights that meet in 16 bits, and those of them that can leave these.
-fn saturating_pairs(graph: &Graph) -> (usize, usize) {
+pub fn saturating_pairs(graph: &Graph) -> (usize, usize) {
     let (mut all, mut bad) = (0, 0);
     for (op, _, weight) in integer_ops(graph) {
         let weight = graph.constant(graph.op(weight).input(0).unwrap()).unwrap();

@@ -3,7 +3,7 @@
 //! A pass looks at the graph, builds a [`Patch`] and hands it over; it never edits the graph itself. Applying removes
 //! what the edits left without use, and only that.
 use crate::{
-    graph::{Graph, NewOp, OpId, Use, ValueId},
+    graph::{Graph, NewOp, Op, OpId, Region, Use, ValueId},
     tensor::Tensor,
     types::TensorType,
 };
@@ -34,6 +34,9 @@ struct AddedOp {
     op: NewOp,
     inputs: Vec<Option<ValueRef>>,
     outputs: Vec<Option<usize>>,
+    regions: Vec<Region>,
+    /// (region, outer, inner)
+    captures: Vec<(usize, ValueRef, ValueId)>,
 }
 
 #[derive(Clone, Debug)]
@@ -122,7 +125,25 @@ impl Patch {
                 }
             }
         }
-        self.ops.push(AddedOp { op, inputs: inputs.to_vec(), outputs: made });
+        let (inputs, regions, captures) = (inputs.to_vec(), Vec::new(), Vec::new());
+        self.ops.push(AddedOp { op, inputs, outputs: made, regions, captures });
+        refs
+    }
+
+    /// A copy of `op`, which may be another graph's of the same model, with its bodies. `captures` says what these take
+    /// now: (region, outer, inner), one for each of the bodies' captures.
+    pub fn copy_of(
+        &mut self,
+        op: &Op,
+        inputs: &[Option<ValueRef>],
+        captures: Vec<(usize, ValueRef, ValueId)>,
+        outputs: &[Option<(&str, Option<TensorType>)>],
+    ) -> Vec<ValueRef> {
+        let refs = self.op_with_outputs(NewOp { node: op.proto().clone() }, inputs, outputs);
+        if let Some(added) = self.ops.last_mut() {
+            added.regions = op.regions().to_vec();
+            added.captures = captures;
+        }
         refs
     }
 
@@ -159,7 +180,8 @@ impl Patch {
             Edit::SetInput { value: new, .. } => *new == Some(value),
             Edit::SetAttributes { .. } => false,
         });
-        edits || self.ops.iter().any(|op| op.inputs.contains(&Some(value)))
+        let captured = |op: &AddedOp| op.captures.iter().any(|(_, outer, _)| *outer == value);
+        edits || self.ops.iter().any(|op| op.inputs.contains(&Some(value)) || captured(op))
     }
 
     fn fits(&self, graph: &Graph) -> bool {
@@ -169,6 +191,7 @@ impl Patch {
         };
         graph.has_op(self.anchor)
             && self.ops.iter().flat_map(|op| op.inputs.iter().flatten()).all(value)
+            && self.ops.iter().flat_map(|op| &op.captures).all(|(_, outer, _)| value(outer))
             && self.edits.iter().all(|edit| match edit {
                 Edit::Replace { old, new } => graph.has_value(*old) && value(new),
                 Edit::SetInput { op, value: new, .. } => graph.has_op(*op) && new.as_ref().is_none_or(value),
@@ -206,10 +229,14 @@ impl Patch {
                 graph.redirect(*old, resolve(*new));
             }
         }
-        for AddedOp { op, inputs, outputs } in self.ops {
+        for AddedOp { op, inputs, outputs, regions, captures } in self.ops {
             let inputs = inputs.into_iter().map(|value| value.map(resolve)).collect();
             let outputs = outputs.into_iter().map(|index| index.map(|index| made[index])).collect();
-            applied.ops.push(graph.insert_op(seq, op.node, inputs, outputs, Vec::new()));
+            let added = graph.insert_op(seq, op.node, inputs, outputs, regions);
+            for (region, outer, inner) in captures {
+                graph.insert_capture(added, region, resolve(outer), inner);
+            }
+            applied.ops.push(added);
         }
         applied.added = applied.ops.len();
         let mut loose: Vec<ValueId> = Vec::new();

@@ -9,11 +9,13 @@
 //! ```
 //! Exporters write such an If for every squeeze of an axis of unknown length; once shapes are known, the condition is, too.
 //!
-//! **Class:** exact. **Legal when** the condition is constant. **Does not** inline a branch that has bodies of its own (they
-//! are inlined first, if they can be), nor one with sparse constants.
+//! Engines do the same when they load a model, and not all well: ONNX Runtime 1.23 to 1.26 cannot load one in which the branch
+//! holds a constant of more than 127 bytes (its issue 29071).
+//!
+//! **Class:** exact. **Legal when** the condition is constant. **Does not** inline a branch with sparse constants.
 use std::collections::BTreeMap;
 
-use onnx_shrink_ir::{Graph, NewOp, OpId, Patch, Tensor, TensorType, ValueId, ValueRef};
+use onnx_shrink_ir::{Graph, OpId, Patch, Tensor, TensorType, ValueId, ValueRef};
 
 use crate::{Class, Context, Miss, Pass, Result};
 
@@ -68,11 +70,8 @@ fn inline(graph: &Graph, op: OpId) -> Result<Patch, Miss> {
             outside.insert(value, patch.constant(body.name_of(value), tensor.clone()));
         }
     }
-    for inner in body.ops() {
-        let inner = body.op(inner);
-        if !inner.regions().is_empty() {
-            return Err(Miss::Form("a branch with bodies of its own"));
-        }
+    for id in body.ops() {
+        let inner = body.op(id);
         let resolve = |value: &Option<ValueId>| match value {
             None => Ok(None),
             Some(value) => outside.get(value).copied().map(Some).ok_or(Miss::NotThisPattern),
@@ -81,7 +80,12 @@ fn inline(graph: &Graph, op: OpId) -> Result<Patch, Miss> {
         let typed = |value: ValueId| (body.name_of(value), body.ty(value).cloned());
         let outputs: Vec<Option<(&str, Option<TensorType>)>> =
             inner.outputs().iter().map(|value| value.map(typed)).collect();
-        let made = patch.op_with_outputs(NewOp { node: inner.proto().clone() }, &inputs, &outputs);
+        let captures = body.captures(id).into_iter().map(|(region, outer, inner)| {
+            let outer = outside.get(&outer).copied().ok_or(Miss::NotThisPattern)?;
+            Ok((region, outer, inner))
+        });
+        let captures = captures.collect::<Result<Vec<_>, Miss>>()?;
+        let made = patch.copy_of(inner, &inputs, captures, &outputs);
         outside.extend(inner.outputs().iter().zip(made).filter_map(|(value, made)| Some(((*value)?, made))));
     }
     for (index, y) in node.outputs().iter().enumerate() {
@@ -108,6 +112,20 @@ mod tests {
         check(&InlineIf, &before, after);
         let before = format!("g (float[2] x) => (float[2] y) <bool c = {{0}}> {{ y = If (c) <{BRANCHES}> }}");
         check(&InlineIf, &before, "g (float[2] x) => (float[2] y) { y = Identity (x) }");
+    }
+
+    #[test]
+    fn a_branch_brings_its_bodies_along() {
+        let inner =
+            "then_branch = p () => (float[2] r) { r = Add (u, k) }, else_branch = q () => (float[2] s) { s = Abs (x) }";
+        let before = format!(
+            "g (float[2] x, bool d) => (float[2] y) <bool c = {{1}}> {{ y = If (c) <
+                then_branch = a () => (float[2] t) <float[2] k = {{1, 2}}> {{ u = Neg (x)  t = If (d) <{inner}> }},
+                else_branch = b () => (float[2] e) {{ e = Identity (x) }}> }}"
+        );
+        let after = "g (float[2] x, bool d) => (float[2] y) <float[2] k_1 = {1, 2}> { u_1 = Neg (x)  y = If (d) <
+                then_branch = p () => (float[2] r) { r = Add (u_1, k_1) }, else_branch = q () => (float[2] s) { s = Abs (x) }> }";
+        check(&InlineIf, &before, after);
     }
 
     #[test]

@@ -28,6 +28,11 @@ pub fn lossless() -> Vec<Box<dyn Pass>> {
 /// Passes behind the lossless part, each with its class and one line: they need a flag, and what it gives them.
 const ON_REQUEST: &[Known] = &[
     Known {
+        name: "fix-saturation",
+        class: Class::Approximate,
+        about: "others' int8 weights: new scales where sums can saturate",
+    },
+    Known {
         name: "insert-qdq",
         class: Class::Approximate,
         about: "int8: puts Q/DQ pairs where the target gains from them",

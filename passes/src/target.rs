@@ -1,7 +1,14 @@
-//! What the target runs in integers, and what that costs: facts, measured, as numbers.
+//! What each engine wants of a quantized model: one row each, as facts. What an op costs: [`costs`].
 //!
-//! The row here is `ort-cpu`: ONNX Runtime's CPU kernels with one thread. Source: chains of each op, float and
-//! quantized, timed in ONNX Runtime 1.32 on a processor with VNNI and on one without. A file is made once and runs on both kinds of processor.
+//! Source: `reference/engines.md` §2 (types), §6 (other engines), §9 (saturation), §10 (OpenVINO). **Nothing** else knows an
+//! engine: units, placement and insertion read the row.
+mod costs;
+
+use onnx_shrink_ir::DataType;
+
+pub use costs::{Kind, Work, dequantize_time, quantize_time};
+
+use crate::quantize::weights::Pairing;
 
 /// A kind of x86 processor, as far as 8-bit sums are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,185 +19,270 @@ pub enum Processor {
     Avx2,
 }
 
-impl Processor {
-    /// Both kinds.
-    pub const BOTH: [Processor; 2] = [Processor::Vnni, Processor::Avx2];
+/// How biases stand in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bias {
+    /// DequantizeLinear of int32 with the scale f32(s_x·s_w)
+    Int32,
+    /// Float: the engine refuses the other form, or quantizes it at load
+    Float,
 }
 
-/// What an op does, as far as its time depends on it.
+/// Which of the ops that have an integer form get it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Places {
+    /// What is fastest by the cost tables of these processors together, and slower on none
+    Cheapest(&'static [Processor]),
+    /// All of them: no cost of this engine is known
+    All,
+    /// All of them, and every other float op between pairs of its own: the engine runs nothing in float
+    EveryTensor,
+    /// None: the engine runs pairs in float, so that they would only cost time
+    Nothing,
+}
+
+/// Which kernels may write floats, so that the tensor behind them needs no Quantize.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// None
+    Never,
+    /// Gemm and MatMul without an activation
+    Linear,
+    /// All that multiply by weights
+    Weighted,
+}
+
+/// What one engine wants.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
-    /// A convolution
-    Conv {
-        /// Input channels of one group
-        group_inputs: usize,
-        /// Filters in all
-        filters: usize,
-        /// Groups
-        groups: usize,
-        /// Kernel positions
-        taps: usize,
-    },
-    /// A product with a constant matrix: rows × k times k × n
-    Linear {
-        /// Rows of the other operand
-        rows: usize,
-        /// Length of the sums
-        k: usize,
-        /// Columns
-        n: usize,
-    },
-    /// A sum of two values
-    Add {
-        /// Whether float engines fuse it into a convolution, where it costs nothing
-        fused: bool,
-    },
-    /// A product of two values
-    Mul,
-    /// Concatenation
-    Concat,
-    /// A table look-up per number
-    Sigmoid,
-    /// LeakyRelu
-    LeakyRelu,
-    /// GlobalAveragePool
-    GlobalAveragePool,
-    /// MaxPool
-    MaxPool,
-    /// Resize, nearest
-    Resize,
-    /// Bytes are moved
-    Move,
-    /// Not even that
-    View,
-    /// Anything that stays float
-    Other,
+pub struct Target {
+    /// Its name on the command line
+    pub name: &'static str,
+    /// What it stands for, and what the row does not know
+    pub about: &'static str,
+    /// Type of activations: u8 or s8
+    pub activations: DataType,
+    /// Whether their zero points must be the middle (0 in s8, 128 in u8)
+    pub symmetric: bool,
+    /// Type of weights: s8 with zero point 0, u8 with 128
+    pub weights: DataType,
+    /// Whether each output channel has a scale of its own
+    pub per_channel: bool,
+    /// Whether sums of two products must fit 16 bits; if not, weights use their full range
+    pub pairing: Pairing,
+    /// Whether every scale must be a power of two
+    pub power_of_two: bool,
+    /// Form of biases
+    pub bias: Bias,
+    /// Which ops run in integers
+    pub places: Places,
+    /// Op types that have an integer form
+    pub ops: &'static [&'static str],
+    /// Which kernels may write floats
+    pub ends: Ends,
+    /// Whether all inputs of a Concat and its output must have one scale
+    pub one_scale_concat: bool,
+    /// Scale and zero point of outputs whose range is fixed, by op type
+    pub fixed: &'static [(&'static str, f32, i32)],
+    /// Whether weights of float ops may be stored in 8 bits, as Cast and Mul of a constant
+    pub stores: bool,
+    /// Forms of `--format` that the engine runs in integers; the first is the default
+    pub formats: &'static [&'static str],
 }
 
-/// An op's work: what it does and on how many numbers.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Work {
-    /// What it does
-    pub kind: Kind,
-    /// Numbers read, constants aside
-    pub inputs: f64,
-    /// Numbers written
-    pub outputs: f64,
-    /// Multiply-adds
-    pub macs: f64,
-}
+/// Ops with integer kernels in ONNX Runtime's CPU provider (`reference/engines.md` §1).
+const ORT: &[&str] = &[
+    "Conv",
+    "Gemm",
+    "MatMul",
+    "Add",
+    "Mul",
+    "Concat",
+    "Sigmoid",
+    "LeakyRelu",
+    "GlobalAveragePool",
+    "MaxPool",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+    "Slice",
+    "Split",
+    "Resize",
+    "DepthToSpace",
+];
 
-/// A ratio by size, linear in the logarithm of the size between the entries.
-fn by_size(size: f64, table: &[(f64, f64)]) -> f64 {
-    let Some(after) = table.iter().position(|(entry, _)| size <= *entry) else {
-        return table.last().map_or(1.0, |(_, ratio)| *ratio);
-    };
-    if after == 0 {
-        return table[0].1;
+/// Ops that engines in general run in integers, or move integers through.
+const COMMON: &[&str] = &[
+    "Conv",
+    "Gemm",
+    "MatMul",
+    "Add",
+    "Concat",
+    "GlobalAveragePool",
+    "MaxPool",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+    "Slice",
+    "Split",
+    "Resize",
+    "DepthToSpace",
+];
+
+/// The default.
+pub const ORT_CPU: Target = Target {
+    name: "ort-cpu",
+    about: "ONNX Runtime on x86 CPUs, with and without VNNI; the default",
+    activations: DataType::Uint8,
+    symmetric: false,
+    weights: DataType::Int8,
+    per_channel: true,
+    pairing: Pairing::Neighbours,
+    power_of_two: false,
+    bias: Bias::Int32,
+    places: Places::Cheapest(&[Processor::Vnni, Processor::Avx2]),
+    ops: ORT,
+    ends: Ends::Linear,
+    one_scale_concat: false,
+    fixed: &[],
+    stores: true,
+    formats: &["qdq", "qoperator", "integer"],
+};
+
+/// A row without costs: everything in integers, pairs alone.
+const PLAIN: Target = Target { places: Places::All, ops: COMMON, ends: Ends::Never, formats: &["qdq"], ..ORT_CPU };
+
+/// Every target, in the order in which they are listed.
+pub const TARGETS: [Target; 11] = [
+    ORT_CPU,
+    Target {
+        name: "ort-x86-vnni",
+        about: "ONNX Runtime on x86 CPUs that have VNNI; wrong sums on others",
+        pairing: Pairing::None,
+        places: Places::Cheapest(&[Processor::Vnni]),
+        ..ORT_CPU
+    },
+    Target {
+        name: "ort-x86-avx2",
+        about: "ONNX Runtime on x86 CPUs without VNNI",
+        places: Places::Cheapest(&[Processor::Avx2]),
+        ..ORT_CPU
+    },
+    Target {
+        name: "ort-arm64",
+        about: "ONNX Runtime on 64-bit ARM, where sums have 32 bits; placed by the costs with VNNI, none were measured there",
+        activations: DataType::Int8,
+        pairing: Pairing::None,
+        places: Places::Cheapest(&[Processor::Vnni]),
+        ..ORT_CPU
+    },
+    Target {
+        name: "tract",
+        about: "tract, which runs Q/DQ pairs in float (2.5 times slower): weights are stored in 8 bits, nothing runs in them",
+        places: Places::Nothing,
+        ops: &[],
+        formats: &["qoperator"],
+        ..PLAIN
+    },
+    Target {
+        name: "tensorrt",
+        about: "TensorRT, explicit quantization; weights of float layers stay float: it wants a DequantizeLinear behind s8",
+        activations: DataType::Int8,
+        symmetric: true,
+        pairing: Pairing::None,
+        bias: Bias::Float,
+        ends: Ends::Weighted,
+        stores: false,
+        ..PLAIN
+    },
+    Target { name: "openvino", about: "OpenVINO's CPU plugin; sums as ONNX Runtime's", ends: Ends::Weighted, ..PLAIN },
+    Target {
+        name: "qnn",
+        about: "ONNX Runtime's QNN provider (Qualcomm HTP): every tensor in 8 bits; s8 weights per channel are unverified there",
+        weights: DataType::Uint8,
+        per_channel: false,
+        pairing: Pairing::None,
+        places: Places::EveryTensor,
+        fixed: &[("Sigmoid", 1.0 / 256.0, 0), ("Tanh", 1.0 / 128.0, 128)],
+        ..PLAIN
+    },
+    Target {
+        name: "vitis",
+        about: "AMD's Vitis AI: symmetric, scales are powers of two",
+        activations: DataType::Int8,
+        symmetric: true,
+        per_channel: false,
+        pairing: Pairing::None,
+        power_of_two: true,
+        ..PLAIN
+    },
+    Target {
+        name: "tflite-style",
+        about: "converters to TensorFlow Lite: its 8-bit specification, every tensor",
+        activations: DataType::Int8,
+        pairing: Pairing::None,
+        places: Places::EveryTensor,
+        one_scale_concat: true,
+        fixed: &[("Sigmoid", 1.0 / 256.0, -128), ("Softmax", 1.0 / 256.0, -128), ("Tanh", 1.0 / 128.0, 0)],
+        ..PLAIN
+    },
+    Target {
+        name: "generic",
+        about: "any engine that reads Q/DQ: every layer with weights, no form that one of them refuses",
+        bias: Bias::Float,
+        ..PLAIN
+    },
+];
+
+/// Engines that want the float model, and why.
+pub const WANT_FLOAT: [(&str, &str); 5] = [
+    ("ncnn", "imports no Q/DQ; ncnn2table and ncnn2int8 calibrate the float model"),
+    ("MNN", "its converter aborts on Q/DQ; it quantizes the float model itself"),
+    ("MACE", "reads no quantized ONNX; its converter quantizes the float model"),
+    ("RKNN", "rknn-toolkit2 quantizes the float model; that it reads Q/DQ is not known"),
+    ("TVM", "imports Q/DQ and computes in float: nothing gained but bytes"),
+];
+
+impl Target {
+    /// The target `name`.
+    pub fn named(name: &str) -> Option<&'static Target> {
+        const ALL: &[Target] = &TARGETS;
+        ALL.iter().find(|target| target.name == name)
     }
-    let ((low, from), (high, to)) = (table[after - 1], table[after]);
-    from + (to - from) * (size / low).ln() / (high / low).ln()
-}
 
-impl Work {
-    /// Microseconds of the float kernel in the engine's best layout.
-    pub fn float_time(&self) -> f64 {
-        let Work { kind, inputs, outputs, macs } = *self;
-        match kind {
-            Kind::Conv { group_inputs: 1, filters, groups, .. } if filters == groups && groups > 1 => {
-                4.6 + (25.0 * macs + 46.0 * inputs) * 1e-6
-            }
-            Kind::Conv { groups, .. } if groups > 1 => 4.3 + (30.0 * macs + 200.0 * outputs + 310.0 * inputs) * 1e-6,
-            Kind::Conv { group_inputs, .. } if group_inputs <= 4 => {
-                6.4 + (410.0 * outputs + 269.0 * inputs).max(11.6 * macs) * 1e-6
-            }
-            Kind::Conv { taps: 1, .. } => 5.0 + (10.5 * macs + 50.0 * outputs + 100.0 * inputs) * 1e-6,
-            Kind::Conv { .. } => 4.3 + (11.6 * macs + 200.0 * outputs + 310.0 * inputs) * 1e-6,
-            Kind::Linear { rows, .. } if rows < 4 => 2.0 + 60.0 * macs / rows as f64 * 1e-6,
-            Kind::Linear { .. } => 2.0 + 12.0 * macs * 1e-6,
-            Kind::Add { fused: true } | Kind::View => 0.0,
-            Kind::Add { fused: false } | Kind::Mul => 2.0 + 0.295e-3 * outputs,
-            Kind::Concat => 2.0 + 0.47e-3 * outputs,
-            Kind::Sigmoid => 2.0 + 0.33e-3 * outputs,
-            Kind::LeakyRelu => 1.0 + 0.2e-3 * outputs,
-            Kind::GlobalAveragePool => 2.0 + 0.09e-3 * inputs,
-            Kind::MaxPool => 3.0 + 0.075e-3 * inputs,
-            Kind::Resize => 3.0 + 0.75e-3 * outputs,
-            Kind::Move => 2.0 + 0.2e-3 * outputs,
-            Kind::Other => 2.0 + 0.3e-3 * outputs,
+    /// All names, as one sentence lists them.
+    pub fn names() -> String {
+        TARGETS.map(|target| target.name).join(", ")
+    }
+
+    /// Processors whose cost tables placing weighs; none where costs do not decide.
+    pub fn processors(&self) -> &'static [Processor] {
+        match self.places {
+            Places::Cheapest(processors) => processors,
+            _ => &[],
         }
     }
 
-    /// Microseconds of the integer kernel on `processor`; infinite where there is none.
-    pub fn integer_time(&self, processor: Processor) -> f64 {
-        let Work { kind, inputs, outputs, macs } = *self;
-        let float = self.float_time();
-        match (kind, processor) {
-            (Kind::Conv { group_inputs: 1, filters, groups, taps }, _) if filters == groups && groups > 1 => {
-                match processor {
-                    Processor::Vnni if taps <= 9 => 3.7 + (62.0 * macs + 32.0 * inputs) * 1e-6,
-                    Processor::Vnni => 8.5 + (35.0 * macs + 42.0 * inputs) * 1e-6,
-                    Processor::Avx2 => {
-                        let table = [(8.0, 4.3), (16.0, 2.1), (32.0, 1.7), (64.0, 1.5), (128.0, 1.46), (256.0, 1.28)];
-                        float * by_size(filters as f64, &table)
-                    }
-                }
-            }
-            (Kind::Conv { groups, group_inputs, .. }, _) if groups > 1 => {
-                float * if group_inputs >= 16 { 1.2 } else { 2.2 }
-            }
-            (Kind::Conv { group_inputs, taps, .. }, processor) if group_inputs <= 4 => match processor {
-                Processor::Vnni if taps <= 25 => 14.7 + (467.0 * outputs + 1797.0 * inputs) * 1e-6,
-                Processor::Vnni => float * 0.97,
-                Processor::Avx2 => float * if taps <= 25 { 1.9 } else { 0.87 },
-            },
-            (Kind::Conv { taps: 1, .. }, Processor::Vnni) => {
-                5.2 + (2.2 * macs + 126.0 * outputs + 70.0 * inputs) * 1e-6
-            }
-            (Kind::Conv { taps: 1, group_inputs, filters, .. }, Processor::Avx2) => {
-                let table = [(16.0, 0.95), (32.0, 0.8), (64.0, 0.62), (128.0, 0.57), (256.0, 0.55), (512.0, 0.51)];
-                float * by_size(((group_inputs * filters) as f64).sqrt(), &table)
-            }
-            (Kind::Conv { .. }, Processor::Vnni) => 1.4 + (2.5 * macs + 164.0 * outputs + 610.0 * inputs) * 1e-6,
-            (Kind::Conv { group_inputs, filters, .. }, Processor::Avx2) => {
-                let table = [(8.0, 1.31), (16.0, 0.6), (32.0, 0.57), (64.0, 0.53), (512.0, 0.5)];
-                float * by_size(group_inputs.min(filters) as f64, &table)
-            }
-            (Kind::Linear { rows, k, n }, processor) => {
-                let size = ((k * n) as f64).sqrt();
-                let table: &[(f64, f64)] = match (processor, rows < 4) {
-                    (Processor::Vnni, true) => {
-                        &[(64.0, 1.33), (128.0, 1.26), (256.0, 1.0), (512.0, 0.3), (1024.0, 0.3)]
-                    }
-                    (Processor::Vnni, false) => &[(64.0, 0.8), (128.0, 0.57), (256.0, 0.58), (512.0, 0.34)],
-                    (Processor::Avx2, true) => {
-                        &[(64.0, 1.34), (128.0, 1.08), (256.0, 0.78), (512.0, 0.52), (1024.0, 0.25)]
-                    }
-                    (Processor::Avx2, false) => &[(64.0, 1.0), (128.0, 0.88), (256.0, 0.65), (512.0, 0.52)],
-                };
-                float * by_size(size, table)
-            }
-            (Kind::Add { .. }, _) => 4.0 + 0.14e-3 * outputs,
-            (Kind::Mul, _) => 4.8 + 0.275e-3 * outputs,
-            (Kind::Concat, _) => 2.8 + 0.12e-3 * outputs,
-            (Kind::Sigmoid, _) => 3.7 + 0.275e-3 * outputs,
-            (Kind::LeakyRelu, _) => 3.7 + 0.27e-3 * outputs,
-            (Kind::GlobalAveragePool, _) => 2.0 + 0.045e-3 * inputs,
-            (Kind::MaxPool, _) => 4.0 + 0.1e-3 * inputs,
-            (Kind::Resize, _) => 5.0 + 3.0e-3 * outputs,
-            (Kind::Move, _) => 2.0 + 0.11e-3 * outputs,
-            (Kind::View, _) => 0.0,
-            (Kind::Other, _) => f64::INFINITY,
+    /// Whether ops of type `op_type` have an integer form.
+    pub fn has(&self, op_type: &str) -> bool {
+        self.ops.contains(&op_type)
+    }
+
+    /// Least and largest integer of an activation.
+    pub fn span(&self) -> (i32, i32) {
+        match (self.activations, self.symmetric) {
+            (DataType::Int8, true) => (-127, 127),
+            (DataType::Int8, false) => (-128, 127),
+            _ => (0, 255),
         }
     }
 }
 
-/// Microseconds to quantize so many numbers, the change of layout included.
-pub fn quantize_time(numbers: f64) -> f64 {
-    0.5 + 0.37e-3 * numbers
-}
-
-/// Microseconds to dequantize so many numbers, the change of layout included.
-pub fn dequantize_time(numbers: f64) -> f64 {
-    0.5 + 0.32e-3 * numbers
+impl Default for &Target {
+    fn default() -> Self {
+        &ORT_CPU
+    }
 }

@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, path::Path};
 use onnx_shrink_ir::{Graph, ValueId};
 use onnx_shrink_passes::{
     Options, Pass, SimplifyIslands, pipeline,
+    quantize::{FixSaturation, LayoutInU8, ToInteger, ToQoperator},
     testing::{assert_same_values, parse, run, seeded},
 };
 
@@ -32,6 +33,13 @@ fn declarations(comment: &str) -> Vec<(String, String, Option<String>)> {
         all.extend(names.split(',').map(|name| (name.trim().to_owned(), ty.to_owned(), numbers.clone())));
     }
     all
+}
+
+/// All declarations of an example.
+fn declared(before: &str) -> Vec<(String, String, Option<String>)> {
+    let declared: Vec<_> = before.lines().filter(|line| line.starts_with('#')).flat_map(declarations).collect();
+    assert!(!declared.is_empty(), "no line that declares the values");
+    declared
 }
 
 /// Every word of `text` that may be a name, in order.
@@ -121,8 +129,13 @@ fn structure(graph: &Graph) -> BTreeMap<String, String> {
 }
 
 fn check(pass: &dyn Pass, before: &str, after: &str) {
-    let comment = before.lines().find(|line| line.starts_with('#')).expect("a line that declares the values");
-    let declared = declarations(comment);
+    let (original, graph) = check_structure(pass, before, after);
+    assert_same_values(&original, &graph, pass.class());
+}
+
+/// The graph of `before`, and what the pass made of it.
+fn check_structure(pass: &dyn Pass, before: &str, after: &str) -> (Graph, Graph) {
+    let declared = declared(before);
     let original = graph_of(before, &declared, true);
     let mut graph = original.detached();
     // A chain of one pass: what the first round makes possible, the second does.
@@ -130,7 +143,7 @@ fn check(pass: &dyn Pass, before: &str, after: &str) {
         run(pass, &mut graph, Options::default());
     }
     assert_eq!(structure(&graph), structure(&graph_of(after, &declared, false)), "{}", pass.name());
-    assert_same_values(&original, &graph, pass.class());
+    (original, graph)
 }
 
 /// The text before and after that the header of a file of `src` shows.
@@ -162,9 +175,28 @@ fn the_examples_in_the_headers_are_true() {
 }
 
 #[test]
+fn the_examples_of_the_quantizer_that_need_no_samples_are_true() {
+    let (before, after) = examples("quantize/fix_saturation.rs");
+    check_structure(&FixSaturation, &before, &after);
+}
+
+#[test]
 fn the_examples_of_the_lists_of_rules_are_true() {
     for file in ["activation", "cast", "elementwise", "layout", "qdq"] {
         let (before, after) = examples(&format!("egg/{file}.rs"));
         check(&SimplifyIslands::rounding(), &before, &after);
+    }
+}
+
+/// What they compute is compared elsewhere: the reference evaluator has no integer products.
+#[test]
+fn the_examples_of_the_forms_of_integer_layers_are_true() {
+    let passes: [&dyn Pass; 3] = [&LayoutInU8, &ToQoperator, &ToInteger::default()];
+    for pass in passes {
+        let (before, after) = examples(&format!("quantize/{}.rs", pass.name().replace('-', "_")));
+        let declared = declared(&before);
+        let mut graph = graph_of(&before, &declared, true);
+        run(pass, &mut graph, Options::default());
+        assert_eq!(structure(&graph), structure(&graph_of(&after, &declared, false)), "{}", pass.name());
     }
 }

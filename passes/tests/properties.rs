@@ -10,6 +10,7 @@ use onnx_shrink_passes::{
         histogram::Histogram,
         units::find_units,
     },
+    target::ORT_CPU,
     testing::{Reference, assert_same_values, parse, run, seeded},
 };
 use proptest::{
@@ -128,7 +129,7 @@ fn quantized(model: &Model) -> (Model, f64) {
     let sample = |seed| vec![seeded(DataType::Float, &[1, channels, height, width], "x", seed)];
     let samples = Samples((0..4).map(sample).collect());
     let calibration = calibrate(&model.graph, &Reference, &samples, &|_| {}).expect("the model runs");
-    let units = find_units(&model.graph, &calibration);
+    let units = find_units(&model.graph, &calibration, &ORT_CPU);
     let integer = vec![true; units.units.len()];
     let pass =
         InsertQdq { calibration: &calibration, calibrator: Calibrator::MinMax, units: &units, integer: &integer };

@@ -7,6 +7,7 @@ use crate::request::{ExitCode, Failure};
 
 pub mod arguments;
 pub mod shrink;
+pub mod target;
 
 /// What a command needs of the program around it.
 pub struct Session<'a> {

@@ -9,7 +9,11 @@ use clap::Args;
 use onnx_shrink_ir::proto::{self, ExternalData};
 use onnx_shrink_passes::pipeline::{self, Known};
 
-use super::{Command, Session, arguments::ControlArguments};
+use super::{
+    Command, Session,
+    arguments::{control::ControlArguments, formats::FormatArguments, qdq::QdqArguments},
+    target::TargetArguments,
+};
 use crate::{
     progress,
     report::{Report, table},
@@ -38,8 +42,8 @@ pub struct Shrink {
     pub int8: bool,
 
     /// What the model shall run on
-    #[arg(long, value_name = "NAME", default_value = "ort-cpu", help_heading = "Quantization")]
-    pub target: String,
+    #[command(flatten)]
+    pub target: TargetArguments,
 
     /// How ranges of activations are found
     #[arg(long, value_enum, default_value = "auto", help_heading = "Quantization")]
@@ -50,6 +54,14 @@ pub struct Shrink {
     #[arg(long, value_name = "NAME|OP|GLOB", help_heading = "Quantization")]
     #[arg(aliases = ["keep_float", "nodes-to-exclude", "nodes_to_exclude"])]
     pub keep_float: Vec<String>,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub formats: FormatArguments,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub qdq: QdqArguments,
 
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -199,9 +211,11 @@ impl Shrink {
             data: self.samples.data.clone(),
             validation_data: self.samples.validation_data.clone(),
             sample_options: self.samples.options(),
-            target: self.target.clone(),
+            target: self.target.target,
             calibrate: self.calibrate,
             keep_float: self.keep_float.clone(),
+            formats: self.formats.options(),
+            qdq: self.qdq.options(),
             skip: self.skip.clone(),
             gates,
             validate: !self.no_validate,

@@ -344,6 +344,7 @@ mod tests {
                 fate: Fate::Float { reason: format!("reason {index} {}", "x".repeat(200)) },
                 bytes_before: 10,
                 bytes_after: 10,
+                accumulator_bits: None,
                 sqnr_db: Some(f64::from(index)),
             });
             report.notes.push(format!("note {index}"));

@@ -21,6 +21,11 @@ pub trait SampleSource: Sync {
 
     /// Inputs of sample `index` in the order of the graph's inputs; `None` takes the input's default.
     fn inputs(&self, index: usize) -> Result<Vec<Option<Tensor>>, String>;
+
+    /// Whether the outputs of sample `index` are of use later: they are kept in memory.
+    fn keeps_outputs(&self, _index: usize) -> bool {
+        false
+    }
 }
 
 /// What calibration saw of one value.
@@ -32,7 +37,7 @@ pub struct Observed {
     pub histogram: Histogram,
     /// Sum per position of axis 1 (rank 3 and more)
     channel_sum: Vec<f64>,
-    /// Sum per position of the last axis
+    /// Sum per position of the last axis, where a MatMul or Gemm reads the value
     last_sum: Vec<f64>,
     /// Numbers per position of axis 1, and of the last axis
     channel_count: f64,
@@ -45,7 +50,8 @@ impl Observed {
         self.channel_sum.iter().map(|sum| sum / self.channel_count.max(1.0)).collect()
     }
 
-    /// Mean per position of the last axis; empty when it cannot be told.
+    /// Mean per position of the last axis; empty when it cannot be told, or no MatMul or Gemm of the graph that was run
+    /// reads the value.
     pub fn last_axis_mean(&self) -> Vec<f64> {
         self.last_sum.iter().map(|sum| sum / self.last_count.max(1.0)).collect()
     }
@@ -58,6 +64,8 @@ pub struct Calibration {
     pub values: BTreeMap<ValueId, Observed>,
     /// Samples that were seen
     pub samples: usize,
+    /// The graph's outputs for the samples that [`SampleSource::keeps_outputs`] names, by their index
+    pub outputs: BTreeMap<usize, Vec<Tensor>>,
 }
 
 /// Why calibration ended.
@@ -77,8 +85,18 @@ pub enum CalibrationError {
 /// Sums of one sample: per value, along axis 1 and along the last axis.
 type Sums = BTreeMap<ValueId, (Vec<f64>, Vec<f64>, usize)>;
 
-/// What one thread saw of its share: counts of all its samples, and the sums of each.
-type Part = (BTreeMap<ValueId, Histogram>, Vec<Sums>);
+/// What one thread saw of its share.
+#[derive(Default)]
+struct Part {
+    /// Counts of all its samples
+    histograms: BTreeMap<ValueId, Histogram>,
+    /// Sums of each
+    sums: Vec<Sums>,
+    /// Outputs that are kept
+    outputs: Vec<(usize, Vec<Tensor>)>,
+    /// Dimensions in sample 0: they are the shapes that costs are computed with
+    dims: Vec<(ValueId, Vec<usize>)>,
+}
 
 /// Samples whose sums are held before they are added up in order.
 const CHUNK: usize = 16;
@@ -94,7 +112,15 @@ pub fn calibrate(
         return Err(CalibrationError::Empty);
     }
     let prepared = evaluator.prepare(graph)?;
+    let mut multiplied = vec![false; graph.bound()];
+    for id in graph.ops() {
+        let op = graph.op(id);
+        if op.is("MatMul") || op.is("Gemm") {
+            op.inputs().iter().flatten().for_each(|input| multiplied[input.index()] = true);
+        }
+    }
     let mut calibration = Calibration { samples: samples.len(), ..Calibration::default() };
+    let mut dims = Vec::new();
     let indices: Vec<usize> = (0..samples.len()).collect();
     for chunk in indices.chunks(CHUNK) {
         // Each thread keeps one set of histograms for its share of the chunk: their counts merge in any order.
@@ -102,39 +128,52 @@ pub fn calibrate(
         let parts: Vec<Result<Part, CalibrationError>> = chunk
             .par_chunks(share)
             .map(|indices| {
-                let mut histograms: BTreeMap<ValueId, Histogram> = BTreeMap::new();
-                let mut all = Vec::with_capacity(indices.len());
+                let mut part = Part::default();
                 for &index in indices {
                     let inputs = samples.inputs(index).map_err(CalibrationError::Sample)?;
                     let mut sums = Sums::new();
-                    prepared.run(&inputs, &mut |value, tensor| observe(value, tensor, &mut histograms, &mut sums))?;
-                    all.push(sums);
+                    let outputs = prepared.run(&inputs, &mut |value, tensor| {
+                        if index == 0 {
+                            part.dims.push((value, tensor.dims().to_vec()));
+                        }
+                        observe(value, tensor, &multiplied, &mut part.histograms, &mut sums);
+                    })?;
+                    part.sums.push(sums);
+                    if samples.keeps_outputs(index) {
+                        part.outputs.push((index, outputs));
+                    }
                 }
-                Ok((histograms, all))
+                Ok(part)
             })
             .collect();
         for part in parts {
-            let (histograms, all) = part?;
-            for (value, histogram) in histograms {
+            let part = part?;
+            for (value, histogram) in part.histograms {
                 calibration.values.entry(value).or_default().histogram.merge(histogram);
             }
-            for sums in all {
+            for sums in part.sums {
                 add_sums(&mut calibration, sums);
             }
+            calibration.outputs.extend(part.outputs);
+            dims.extend(part.dims);
         }
         done(chunk.len());
     }
-    // Dimensions of the first sample: they are the shapes that costs are computed with.
-    let inputs = samples.inputs(0).map_err(CalibrationError::Sample)?;
-    prepared.run(&inputs, &mut |value, tensor| {
+    for (value, dims) in dims {
         if let Some(observed) = calibration.values.get_mut(&value) {
-            observed.dims = tensor.dims().to_vec();
+            observed.dims = dims;
         }
-    })?;
+    }
     Ok(calibration)
 }
 
-fn observe(value: ValueId, tensor: &Tensor, histograms: &mut BTreeMap<ValueId, Histogram>, sums: &mut Sums) {
+fn observe(
+    value: ValueId,
+    tensor: &Tensor,
+    multiplied: &[bool],
+    histograms: &mut BTreeMap<ValueId, Histogram>,
+    sums: &mut Sums,
+) {
     if tensor.dtype() != DataType::Float || tensor.is_empty() {
         return;
     }
@@ -145,22 +184,35 @@ fn observe(value: ValueId, tensor: &Tensor, histograms: &mut BTreeMap<ValueId, H
     let mut channel_sum = vec![0.0; channels];
     if channels > 0 {
         let inner: usize = dims[2..].iter().product();
-        for (index, block) in numbers.chunks(inner).enumerate() {
-            channel_sum[index % channels] += block.iter().map(|&x| f64::from(x)).sum::<f64>();
+        for block in numbers.chunks(inner * channels) {
+            for (total, channel) in channel_sum.iter_mut().zip(block.chunks(inner)) {
+                *total += sum(channel);
+            }
         }
     }
     let last = dims.last().copied().unwrap_or(0);
-    let mut last_sum = vec![0.0; if last <= 8192 { last } else { 0 }];
-    if !last_sum.is_empty() && (dims.len() <= 3 || last >= 16) {
+    let mut last_sum = Vec::new();
+    if multiplied[value.index()] && (1..=8192).contains(&last) && (dims.len() <= 3 || last >= 16) {
+        last_sum = vec![0.0; last];
         for row in numbers.chunks(last) {
             for (sum, &x) in last_sum.iter_mut().zip(row) {
                 *sum += f64::from(x);
             }
         }
-    } else {
-        last_sum.clear();
     }
     sums.insert(value, (channel_sum, last_sum, numbers.len()));
+}
+
+/// Σ x, in an order that does not depend on the processor.
+fn sum(numbers: &[f32]) -> f64 {
+    let (lanes, rest) = numbers.as_chunks::<8>();
+    let mut sums = [0f64; 8];
+    for lane in lanes {
+        for (sum, &x) in sums.iter_mut().zip(lane) {
+            *sum += f64::from(x);
+        }
+    }
+    sums.iter().sum::<f64>() + rest.iter().map(|&x| f64::from(x)).sum::<f64>()
 }
 
 fn add_sums(calibration: &mut Calibration, sums: Sums) {

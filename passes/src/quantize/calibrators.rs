@@ -77,34 +77,51 @@ fn percentile(histogram: &Histogram, (min, max): (f64, f64)) -> (f64, f64) {
 /// Levels of 8 bits.
 const LEVELS: f64 = 255.0;
 
+/// `x` rounded half to even, for |x| < 2^51 (beyond, it stays near `x`): the sum has no bits left for a fraction.
+fn rounded(x: f64) -> f64 {
+    const ROUNDER: f64 = 6_755_399_441_055_744.0; // 1.5·2^52
+    (x + ROUNDER) - ROUNDER
+}
+
 /// Shrinks the high end, then the low end, twice, each over α ∈ {1, 0.98 … 0.3}, by the squared error of
 /// quantizing each bin's centre.
 fn mse(histogram: &Histogram, (min, max): (f64, f64)) -> (f64, f64) {
     let half = histogram.width() / 2.0;
-    let bins: Vec<(f64, f64)> = histogram
+    let mut bins: Vec<(f64, f64)> = histogram
         .bins()
         .map(|(edge, count)| ((edge + half).clamp(min, max), count as f64))
         .filter(|(centre, _)| *centre != 0.0)
         .collect();
-    let error = |low: f64, high: f64| -> f64 {
+    // The outer ones first: they tell soonest that a range is too narrow.
+    bins.sort_by(|a, b| b.0.abs().total_cmp(&a.0.abs()).then(a.0.total_cmp(&b.0)));
+    // The error of a range; any larger number once it passes `least`.
+    let error = |low: f64, high: f64, least: f64| -> f64 {
         let scale = (high - low) / LEVELS;
         if scale <= 0.0 {
             return f64::INFINITY;
         }
-        let zero = (-low / scale).round_ties_even();
+        let zero = rounded(-low / scale);
         let square = |&(centre, count): &(f64, f64)| {
-            let step = ((centre / scale).round_ties_even() + zero).clamp(0.0, LEVELS) - zero;
-            count * (centre - step * scale) * (centre - step * scale)
+            let step = (rounded(centre / scale) + zero).clamp(0.0, LEVELS) - zero;
+            let error = centre - step * scale;
+            count * error * error
         };
-        bins.iter().map(square).sum()
+        let mut sum = 0.0;
+        for bins in bins.chunks(64) {
+            sum += bins.iter().map(square).sum::<f64>();
+            if sum > least {
+                break;
+            }
+        }
+        sum
     };
     let (full_low, full_high) = (min.min(0.0), max.max(0.0));
     let (mut low, mut high) = (full_low, full_high);
     let alphas = || (0..=35).map(|step| 1.0 - 0.02 * f64::from(step));
-    let best = |candidates: &mut dyn Iterator<Item = f64>, of: &dyn Fn(f64) -> f64| {
+    let best = |candidates: &mut dyn Iterator<Item = f64>, of: &dyn Fn(f64, f64) -> f64| {
         let mut best = (f64::INFINITY, 0.0);
         for candidate in candidates {
-            let error = of(candidate);
+            let error = of(candidate, best.0);
             if error < best.0 {
                 best = (error, candidate);
             }
@@ -113,10 +130,10 @@ fn mse(histogram: &Histogram, (min, max): (f64, f64)) -> (f64, f64) {
     };
     for _ in 0..2 {
         if full_high > 0.0 {
-            high = best(&mut alphas().map(|alpha| alpha * full_high), &|high| error(low, high));
+            high = best(&mut alphas().map(|alpha| alpha * full_high), &|high, least| error(low, high, least));
         }
         if full_low < 0.0 {
-            low = best(&mut alphas().map(|alpha| alpha * full_low), &|low| error(low, high));
+            low = best(&mut alphas().map(|alpha| alpha * full_low), &|low, least| error(low, high, least));
         }
     }
     (low, high)

@@ -58,32 +58,74 @@ impl Histogram {
 
     /// Adds `values`.
     pub fn add(&mut self, values: &[f32]) {
-        let (mut min, mut max, mut largest) = (self.min, self.max, 0f32);
-        let (mut zeros, mut non_finite) = (0u64, 0u64);
-        for &value in values {
-            if !value.is_finite() {
-                non_finite += 1;
-                continue;
-            }
-            min = min.min(value);
-            max = max.max(value);
-            largest = largest.max(value.abs());
-            zeros += u64::from(value == 0.0);
-        }
-        (self.min, self.max) = (min, max);
-        self.zeros += zeros;
-        self.non_finite += non_finite;
-        self.count += values.len() as u64 - non_finite;
         if self.counts.is_empty() {
             self.counts = vec![0; BINS];
         }
-        self.widen(exponent_for(largest));
-        let inverse = f64::from(-self.exponent).exp2();
-        for &value in values {
-            if value.is_finite() {
-                let index = (f64::from(value) * inverse).floor() as i64 + HALF;
-                self.counts[index.clamp(0, BINS as i64 - 1) as usize] += 1;
+        let mut tally = (values.len() >= TALLIED).then(Tally::new);
+        for block in values.chunks(BLOCK) {
+            if let Some(finite) = self.see(block) {
+                self.place(&finite, &mut tally);
+            } else {
+                self.place(block, &mut tally);
             }
+        }
+    }
+
+    /// Counts everything about `block` but its bins, and makes room in them; what is finite of it, where that is not all.
+    fn see(&mut self, block: &[f32]) -> Option<Vec<f32>> {
+        // Comparisons this way round leave NaN out; each lane by itself, so that the loop has no chain of dependences.
+        let (mut min, mut max) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+        let (mut zeros, mut others) = ([0u32; LANES], [0u32; LANES]);
+        let (lanes, rest) = block.as_chunks::<LANES>();
+        for values in lanes.iter().copied().chain(rest.iter().map(|&value| [value; LANES])) {
+            for (lane, value) in values.into_iter().enumerate() {
+                min[lane] = if value < min[lane] { value } else { min[lane] };
+                max[lane] = if value > max[lane] { value } else { max[lane] };
+                zeros[lane] += u32::from(value == 0.0);
+                others[lane] += u32::from(value.to_bits() & INFINITE >= INFINITE);
+            }
+        }
+        // (What is left over filled all lanes.)
+        let whole = |counts: [u32; LANES], is: fn(f32) -> bool| {
+            let over = rest.iter().filter(|&&value| is(value)).count() * (LANES - 1);
+            u64::from(counts.into_iter().sum::<u32>()) - over as u64
+        };
+        let others = whole(others, |value| !value.is_finite());
+        if others > 0 {
+            self.non_finite += others;
+            let finite: Vec<f32> = block.iter().copied().filter(|value| value.is_finite()).collect();
+            self.see(&finite);
+            return Some(finite);
+        }
+        self.zeros += whole(zeros, |value| value == 0.0);
+        self.count += block.len() as u64;
+        let (min, max) =
+            (min.into_iter().fold(f32::INFINITY, f32::min), max.into_iter().fold(f32::NEG_INFINITY, f32::max));
+        (self.min, self.max) = (self.min.min(min), self.max.max(max));
+        self.widen(exponent_for(if block.is_empty() { 0.0 } else { max.max(-min) }));
+        None
+    }
+
+    /// Adds finite values, for which there is room, to their bins.
+    fn place(&mut self, block: &[f32], tally: &mut Option<Tally>) {
+        // Powers of two, so that the products are exact but for some below 1, which stay on their side of zero's bin.
+        let (width, inverse) = (f64::from(self.exponent).exp2() as f32, f64::from(-self.exponent).exp2() as f32);
+        let mut bins = [0u32; LANES];
+        let (lanes, rest) = block.as_chunks::<LANES>();
+        for values in lanes {
+            for (bin, &value) in bins.iter_mut().zip(values) {
+                *bin = bin_of(value, width, inverse);
+            }
+            match tally {
+                Some(tally) => tally.add(bins),
+                None => bins.iter().for_each(|&bin| self.counts[bin as usize & (BINS - 1)] += 1),
+            }
+        }
+        if let Some(tally) = tally {
+            tally.empty_into(&mut self.counts);
+        }
+        for &value in rest {
+            self.counts[bin_of(value, width, inverse) as usize & (BINS - 1)] += 1;
         }
     }
 
@@ -129,13 +171,58 @@ impl Histogram {
     }
 }
 
-/// The least exponent with |value| < HALF·2^exponent (a negative value of exactly that size still falls into bin 0).
+/// The least exponent with |value| < HALF·2^exponent.
 fn exponent_for(value: f32) -> i32 {
-    if value == 0.0 {
-        return LEAST_EXPONENT;
+    let floor_of_log2 = (value.to_bits() << 1 >> 24) as i32 - 127; // less than LEAST_EXPONENT for zero and denormals
+    (floor_of_log2 + 1 - HALF.ilog2() as i32).max(LEAST_EXPONENT)
+}
+
+/// Numbers that are looked at together.
+const LANES: usize = 16;
+
+/// Numbers that fit into the cache, and into the counts of a [`Tally`].
+const BLOCK: usize = 1 << 15;
+
+/// Fewer numbers are counted without a [`Tally`].
+const TALLIED: usize = 1 << 13;
+
+/// The bits of an infinity.
+const INFINITE: u32 = 0x7F80_0000;
+
+/// 1.5·2^23: a float of at most 22 bits plus this has its integer part, rounded, in its low bits.
+const ROUNDER: f32 = 12_582_912.0;
+
+/// floor(value / width) + HALF, for a power of two and |value| < HALF·width.
+#[inline(always)]
+fn bin_of(value: f32, width: f32, inverse: f32) -> u32 {
+    let sum = value * inverse + ROUNDER;
+    let rounded = (sum.to_bits() as i32).wrapping_sub(ROUNDER.to_bits() as i32);
+    let above = (sum - ROUNDER) * width > value;
+    (rounded - i32::from(above) + HALF as i32) as u32
+}
+
+/// Counts of one block, four for each bin: numbers that follow each other often fall into one bin, and would wait for
+/// one another.
+struct Tally(Vec<[u16; 4]>);
+
+impl Tally {
+    fn new() -> Tally {
+        Tally(vec![[0; 4]; BINS])
     }
-    let exponent = f64::from(value).log2().floor() as i32 + 1 - HALF.ilog2() as i32;
-    exponent.max(LEAST_EXPONENT)
+
+    #[inline(always)]
+    fn add(&mut self, bins: [u32; LANES]) {
+        let Some(counts) = self.0.first_chunk_mut::<BINS>() else { return };
+        for (lane, bin) in bins.into_iter().enumerate() {
+            counts[bin as usize & (BINS - 1)][lane % 4] += 1; // (at most BLOCK / 4)
+        }
+    }
+
+    fn empty_into(&mut self, counts: &mut [u64]) {
+        for (count, mine) in counts.iter_mut().zip(&mut self.0) {
+            *count += std::mem::take(mine).into_iter().map(u64::from).sum::<u64>();
+        }
+    }
 }
 
 #[cfg(test)]
@@ -178,6 +265,29 @@ mod tests {
             let found = histogram.bins().any(|(edge, _)| edge <= f64::from(value as f32) && value < edge + width);
             assert!(found, "{value}");
         }
+    }
+
+    #[test]
+    fn blocks_lanes_and_left_overs_give_the_same_counts_as_single_values() {
+        let mut values = numbers(5, BLOCK + TALLIED + 5, 1e3);
+        values.extend([0.0, -0.0, f32::MIN_POSITIVE, -1e-40, -1e-30, 1e30, f32::NAN, f32::NEG_INFINITY, -17.0]);
+        let (mut whole, mut single) = (Histogram::default(), Histogram::default());
+        whole.add(&values);
+        values.iter().for_each(|&value| single.add(&[value]));
+        assert_eq!(whole, single);
+        assert_eq!((whole.zeros, whole.non_finite, whole.count), (2, 2, values.len() as u64 - 2));
+        assert_eq!(whole.bins().map(|(_, count)| count).sum::<u64>(), whole.count);
+    }
+
+    #[test]
+    fn exponents_are_the_least_that_fit() {
+        for value in [1.0f32, 0.999_999_94, 4095.9, 4096.0, 1e-30, f32::MAX, f32::MIN_POSITIVE] {
+            let exponent = exponent_for(value);
+            let room = |exponent: i32| HALF as f64 * f64::from(exponent).exp2();
+            assert!(f64::from(value) < room(exponent), "{value}");
+            assert!(exponent == LEAST_EXPONENT || f64::from(value) >= room(exponent - 1), "{value}");
+        }
+        assert_eq!((exponent_for(0.0), exponent_for(-1e-42)), (LEAST_EXPONENT, LEAST_EXPONENT));
     }
 
     #[test]

@@ -13,7 +13,8 @@
 //! p = QuantizeLinear (c, y_scale, y_zero_point)
 //! y = DequantizeLinear (p, y_scale, y_zero_point)
 //! ```
-//! Activations are u8 per tensor with zero exact; weights s8 per output channel with zero point 0, such that no pair of them
+//! So for `ort-cpu`; what another engine wants stands in its row of [`crate::target`]. Activations are u8 per tensor with zero
+//! exact; weights s8 per output channel with zero point 0, such that no pair of them
 //! saturates anywhere ([`super::weights`]); biases s32 with the scale f32(s_x·s_w), corrected by (W − Ŵ)·E\[x\] with the mean
 //! that calibration saw (Nagel et al. 2019, arXiv 1906.04721, §4.2).
 //!
@@ -30,8 +31,9 @@ use crate::{
         calibration::Calibration,
         calibrators::Calibrator,
         units::{Form, Unit, Units, readers},
-        weights::{Pairing, QuantizedRows, conv_from_rows, conv_rows, quantize_rows},
+        weights::{Pairing, QuantizedRows, ScaleRule, conv_from_rows, conv_rows, quantize_rows, up_to_power_of_two},
     },
+    target::{Bias, Places, Target},
 };
 
 /// See the [module](self).
@@ -77,18 +79,45 @@ impl Pass for InsertQdq<'_> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Parameters {
     scale: f32,
-    zero_point: u8,
+    zero_point: i32,
 }
 
-/// The parameters that cover [low, high] and zero in u8: s = (h − l)/255, z = rne(−l/s).
-fn parameters((low, high): (f64, f64)) -> Parameters {
+/// The parameters that cover [low, high] and zero in the integers `a` … `b`: s = (h − l)/(b − a), z = rne(a − l/s);
+/// symmetric: s = max(−l, h)/127, z in the middle.
+fn parameters(target: &Target, (low, high): (f64, f64)) -> Parameters {
     let (low, high) = (low.min(0.0), high.max(0.0));
-    let scale = ((high - low) / 255.0) as f32;
-    if !scale.is_normal() {
-        return Parameters { scale: 1.0, zero_point: 0 };
+    let (least, most) = target.span();
+    let middle = if target.activations == DataType::Int8 { 0 } else { 128 };
+    let mut scale = if target.symmetric { high.max(-low) / 127.0 } else { (high - low) / f64::from(most - least) };
+    if target.power_of_two {
+        scale = up_to_power_of_two(scale);
     }
-    let zero_point = (-low / f64::from(scale)).round_ties_even().clamp(0.0, 255.0) as u8;
-    Parameters { scale, zero_point }
+    let scale = scale as f32;
+    if !scale.is_normal() {
+        return Parameters { scale: 1.0, zero_point: if target.symmetric { middle } else { least } };
+    }
+    if target.symmetric {
+        return Parameters { scale, zero_point: middle };
+    }
+    let zero_point = (f64::from(least) - low / f64::from(scale)).round_ties_even();
+    Parameters { scale, zero_point: zero_point.clamp(f64::from(least), f64::from(most)) as i32 }
+}
+
+/// A zero point, or a row of equal ones, in the target's type of activations.
+fn zero_points(target: &Target, dims: &[usize], zero_point: i32) -> Tensor {
+    let count = dims.iter().product();
+    match target.activations {
+        DataType::Int8 => Tensor::from_vec(dims, vec![zero_point as i8; count]),
+        _ => Tensor::from_vec(dims, vec![zero_point as u8; count]),
+    }
+}
+
+/// Integers −128 … 127 in the target's type of weights: u8 has its zero at 128.
+fn weight_integers(target: &Target, dims: &[usize], integers: Vec<i8>) -> Tensor {
+    match target.weights {
+        DataType::Uint8 => Tensor::from_vec(dims, integers.into_iter().map(|w| (i16::from(w) + 128) as u8).collect()),
+        _ => Tensor::from_vec(dims, integers),
+    }
 }
 
 /// Constants that the patches made, to be shared: key is type, dimensions and bytes.
@@ -134,7 +163,7 @@ impl<'a> Insertion<'a> {
             quantized.extend(unit.inputs.iter().map(|(_, value)| *value));
             for &output in &unit.outputs {
                 let (by, _) = readers(graph, plan.units, output);
-                if !unit.can_end_float() || by.iter().any(|reader| plan.integer[*reader]) {
+                if !unit.ends_float || by.iter().any(|reader| plan.integer[*reader]) {
                     quantized.insert(output);
                     made_integer.insert(output);
                 }
@@ -143,12 +172,20 @@ impl<'a> Insertion<'a> {
         let mut ranges: BTreeMap<ValueId, (f64, f64)> = BTreeMap::new();
         let mut at_least_zero: BTreeMap<ValueId, Option<f64>> = BTreeMap::new();
         for &value in &quantized {
-            let seen = plan.calibration.values.get(&value);
-            ranges.insert(value, seen.map_or((0.0, 0.0), |seen| plan.calibrator.range(&seen.histogram)));
+            let range = match plan.calibration.values.get(&value) {
+                Some(seen) => plan.calibrator.range(&seen.histogram),
+                None => graph.constant(value).map_or((0.0, 0.0), range_of_constant),
+            };
+            ranges.insert(value, range);
         }
+        let target = plan.units.target;
+        let mut fixed: BTreeMap<ValueId, Parameters> = BTreeMap::new();
         for unit in on() {
             let Some(&output) = unit.outputs.first() else { continue };
             let Some(range) = ranges.get_mut(&output) else { continue };
+            if let Some((_, scale, zero_point)) = target.fixed.iter().find(|(op, ..)| graph.op(unit.op).is(op)) {
+                fixed.insert(output, Parameters { scale: *scale, zero_point: *zero_point });
+            }
             if graph.op(unit.op).is("Sigmoid") {
                 *range = (0.0, 1.0);
             }
@@ -178,7 +215,8 @@ impl<'a> Insertion<'a> {
                 .iter()
                 .filter_map(|value| at_least_zero.get(value))
                 .all(|upper| low >= 0.0 && upper.is_none_or(|upper| high <= upper));
-            if near && fuses {
+            let is_fixed = whole.iter().any(|value| fixed.contains_key(value));
+            if !is_fixed && (target.one_scale_concat || near && fuses) {
                 for (_, value) in &unit.inputs {
                     groups.join(*value, unit.outputs[0]);
                 }
@@ -189,7 +227,13 @@ impl<'a> Insertion<'a> {
             let whole = joined.entry(groups.root(*value)).or_insert(*range);
             *whole = (whole.0.min(range.0), whole.1.max(range.1));
         }
-        let parameters = ranges.keys().map(|&value| (value, parameters(joined[&groups.root(value)]))).collect();
+        let fixed: BTreeMap<ValueId, Parameters> =
+            fixed.into_iter().map(|(value, parameters)| (groups.root(value), parameters)).collect();
+        let of = |value: ValueId| {
+            let root = groups.root(value);
+            fixed.get(&root).copied().unwrap_or_else(|| parameters(target, joined[&root]))
+        };
+        let parameters = ranges.keys().map(|&value| (value, of(value))).collect();
         Insertion { plan, parameters, quantized: quantized.into_iter().collect(), made_integer, shared: Shared::new() }
     }
 
@@ -231,6 +275,7 @@ impl<'a> Insertion<'a> {
     /// the Dequantize; of a float value only the integer units do.
     fn pair(&mut self, graph: &mut Graph, cx: &mut Context<'_>, value: ValueId) -> Result<()> {
         let Parameters { scale, zero_point } = self.parameters[&value];
+        let target = self.plan.units.target;
         let (units, _) = readers(graph, self.plan.units, value);
         let integer_readers: Vec<&Unit> =
             units.iter().filter(|unit| self.plan.integer[**unit]).map(|unit| &self.plan.units.units[*unit]).collect();
@@ -240,12 +285,18 @@ impl<'a> Insertion<'a> {
         let mut patch = Patch::new(anchor);
         let mut fresh = Vec::new();
         let scale_value = self.constant(&mut patch, &mut fresh, "s", Tensor::scalar(scale));
-        let zero_value = self.constant(&mut patch, &mut fresh, "z", Tensor::scalar(zero_point));
+        let zero_value = self.constant(&mut patch, &mut fresh, "z", zero_points(target, &[], zero_point));
         let ty = graph.ty(value).cloned();
-        let bytes = ty.clone().map(|ty| TensorType { dtype: DataType::Uint8, ..ty });
+        let bytes = ty.clone().map(|ty| TensorType { dtype: target.activations, ..ty });
         let parameters = [Some(scale_value), Some(zero_value)];
         let inputs = |x: ValueRef| [Some(x), parameters[0], parameters[1]];
-        let q = patch.op(NewOp::new("QuantizeLinear"), &inputs(value.into()), "q", bytes);
+        let q = match graph
+            .constant(value)
+            .and_then(|constant| quantized_constant(target, self.parameters[&value], constant))
+        {
+            Some(integers) => self.constant(&mut patch, &mut fresh, "c", integers),
+            None => patch.op(NewOp::new("QuantizeLinear"), &inputs(value.into()), "q", bytes),
+        };
         let d = patch.op(NewOp::new("DequantizeLinear"), &inputs(q), "d", ty.clone());
         if self.made_integer.contains(&value) {
             patch.replace(value, d);
@@ -256,7 +307,7 @@ impl<'a> Insertion<'a> {
                 // The engine would make an integer kernel of a float op between Dequantize and Quantize, with weights of
                 // its own making; it does not when the Dequantize is per axis.
                 let scales = Tensor::from_vec(&[length], vec![scale; length]);
-                let zeros = Tensor::from_vec(&[length], vec![zero_point; length]);
+                let zeros = zero_points(target, &[length], zero_point);
                 let scales = self.constant(&mut patch, &mut fresh, "s", scales);
                 let zeros = self.constant(&mut patch, &mut fresh, "z", zeros);
                 let inputs = [Some(q), Some(scales), Some(zeros)];
@@ -284,6 +335,9 @@ impl<'a> Insertion<'a> {
     /// Float ops that read the integer value `value` and whose own output is quantized next, each with the axis of
     /// `value` whose length its weight fixes.
     fn float_between(&self, graph: &Graph, value: ValueId) -> Vec<(OpId, usize)> {
+        if !matches!(self.plan.units.target.places, Places::Cheapest(_)) {
+            return Vec::new(); // ONNX Runtime alone does this
+        }
         const FUSED_BY_ENGINE: [&str; 4] = ["Conv", "ConvTranspose", "Gemm", "MatMul"];
         let rank = self.plan.calibration.values.get(&value).map_or(0, |seen| seen.dims.len());
         let is_float = |op: OpId| self.plan.units.of_op.get(&op).is_none_or(|unit| !self.plan.integer[*unit]);
@@ -323,13 +377,15 @@ impl<'a> Insertion<'a> {
             _ => linear_rows(&weight, transposed),
         };
         let depthwise = unit.form == Form::Conv && dims[1] == 1 && dims[0] == groups;
-        let pairing = if depthwise { Pairing::None } else { Pairing::Neighbours };
+        let target = self.plan.units.target;
+        let pairing = if depthwise { Pairing::None } else { target.pairing };
+        let rule = ScaleRule { pairing, per_channel: target.per_channel, power_of_two: target.power_of_two };
         let x_scale = self.parameters[&x].scale;
         let bias = b.and_then(|b| graph.constant(b)).and_then(Tensor::to_f64_vec);
         // The bias must fit its 32 bits beside the sums: |b| / (s_x s_w) <= 2^30.
         let least: Vec<f64> = bias.iter().flatten().map(|b| b.abs() / (f64::from(x_scale) * 2f64.powi(30))).collect();
         let channels = if unit.form == Form::Conv { dims[1] } else { rows.ncols() };
-        let quantized = quantize_rows(&rows, channels, pairing, &least);
+        let quantized = quantize_rows(&rows, channels, rule, &least);
         debug_assert!(pairing == Pairing::None || quantized.saturating_pairs() == 0);
         let correction = self.correction(unit, x, &rows, &quantized, &dims, groups);
         let count = quantized.scales.len();
@@ -348,26 +404,36 @@ impl<'a> Insertion<'a> {
             _ if axis == 0 => quantized.integers.iter().copied().collect(),
             _ => quantized.integers.t().iter().copied().collect(),
         };
-        let integers = self.constant(&mut patch, &mut fresh, "w", Tensor::from_vec(&dims, integers));
-        let scales = self.constant(&mut patch, &mut fresh, "s", Tensor::from_vec(&[count], quantized.scales.clone()));
+        let integers = self.constant(&mut patch, &mut fresh, "w", weight_integers(target, &dims, integers));
+        // One scale for all channels is a scalar, and the axis says nothing.
+        let (shape, axis): (&[usize], i64) = if target.per_channel { (&[count], axis) } else { (&[], 1) };
+        let scalars = shape.iter().product::<usize>();
+        let of_shape = |numbers: &[f32]| Tensor::from_vec(shape, numbers[..scalars.min(numbers.len())].to_vec());
+        let scales = self.constant(&mut patch, &mut fresh, "s", of_shape(&quantized.scales));
         let mut inputs = vec![Some(integers), Some(scales)];
-        if unit.form != Form::Conv {
-            let zeros = Tensor::from_vec(&[count], vec![0i8; count]);
+        if unit.form != Form::Conv || target.weights == DataType::Uint8 {
+            let zeros = weight_integers(target, shape, vec![0; scalars]);
             inputs.push(Some(self.constant(&mut patch, &mut fresh, "z", zeros)));
         }
         let weight = patch.op(dequantize(axis), &inputs, "d", Some(TensorType::fixed(DataType::Float, &dims)));
         patch.set_input(unit.op, 1, Some(weight));
         if has_bias {
-            let scales: Vec<f32> = quantized.scales.iter().map(|scale| x_scale * scale).collect();
-            let integers: Vec<i32> = corrected
-                .iter()
-                .zip(&scales)
-                .map(|(b, scale)| (b / f64::from(*scale)).round_ties_even() as i32)
-                .collect();
-            let integers = patch.constant("b", Tensor::from_vec(&[count], integers));
-            let scales = self.constant(&mut patch, &mut fresh, "s", Tensor::from_vec(&[count], scales));
             let ty = Some(TensorType::fixed(DataType::Float, &[count]));
-            let bias = patch.op(dequantize(0), &[Some(integers), Some(scales)], "d", ty);
+            let bias = if target.bias == Bias::Float {
+                let corrected: Vec<f32> = corrected.iter().map(|b| *b as f32).collect();
+                patch.constant("b", Tensor::from_vec(&[count], corrected))
+            } else {
+                let scales: Vec<f32> = quantized.scales.iter().map(|scale| x_scale * scale).collect();
+                let integers: Vec<i32> = corrected
+                    .iter()
+                    .zip(&scales)
+                    .map(|(b, scale)| (b / f64::from(*scale)).round_ties_even() as i32)
+                    .collect();
+                let integers = patch.constant("b", Tensor::from_vec(&[count], integers));
+                let scales = self.constant(&mut patch, &mut fresh, "s", of_shape(&scales));
+                let axis = if target.per_channel { 0 } else { 1 };
+                patch.op(dequantize(axis), &[Some(integers), Some(scales)], "d", ty)
+            };
             match unit.bias {
                 Some((add, old)) => {
                     let index = graph.op(add).inputs().iter().position(|input| *input == Some(old)).unwrap_or(1);
@@ -396,6 +462,27 @@ impl<'a> Insertion<'a> {
             _ => output_shift(&difference, &seen.last_axis_mean(), rows.ncols(), 1),
         }
     }
+}
+
+/// Least and largest number of a float constant.
+fn range_of_constant(constant: &Tensor) -> (f64, f64) {
+    let numbers = constant.to_f64_vec().unwrap_or_default();
+    numbers.iter().fold((0.0, 0.0), |(low, high), x| (f64::min(low, *x), f64::max(high, *x)))
+}
+
+/// `constant` in the target's type of activations; `None` where it is not float or not finite.
+fn quantized_constant(target: &Target, parameters: Parameters, constant: &Tensor) -> Option<Tensor> {
+    let numbers = constant.to_f64_vec().filter(|numbers| numbers.iter().all(|x| x.is_finite()))?;
+    let (least, most) = target.span();
+    let one = |x: f64| {
+        let q = (x / f64::from(parameters.scale)).round_ties_even() + f64::from(parameters.zero_point);
+        q.clamp(f64::from(least), f64::from(most)) as i32
+    };
+    let integers = numbers.into_iter().map(one);
+    Some(match target.activations {
+        DataType::Int8 => Tensor::from_vec(constant.dims(), integers.map(|q| q as i8).collect()),
+        _ => Tensor::from_vec(constant.dims(), integers.map(|q| q as u8).collect()),
+    })
 }
 
 type Key = (DataType, Vec<usize>, Vec<u8>);
@@ -436,14 +523,19 @@ pub(crate) fn linear_rows(weight: &ArrayD<f64>, transposed: bool) -> (Array2<f64
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::ORT_CPU;
 
     #[test]
     fn zero_is_exact_and_the_ends_are_covered() {
-        let Parameters { scale, zero_point } = parameters((-1.0, 3.0));
+        let Parameters { scale, zero_point } = parameters(&ORT_CPU, (-1.0, 3.0));
         assert_eq!(zero_point, 64);
         assert!((f64::from(scale) * 255.0 - 4.0).abs() < 1e-6);
-        assert_eq!(parameters((0.5, 2.0)).zero_point, 0);
-        assert_eq!(parameters((0.0, 0.0)), Parameters { scale: 1.0, zero_point: 0 });
+        assert_eq!(parameters(&ORT_CPU, (0.5, 2.0)).zero_point, 0);
+        let of = |name: &str| parameters(Target::named(name).unwrap(), (-1.0, 3.0));
+        assert_eq!(of("ort-arm64").zero_point, 64 - 128);
+        assert_eq!(of("tensorrt"), Parameters { scale: 3.0 / 127.0, zero_point: 0 });
+        assert_eq!(of("vitis"), Parameters { scale: 1.0 / 32.0, zero_point: 0 });
+        assert_eq!(parameters(&ORT_CPU, (0.0, 0.0)), Parameters { scale: 1.0, zero_point: 0 });
     }
 
     #[test]

@@ -1,15 +1,29 @@
 //! Quantization: ranges from samples, a placement that pays, Quantize/Dequantize pairs that engines fuse.
+pub mod accumulator;
 pub mod calibration;
 pub mod calibrators;
+mod draft;
+mod fix_saturation;
 pub mod histogram;
 mod insert_qdq;
+pub mod integer_layers;
+mod layout_in_u8;
 pub mod place;
+mod requantize;
+pub mod saturation;
 mod store_int8;
+mod to_integer;
+mod to_qoperator;
 pub mod units;
 pub mod weights;
 
+pub use fix_saturation::FixSaturation;
 pub use insert_qdq::InsertQdq;
+pub use layout_in_u8::LayoutInU8;
+pub use requantize::Requantize;
 pub use store_int8::StoreInt8;
+pub use to_integer::ToInteger;
+pub use to_qoperator::ToQoperator;
 
 use onnx_shrink_ir::Graph;
 

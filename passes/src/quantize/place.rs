@@ -12,7 +12,7 @@ use crate::{
         calibration::Calibration,
         units::{Units, readers},
     },
-    target::{Kind, Processor, dequantize_time, quantize_time},
+    target::{Kind, Places, dequantize_time, quantize_time},
 };
 
 /// Which units run in integers, and what the cost tables say of it.
@@ -20,8 +20,8 @@ use crate::{
 pub struct Placement {
     /// By unit
     pub integer: Vec<bool>,
-    /// Time over float time on each of [`Processor::BOTH`], of the ops that the tables know
-    pub ratios: [f64; 2],
+    /// Time over float time on each of the target's processors, of the ops that the tables know
+    pub ratios: Vec<f64>,
 }
 
 /// Float ops that the engine makes integer ones of when they stand between Dequantize and Quantize, 3 to 23 times slower.
@@ -39,20 +39,24 @@ struct Crossing {
 /// The costs of one graph, ready for any choice.
 pub struct Costs {
     float: Vec<f64>,
-    integer: [Vec<f64>; 2],
+    /// By processor of the target
+    integer: Vec<Vec<f64>>,
     crossings: Vec<Crossing>,
     tied: Vec<(usize, Option<usize>)>,
     /// Units that would make the engine run a float op behind an integer one in integers, where it is many times slower
     barred: BTreeSet<usize>,
     /// Microseconds of float ops that are in no unit
     rest: f64,
+    places: Places,
+    weighted: Vec<bool>,
 }
 
 impl Costs {
     /// Costs of `units` in `graph`.
     pub fn new(graph: &Graph, units: &Units, calibration: &Calibration) -> Costs {
         let float = units.units.iter().map(|unit| unit.work.float_time()).collect();
-        let times = |processor| units.units.iter().map(|unit| unit.work.integer_time(processor)).collect();
+        let target = units.target;
+        let times = |processor: &_| units.units.iter().map(|unit| unit.work.integer_time(*processor)).collect();
         let made: BTreeMap<ValueId, usize> = units
             .units
             .iter()
@@ -67,7 +71,7 @@ impl Costs {
             let numbers = calibration.values.get(&value).map_or(0.0, |seen| seen.dims.iter().product::<usize>() as f64);
             let producer = made.get(&value).copied();
             let (by, others) = readers(graph, units, value);
-            let ends_float = producer.is_some_and(|unit| units.units[unit].can_end_float());
+            let ends_float = producer.is_some_and(|unit| units.units[unit].ends_float);
             let dequantize = if ends_float { 0.0 } else { dequantize_time(numbers) };
             // A MaxPool and its neighbours stay on one side: the engine moves a Quantize behind a float pool above it
             // and then runs the pool in a slow layout.
@@ -84,7 +88,11 @@ impl Costs {
         }
         let mut barred = BTreeSet::new();
         for op in graph.ops().into_iter().filter(|op| SLOW_IN_INTEGERS.iter().any(|name| graph.op(*op).is(name))) {
-            let from_unit = graph.op(op).input(0).is_some_and(|x| made.contains_key(&x));
+            // The engine takes a Pad before it into the op, and a Dequantize before that then stands before the op.
+            let padded = |x: ValueId| graph.producer(x).filter(|pad| graph.op(*pad).is("Pad"));
+            let x = graph.op(op).input(0);
+            let behind = x.and_then(padded).and_then(|pad| graph.op(pad).input(0));
+            let from_unit = [x, behind].into_iter().flatten().any(|x| made.contains_key(&x));
             if let Some(y) = graph.op(op).output(0).filter(|_| from_unit) {
                 barred.extend(readers(graph, units, y).0);
             }
@@ -97,10 +105,12 @@ impl Costs {
             .filter_map(|value| calibration.values.get(&value))
             .map(|seen| 1.0 + 0.25e-3 * seen.dims.iter().product::<usize>() as f64)
             .sum();
-        Costs { float, integer: Processor::BOTH.map(times), crossings, tied, barred, rest }
+        let integer = target.processors().iter().map(times).collect();
+        let weighted = units.units.iter().map(|unit| unit.is_weighted()).collect();
+        Costs { float, integer, crossings, tied, barred, rest, places: target.places, weighted }
     }
 
-    /// Microseconds of a choice on `processor` (an index into [`Processor::BOTH`]).
+    /// Microseconds of a choice on `processor` (an index into the target's).
     fn time(&self, integer: &[bool], processor: usize) -> f64 {
         let units: f64 = integer
             .iter()
@@ -122,7 +132,8 @@ impl Costs {
 
     fn placement(&self, integer: Vec<bool>) -> Placement {
         let none = vec![false; integer.len()];
-        let ratios = [0, 1].map(|processor| self.time(&integer, processor) / self.time(&none, processor).max(1e-9));
+        let ratio = |processor| self.time(&integer, processor) / self.time(&none, processor).max(1e-9);
+        let ratios = (0..self.integer.len()).map(ratio).collect();
         Placement { integer, ratios }
     }
 
@@ -146,14 +157,39 @@ impl Costs {
         }
     }
 
-    /// The cheapest choice by weights of the two processors, with `kept` units float.
-    fn cut(&self, weights: [f64; 2], kept: &BTreeSet<usize>) -> Vec<bool> {
+    /// All units but those of `kept`, without the ones that only convert: at an end of integers, or among themselves, a
+    /// unit without weights gains nothing.
+    fn all_but(&self, kept: &BTreeSet<usize>) -> Vec<bool> {
+        let mut integer: Vec<bool> = (0..self.float.len()).map(|unit| !kept.contains(&unit)).collect();
+        if self.places == Places::EveryTensor {
+            return integer;
+        }
+        loop {
+            let (mut feeds, mut is_fed) = (self.weighted.clone(), self.weighted.clone());
+            for crossing in &self.crossings {
+                let Some(producer) = crossing.producer.filter(|producer| integer[*producer]) else { continue };
+                for &reader in crossing.units.iter().filter(|reader| integer[**reader]) {
+                    feeds[producer] = true;
+                    is_fed[reader] = true;
+                }
+            }
+            let stays = |unit: usize| feeds[unit] && is_fed[unit];
+            let next: Vec<bool> = (0..integer.len()).map(|unit| integer[unit] && stays(unit)).collect();
+            if next == integer {
+                return integer;
+            }
+            integer = next;
+        }
+    }
+
+    /// The cheapest choice by weights of the processors, with `kept` units float.
+    fn cut(&self, weights: &[f64], kept: &BTreeSet<usize>) -> Vec<bool> {
         let count = self.float.len();
         let (source, sink) = (count, count + 1);
         let mut network = Network::new(count + 2 + self.crossings.len() * 2);
         let mut next = count + 2;
         for unit in 0..count {
-            let integer: f64 = (0..2).map(|kind| weights[kind] * self.integer[kind][unit]).sum();
+            let integer: f64 = weights.iter().zip(&self.integer).map(|(weight, times)| weight * times[unit]).sum();
             let forbidden = kept.contains(&unit) || self.barred.contains(&unit) || !integer.is_finite();
             network.edge(unit, sink, if forbidden { INFINITE } else { nanoseconds(integer) });
             network.edge(source, unit, nanoseconds(self.float[unit]));
@@ -192,13 +228,22 @@ const ALL_MARGIN: f64 = 1.08;
 /// A choice must promise at least this, or the model stays float: int8 costs accuracy.
 const LEAST_GAIN: f64 = 0.97;
 
-/// Chooses for the mean of both kinds of processor; slower than float on neither. `kept` units stay float.
+/// Chooses for the mean of the target's processors; slower than float on none. `kept` units stay float.
 pub fn place(costs: &Costs, kept: &BTreeSet<usize>) -> Placement {
     let count = costs.float.len();
-    let mean = |placement: &Placement| (placement.ratios[0] + placement.ratios[1]) / 2.0;
     let none = costs.placement(vec![false; count]);
-    let cheapest = [[0.5, 0.5], [1.0, 0.0], [0.0, 1.0]]
-        .into_iter()
+    match costs.places {
+        Places::Nothing => return none,
+        Places::All | Places::EveryTensor => return costs.placement(costs.all_but(kept)),
+        Places::Cheapest(_) => {}
+    }
+    let kinds = costs.integer.len();
+    let mean = |placement: &Placement| placement.ratios.iter().sum::<f64>() / kinds as f64;
+    let alone = |kind: usize| (0..kinds).map(move |other| f64::from(other == kind)).collect();
+    let weights: Vec<Vec<f64>> =
+        std::iter::once(vec![1.0 / kinds as f64; kinds]).chain((0..kinds).map(alone)).collect();
+    let cheapest = weights
+        .iter()
         .map(|weights| costs.placement(costs.cut(weights, kept)))
         .filter(|placement| placement.ratios.iter().all(|ratio| *ratio <= 1.0))
         .min_by(|a, b| mean(a).total_cmp(&mean(b)));
@@ -308,6 +353,7 @@ impl Network {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::ORT_CPU;
 
     /// Units in a chain: (float, integer) times; conversions between neighbours cost `convert`.
     fn chain(times: &[(f64, f64)], convert: f64) -> Costs {
@@ -324,11 +370,13 @@ mod tests {
         let integer: Vec<f64> = times.iter().map(|(_, integer)| *integer).collect();
         Costs {
             float: times.iter().map(|(float, _)| *float).collect(),
-            integer: [integer.clone(), integer],
+            integer: vec![integer.clone(), integer],
             crossings,
             tied: Vec::new(),
             barred: BTreeSet::new(),
             rest: 0.0,
+            places: ORT_CPU.places,
+            weighted: vec![true; times.len()],
         }
     }
 
@@ -350,7 +398,7 @@ mod tests {
         for _ in 0..100 {
             let times: Vec<(f64, f64)> = (0..8).map(|_| (uniform(), uniform())).collect();
             let costs = chain(&times, uniform() / 2.0);
-            let cut = costs.cut([0.5, 0.5], &BTreeSet::new());
+            let cut = costs.cut(&[0.5, 0.5], &BTreeSet::new());
             let (found, least) = (costs.time(&cut, 0), exhaustive(&costs));
             assert!((found - least).abs() < 0.1, "{found} {least}");
         }

@@ -9,7 +9,7 @@ use onnx_shrink_ir::{DataType, Graph, Op, OpId, Use, ValueId};
 use crate::{
     Miss,
     quantize::calibration::Calibration,
-    target::{Kind, Work},
+    target::{Ends, Kind, Places, Target, Work},
 };
 
 /// How a unit is quantized.
@@ -46,17 +46,14 @@ pub struct Unit {
     pub outputs: Vec<ValueId>,
     /// What it does
     pub work: Work,
+    /// Whether its kernel can write floats, so that its end needs no Quantize
+    pub ends_float: bool,
 }
 
 impl Unit {
     /// Whether it multiplies by constant weights.
     pub fn is_weighted(&self) -> bool {
         matches!(self.form, Form::Conv | Form::Gemm | Form::MatMul)
-    }
-
-    /// Whether its kernel can write floats, so that its end needs no Quantize.
-    pub fn can_end_float(&self) -> bool {
-        matches!(self.form, Form::Gemm | Form::MatMul) && self.activation.is_none()
     }
 }
 
@@ -69,19 +66,26 @@ pub struct Units {
     pub of_op: BTreeMap<OpId, usize>,
     /// Ops that multiply and stay float, with the reason
     pub misses: Vec<(OpId, Miss)>,
+    /// Whose units they are
+    pub target: &'static Target,
 }
 
-/// Finds the units of `graph`. Shapes come from `calibration`; a value that it did not see, or that is not finite, is in
+/// Finds what `target` runs as one integer kernel each in `graph`. Shapes come from `calibration`; a value that it did not see, or that is not finite, is in
 /// no unit.
-pub fn find_units(graph: &Graph, calibration: &Calibration) -> Units {
-    let mut found = Units::default();
+pub fn find_units(graph: &Graph, calibration: &Calibration, target: &'static Target) -> Units {
+    let mut found = Units { target, ..Units::default() };
     let mut inside: BTreeSet<OpId> = BTreeSet::new();
     for op in graph.ops() {
         if inside.contains(&op) {
             continue;
         }
-        match unit_of(graph, calibration, op) {
-            Ok(unit) => {
+        match unit_of(&Sight { graph, calibration, target }, op) {
+            Ok(mut unit) => {
+                unit.ends_float = match target.ends {
+                    Ends::Never => false,
+                    Ends::Linear => matches!(unit.form, Form::Gemm | Form::MatMul) && unit.activation.is_none(),
+                    Ends::Weighted => unit.is_weighted(),
+                };
                 let index = found.units.len();
                 for part in [Some(unit.op), unit.bias.map(|(add, _)| add), unit.activation].into_iter().flatten() {
                     inside.insert(part);
@@ -100,6 +104,7 @@ pub fn find_units(graph: &Graph, calibration: &Calibration) -> Units {
 struct Sight<'a> {
     graph: &'a Graph,
     calibration: &'a Calibration,
+    target: &'static Target,
 }
 
 impl Sight<'_> {
@@ -148,22 +153,67 @@ fn count(dims: &[usize]) -> f64 {
     dims.iter().map(|&dim| dim as f64).product()
 }
 
-fn unit_of(graph: &Graph, calibration: &Calibration, op: OpId) -> Result<Unit, Miss> {
-    let node = graph.op(op);
+const NO_KERNEL: Miss = Miss::Form("the target has no integer kernel for it");
+
+fn unit_of(sight: &Sight<'_>, op: OpId) -> Result<Unit, Miss> {
+    let node = sight.graph.op(op);
     if !node.domain().is_empty() {
         return Err(Miss::NotThisPattern);
     }
-    let sight = Sight { graph, calibration };
-    match node.op_type() {
-        "Conv" => conv(&sight, op, node),
-        "Gemm" => gemm(&sight, op, node),
-        "MatMul" => matmul(&sight, op, node),
-        "Add" | "Mul" | "Concat" | "Sigmoid" | "LeakyRelu" | "GlobalAveragePool" => own(&sight, op, node),
+    let unit = match node.op_type() {
+        "Conv" | "Gemm" | "MatMul" | "ConvTranspose" | "LSTM" | "GRU" | "RNN" if !sight.target.has(node.op_type()) => {
+            Err(NO_KERNEL)
+        }
+        op_type if !sight.target.has(op_type) => Err(Miss::NotThisPattern),
+        "Conv" => conv(sight, op, node),
+        "Gemm" => gemm(sight, op, node),
+        "MatMul" => matmul(sight, op, node),
+        "Add" | "Mul" | "Concat" | "Sigmoid" | "LeakyRelu" | "GlobalAveragePool" => own(sight, op, node),
         "MaxPool" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Transpose" | "Slice" | "Split" | "Resize"
-        | "DepthToSpace" => shared(&sight, op, node),
-        "ConvTranspose" | "LSTM" | "GRU" | "RNN" => Err(Miss::Form("the target has no integer kernel for it")),
+        | "DepthToSpace" => shared(sight, op, node),
         _ => Err(Miss::NotThisPattern),
+    };
+    match unit {
+        Err(Miss::NotThisPattern | Miss::NotConstant(_)) if sight.target.places == Places::EveryTensor => {
+            any(sight, op, node)
+        }
+        unit => unit,
     }
+}
+
+/// Ops whose constant operands are numbers like those that they meet.
+const TAKES_CONSTANTS: [&str; 10] = ["Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "PRelu", "Where", "Concat"];
+
+/// An op that computes in float between pairs of its own, for engines that take no float tensor.
+fn any(sight: &Sight<'_>, op: OpId, node: &Op) -> Result<Unit, Miss> {
+    if !node.regions().is_empty() || node.op_type().ends_with("uantizeLinear") {
+        return Err(Miss::NotThisPattern);
+    }
+    let is_read = |value: ValueId| match sight.graph.constant(value) {
+        Some(_) => TAKES_CONSTANTS.contains(&node.op_type()) && sight.float_constant(value).is_ok(),
+        None => sight.dims(value).is_ok(),
+    };
+    let inputs: Vec<(usize, ValueId)> = (node.inputs().iter().enumerate())
+        .filter_map(|(index, value)| value.filter(|value| is_read(*value)).map(|value| (index, value)))
+        .collect();
+    let outputs: Vec<ValueId> = node.outputs().iter().flatten().copied().filter(|y| sight.dims(*y).is_ok()).collect();
+    if outputs.is_empty() || !inputs.iter().any(|(_, value)| sight.graph.constant(*value).is_none()) {
+        return Err(Miss::NotThisPattern);
+    }
+    let numbers = |value: &ValueId| sight.dims(*value).map_or(0.0, count);
+    let read = inputs.iter().map(|(_, value)| numbers(value)).sum();
+    let work = Work { kind: Kind::Other, inputs: read, outputs: outputs.iter().map(numbers).sum(), macs: 0.0 };
+    Ok(Unit {
+        op,
+        form: Form::Own,
+        bias: None,
+        activation: None,
+        upper: None,
+        inputs,
+        outputs,
+        work,
+        ends_float: false,
+    })
 }
 
 /// Input 0 and output 0, both seen and finite.
@@ -208,6 +258,7 @@ fn conv(sight: &Sight<'_>, op: OpId, node: &Op) -> Result<Unit, Miss> {
         inputs: vec![(0, x)],
         outputs: vec![y],
         work,
+        ends_float: false,
     };
     Ok(finish(sight, unit))
 }
@@ -243,7 +294,8 @@ fn linear(
     let (inputs, outputs) = (count(sight.dims(x)?), count(sight.dims(y)?));
     let rows = (outputs as usize).checked_div(n).unwrap_or(0).max(1);
     let work = Work { kind: Kind::Linear { rows, k, n }, inputs, outputs, macs: outputs * k as f64 };
-    Ok(Unit { op, form, bias: None, activation: None, upper: None, inputs: vec![(0, x)], outputs: vec![y], work })
+    let (inputs, outputs) = (vec![(0, x)], vec![y]);
+    Ok(Unit { op, form, bias: None, activation: None, upper: None, inputs, outputs, work, ends_float: false })
 }
 
 fn matmul(sight: &Sight<'_>, op: OpId, node: &Op) -> Result<Unit, Miss> {
@@ -292,7 +344,8 @@ fn own(sight: &Sight<'_>, op: OpId, node: &Op) -> Result<Unit, Miss> {
     let read = inputs.iter().map(|(_, value)| sight.dims(*value).map_or(0.0, count)).sum();
     let work = Work { kind, inputs: read, outputs: count(sight.dims(y)?), macs: 0.0 };
     let form = if kind == Kind::Concat { Form::Shared } else { Form::Own };
-    let unit = Unit { op, form, bias: None, activation: None, upper: None, inputs, outputs: vec![y], work };
+    let outputs = vec![y];
+    let unit = Unit { op, form, bias: None, activation: None, upper: None, inputs, outputs, work, ends_float: false };
     Ok(if node.is("Add") { finish(sight, unit) } else { unit })
 }
 
@@ -323,7 +376,8 @@ fn shared(sight: &Sight<'_>, op: OpId, node: &Op) -> Result<Unit, Miss> {
     }
     let written = outputs.iter().map(|value| sight.dims(*value).map_or(0.0, count)).sum();
     let work = Work { kind, inputs: count(sight.dims(x)?), outputs: written, macs: 0.0 };
-    Ok(Unit { op, form: Form::Shared, bias: None, activation: None, upper: None, inputs: vec![(0, x)], outputs, work })
+    let (form, inputs) = (Form::Shared, vec![(0, x)]);
+    Ok(Unit { op, form, bias: None, activation: None, upper: None, inputs, outputs, work, ends_float: false })
 }
 
 /// Who uses `value`: the units that read it in 8 bits, and whether anyone else does (other ops, outputs, bodies).

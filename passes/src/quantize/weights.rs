@@ -25,6 +25,24 @@ pub enum Pairing {
     None,
 }
 
+/// What the scales of a weight must hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScaleRule {
+    /// Which weights meet in a 16-bit sum
+    pub pairing: Pairing,
+    /// Whether each row has a scale of its own
+    pub per_channel: bool,
+    /// Whether scales are powers of two
+    pub power_of_two: bool,
+}
+
+impl From<Pairing> for ScaleRule {
+    /// A scale a row, any.
+    fn from(pairing: Pairing) -> ScaleRule {
+        ScaleRule { pairing, per_channel: true, power_of_two: false }
+    }
+}
+
 /// The rows of a weight of Conv [M, C/g, k…]: reduction over kernel positions, channels fastest.
 pub fn conv_rows(weight: &ArrayD<f64>) -> Array2<f64> {
     let filters = weight.shape()[0];
@@ -67,7 +85,8 @@ fn row_scale(row: ndarray::ArrayView1<'_, f64>, pairing: Pairing) -> f64 {
 /// Neighbouring positions see nearly the same numbers, and most of the error is in that sum (error diffusion, as in
 /// Floyd and Steinberg 1976; with one position it is rounding to nearest). A row of (nearly) nothing gets the median scale: its numbers become zero and
 /// its bias lives on. Scales are at least `least`, by row, where given (so that a bias fits its 32 bits).
-pub fn quantize_rows(rows: &Array2<f64>, channels: usize, pairing: Pairing, least: &[f64]) -> QuantizedRows {
+pub fn quantize_rows(rows: &Array2<f64>, channels: usize, rule: impl Into<ScaleRule>, least: &[f64]) -> QuantizedRows {
+    let ScaleRule { pairing, per_channel, power_of_two } = rule.into();
     let mut scales: Vec<f64> = rows.axis_iter(Axis(0)).map(|row| row_scale(row, pairing)).collect();
     let mut sorted: Vec<f64> = scales.iter().copied().filter(|scale| *scale > 0.0).collect();
     sorted.sort_by(f64::total_cmp);
@@ -78,6 +97,13 @@ pub fn quantize_rows(rows: &Array2<f64>, channels: usize, pairing: Pairing, leas
             *scale = median;
         }
         *scale = scale.max(least.get(index).copied().unwrap_or(0.0));
+    }
+    if !per_channel {
+        let whole = scales.iter().copied().fold(0.0, f64::max);
+        scales.fill(whole);
+    }
+    if power_of_two {
+        scales.iter_mut().for_each(|scale| *scale = up_to_power_of_two(*scale));
     }
     // The scale is a float in the file: quantize with what the engine will read.
     let scales: Vec<f32> = scales.into_iter().map(up_to_f32).collect();
@@ -92,6 +118,11 @@ pub fn quantize_rows(rows: &Array2<f64>, channels: usize, pairing: Pairing, leas
 fn up_to_f32(x: f64) -> f32 {
     let near = x as f32;
     if f64::from(near) < x { near.next_up() } else { near }
+}
+
+/// The least power of two that is not below `x`; `x` itself where it is none of a positive number.
+pub fn up_to_power_of_two(x: f64) -> f64 {
+    if x > 0.0 && x.is_finite() { x.log2().ceil().exp2() } else { x }
 }
 
 /// Rounds one row; where a pair would leave its bound, its second number gives way.

@@ -19,6 +19,7 @@ use onnx_shrink_passes::{
         is_quantized,
         units::{Units, find_units},
     },
+    target::ORT_CPU,
     testing::{Reference, parse, run, seeded},
 };
 
@@ -61,7 +62,7 @@ fn quantize(model: &str, float: &[&str], samples: Option<Samples>) -> Quantized 
     let before = parse(model).graph;
     let samples = samples.unwrap_or_else(|| samples_of(&before, 4));
     let calibration = calibrate(&before, &Reference, &samples, &|_| {}).expect("the model runs");
-    let units = find_units(&before, &calibration);
+    let units = find_units(&before, &calibration, &ORT_CPU);
     let kept: BTreeSet<OpId> = float
         .iter()
         .map(|name| before.find(name).and_then(|value| before.producer(value)).expect("an op makes the value"))

@@ -1,4 +1,4 @@
-//! Arguments by what they are about: each file holds one struct that [`shrink`](super::shrink) flattens.
-mod control;
-
-pub use control::ControlArguments;
+//! Arguments of the main form that belong together, each group in a file of its own.
+pub mod control;
+pub mod formats;
+pub mod qdq;

@@ -1,0 +1,24 @@
+//! `--format`, `--requantize`: how integer layers are written.
+use clap::Args;
+
+use crate::formats::{Format, FormatOptions, Requantizing};
+
+/// How integer layers are written.
+#[derive(Debug, Args)]
+pub struct FormatArguments {
+    /// How integer layers are written
+    #[arg(long, value_enum, default_value = "qdq", help_heading = "Quantization")]
+    #[arg(aliases = ["quant-format", "quant_format"])]
+    pub format: Format,
+
+    /// --format integer: where the ranges of 8-bit results come from
+    #[arg(long, value_enum, default_value = "frozen", help_heading = "Quantization")]
+    pub requantize: Requantizing,
+}
+
+impl FormatArguments {
+    /// What they ask for.
+    pub fn options(&self) -> FormatOptions {
+        FormatOptions { format: self.format, requantize: self.requantize }
+    }
+}
