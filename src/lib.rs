@@ -7,6 +7,7 @@ pub mod about;
 pub mod cli;
 pub mod commands;
 pub mod control;
+pub mod diff;
 pub mod dump;
 pub mod files;
 pub mod formats;

@@ -2,6 +2,7 @@
 //!
 //! **Never** reads the command line: [`cli`](crate::cli) fills a [`Request`] from it, and a test or a library user may, too.
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
 };
@@ -176,6 +177,17 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
     (bytes.is_finite() && bytes >= 0.0).then_some(bytes as u64)
 }
 
+/// Where ranges come from when there are no samples.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ranges {
+    /// From batch norms and bounds of the model
+    pub from_model: bool,
+    /// Ranges of inputs, by name
+    pub inputs: BTreeMap<String, (f64, f64)>,
+    /// From so many made-up samples
+    pub synthetic: Option<usize>,
+}
+
 /// What a run of the main command is asked for.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -195,6 +207,8 @@ pub struct Request {
     pub target: &'static Target,
     /// How ranges are found
     pub calibrate: Calibrate,
+    /// Where ranges come from when there are no samples
+    pub ranges: Ranges,
     /// Ops to keep in float: names, op types or globs
     pub keep_float: Vec<String>,
     /// How integer layers are written
@@ -231,6 +245,7 @@ impl Request {
             sample_options: SampleOptions::default(),
             target: &ORT_CPU,
             calibrate: Calibrate::Auto,
+            ranges: Ranges::default(),
             keep_float: Vec::new(),
             formats: FormatOptions::default(),
             qdq: QdqOptions::default(),

@@ -4,12 +4,15 @@
 mod command_line;
 mod control;
 mod culprits;
+mod diff;
+mod diff_page;
 mod errors;
 mod formats;
 mod int8;
 mod int8_graph;
 mod ledger;
 mod qdq;
+mod ranges;
 mod report;
 mod samples;
 mod support;

@@ -1,5 +1,5 @@
 //! A model: the graph, and everything else of the file.
-use onnx_shrink_proto::schema::{ModelProto, OperatorSetIdProto};
+use onnx_shrink_proto::schema::{ModelProto, OperatorSetIdProto, StringStringEntryProto};
 
 use crate::graph::Graph;
 
@@ -59,6 +59,13 @@ impl Model {
     /// The message without its graph: producer, metadata, functions, training information.
     pub fn proto(&self) -> &ModelProto {
         &self.proto
+    }
+
+    /// Says `value` of `key` in the model's metadata, in the place of what was said before.
+    pub fn set_metadata(&mut self, key: &str, value: &str) {
+        self.proto.metadata_props.retain(|entry| entry.key() != key);
+        let entry = StringStringEntryProto { key: Some(key.to_owned()), value: Some(value.to_owned()) };
+        self.proto.metadata_props.push(entry);
     }
 
     /// A copy whose new names are independent of this model's.

@@ -17,6 +17,8 @@ pub enum Miss {
     NotFinite(ValueId),
     /// A value whose shape or type would have to be known
     UnknownType(ValueId),
+    /// A value whose range does not follow from the model
+    NoRange(ValueId),
     /// An attribute or shape that this rewrite has no rule for
     Form(&'static str),
     /// It would make the file larger, by so many bytes
@@ -60,6 +62,7 @@ impl Miss {
             Miss::OtherUses(value) => format!("`{}` has other uses", name(value)),
             Miss::NotFinite(value) => format!("`{}` has values that are not finite", name(value)),
             Miss::UnknownType(value) => format!("the shape or type of `{}` is not known", name(value)),
+            Miss::NoRange(value) => format!("no range of `{}` follows from the model", name(value)),
             Miss::Form(what) => format!("no rule for this form: {what}"),
             Miss::Grows { added, removed } => format!("the file would grow: {added} bytes come, {removed} go"),
             Miss::NotComputed(why) => format!("not computed: {why}"),

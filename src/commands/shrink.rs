@@ -11,8 +11,10 @@ use onnx_shrink_passes::pipeline::{self, Known};
 
 use super::{
     Command, Session,
-    arguments::{control::ControlArguments, formats::FormatArguments, qdq::QdqArguments},
-    target::TargetArguments,
+    arguments::{
+        control::ControlArguments, formats::FormatArguments, qdq::QdqArguments, ranges::RangesArguments,
+        target::TargetArguments,
+    },
 };
 use crate::{
     progress,
@@ -44,6 +46,10 @@ pub struct Shrink {
     /// What the model shall run on
     #[command(flatten)]
     pub target: TargetArguments,
+
+    /// Ranges without samples
+    #[command(flatten)]
+    pub ranges: RangesArguments,
 
     /// How ranges of activations are found
     #[arg(long, value_enum, default_value = "auto", help_heading = "Quantization")]
@@ -212,6 +218,7 @@ impl Shrink {
             validation_data: self.samples.validation_data.clone(),
             sample_options: self.samples.options(),
             target: self.target.target,
+            ranges: self.ranges.options()?,
             calibrate: self.calibrate,
             keep_float: self.keep_float.clone(),
             formats: self.formats.options(),

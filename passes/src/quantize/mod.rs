@@ -8,6 +8,8 @@ pub mod histogram;
 mod insert_qdq;
 pub mod integer_layers;
 mod layout_in_u8;
+pub mod model_ranges;
+mod moments;
 pub mod place;
 mod requantize;
 pub mod saturation;

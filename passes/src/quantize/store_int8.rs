@@ -30,6 +30,7 @@ use crate::{
     quantize::{
         calibration::Calibration,
         insert_qdq::{linear_rows, output_shift},
+        moments::clipped,
         weights::{Pairing, conv_from_rows, conv_rows, quantize_rows},
     },
 };
@@ -273,28 +274,9 @@ impl StoreInt8<'_> {
     }
 }
 
-/// E\[min(max(x, 0), h)\] of normal x per channel: with α = −m/σ, b = (h − m)/σ,
-/// m(Φ(b) − Φ(α)) + σ(φ(α) − φ(b)) + h(1 − Φ(b)) (the mean of a normal distribution censored at both ends).
+/// The mean of min(max(x, 0), upper) per channel.
 fn mean_of_clip(statistics: &Statistics, upper: f64) -> Vec<f64> {
-    let density = |x: f64| if x.is_finite() { (-x * x / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt() } else { 0.0 };
-    let channel = |(&mean, &deviation): (&f64, &f64)| {
-        if deviation <= 0.0 {
-            return mean.clamp(0.0, upper);
-        }
-        let (alpha, beta) = (-mean / deviation, (upper - mean) / deviation);
-        let rest = if upper.is_finite() { upper * (1.0 - normal(beta)) } else { 0.0 };
-        mean * (normal(beta) - normal(alpha)) + deviation * (density(alpha) - density(beta)) + rest
-    };
-    statistics.mean.iter().zip(&statistics.deviation).map(channel).collect()
-}
-
-/// The distribution function of the standard normal distribution, to 1.5e-7 (Abramowitz and Stegun 1964, 7.1.26).
-fn normal(x: f64) -> f64 {
-    let z = x.abs() / std::f64::consts::SQRT_2;
-    let t = 1.0 / (1.0 + 0.327_591_1 * z);
-    let poly = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
-    let erf = if z.is_finite() { 1.0 - poly * (-z * z).exp() } else { 1.0 };
-    0.5 * (1.0 + erf.copysign(x))
+    statistics.mean.iter().zip(&statistics.deviation).map(|(&m, &s)| clipped(m, s, upper).0).collect()
 }
 
 /// The constant in 8 bits with the scales that suit the op that reads it; `None` when it has no shape for it.

@@ -110,7 +110,8 @@ struct Sight<'a> {
 impl Sight<'_> {
     /// Dimensions of a float value that calibration saw and that is finite.
     fn dims(&self, value: ValueId) -> Result<&[usize], Miss> {
-        let observed = self.calibration.values.get(&value).ok_or(Miss::UnknownType(value))?;
+        let unknown = if self.calibration.from_model { Miss::NoRange(value) } else { Miss::UnknownType(value) };
+        let observed = self.calibration.values.get(&value).ok_or(unknown)?;
         if observed.histogram.non_finite > 0 {
             return Err(Miss::NotFinite(value));
         }

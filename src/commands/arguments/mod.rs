@@ -2,3 +2,5 @@
 pub mod control;
 pub mod formats;
 pub mod qdq;
+pub mod ranges;
+pub mod target;
