@@ -43,6 +43,7 @@ impl About {
         for layer in report.layers.iter().filter(|layer| is_about("", &layer.name, &layer.op)) {
             let fate = match &layer.fate {
                 Fate::Integer => "computes in integers".to_owned(),
+                Fate::Dynamic => "computes in integers, with ranges of each run".to_owned(),
                 Fate::Storage { reason } => format!("stored as integers: {reason}"),
                 Fate::Float { reason } => format!("stays float: {reason}"),
             };

@@ -5,15 +5,18 @@
 //! writes to stdout or stderr; [`files::write`] puts the model itself on stdout when it is asked to.
 pub mod about;
 pub mod cli;
+pub mod columns;
 pub mod commands;
 pub mod control;
 pub mod diff;
 pub mod dump;
 pub mod files;
 pub mod formats;
+pub mod inspect;
 pub mod int8;
 pub mod layers;
 pub mod lossless;
+pub mod low_rank;
 pub mod metrics;
 pub mod panics;
 pub mod progress;
@@ -23,6 +26,8 @@ pub mod report;
 pub mod request;
 pub mod samples;
 pub mod shrink;
+pub mod structure;
+pub mod validate;
 
 pub use control::Control;
 pub use progress::{Progress, Silent, Stage};

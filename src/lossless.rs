@@ -12,7 +12,9 @@ use std::{
 };
 
 use onnx_shrink_ir::{Evaluate, Model, verify};
-use onnx_shrink_passes::{Context, Entry, Journal, Options, Outcome, PassError, Statistics, pipeline::Pipeline};
+use onnx_shrink_passes::{
+    Context, Entry, Journal, Options, Outcome, PassError, Statistics, pipeline::Pipeline, quantize::Exactness,
+};
 
 use crate::{
     Failure, Gates,
@@ -54,6 +56,8 @@ pub struct Proven {
     pub journal: Journal,
     /// What batch norms told of values
     pub statistics: BTreeMap<String, Statistics>,
+    /// Steps by which Quantize/Dequantize pairs were cancelled, by what they lose
+    pub cancelled: BTreeMap<Exactness, usize>,
     /// The options with which it came about: what they deny is guilty
     pub options: Options,
     /// The model against the original; `None` when nothing was rewritten or it could not be run
@@ -69,6 +73,7 @@ struct Attempt {
     model: Model,
     journal: Journal,
     statistics: BTreeMap<String, Statistics>,
+    cancelled: BTreeMap<Exactness, usize>,
     verdict: Verdict,
 }
 
@@ -97,8 +102,8 @@ impl Lossless<'_> {
                 Verdict::Good(comparison, gates) => {
                     let mut journal = attempt.journal;
                     culprits.iter().for_each(|culprit| journal.write(culprit.as_entry()));
-                    let Attempt { model, statistics, .. } = attempt;
-                    return Ok(Proven { model, journal, statistics, options, comparison, gates, culprits });
+                    let Attempt { model, statistics, cancelled, .. } = attempt;
+                    return Ok(Proven { model, journal, statistics, cancelled, options, comparison, gates, culprits });
                 }
                 Verdict::NeedsExact => {
                     options.exact = true;
@@ -147,6 +152,7 @@ impl Lossless<'_> {
             model: self.original.detached(),
             journal,
             statistics: BTreeMap::new(),
+            cancelled: BTreeMap::new(),
             options: self.options.clone(),
             comparison: None,
             gates: Vec::new(),
@@ -169,13 +175,14 @@ impl Lossless<'_> {
         };
         let pass = cx.pass();
         let (journal, statistics) = (std::mem::take(&mut cx.journal), std::mem::take(&mut cx.statistics));
+        let cancelled = std::mem::take(&mut cx.cancelled);
         drop(cx);
         let verdict = match broke {
             Some((op, reason)) => Verdict::Broke { pass, op, reason },
             None if journal.done() == 0 => Verdict::Good(None, Vec::new()),
             None => self.judge(&model, options)?,
         };
-        Ok(Attempt { model, journal, statistics, verdict })
+        Ok(Attempt { model, journal, statistics, cancelled, verdict })
     }
 
     fn judge(&self, model: &Model, options: &Options) -> Result<Verdict, Failure> {

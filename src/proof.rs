@@ -63,7 +63,7 @@ impl<'a> Proof<'a> {
                     let found = Samples::generated_shapes(original, open).and_then(|found| {
                         let is_new = !shapes.contains(&found);
                         shapes.push(found);
-                        is_new.then(|| Samples::generated(original, GENERATED_SAMPLES, open)).transpose()
+                        is_new.then(|| Samples::generated_as(original, GENERATED_SAMPLES, open)).transpose()
                     });
                     match found {
                         Ok(samples) => made.extend(samples),

@@ -13,7 +13,13 @@ use onnx_shrink_passes::{
     target::{ORT_CPU, Target},
 };
 
-use crate::{Control, Report, formats::FormatOptions, qdq::QdqOptions, samples::SampleOptions};
+use crate::{
+    Control, Report,
+    formats::{Dynamic, FormatOptions},
+    qdq::{Place, QdqOptions},
+    samples::SampleOptions,
+    structure::StructureOptions,
+};
 
 /// How a run of the program ends. Documented in `--help`; numbers never change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,11 +128,13 @@ pub struct Gates {
     pub drop: f64,
     /// Most bytes of the written model, its external data included; `None`: as many as the input
     pub max_bytes: Option<u64>,
+    /// Least SQNR of a float output after pruning, in dB: less is another model
+    pub prune_sqnr: f64,
 }
 
 impl Default for Gates {
     fn default() -> Gates {
-        Gates { lossless_rel: 1e-4, lossless_rel_fp16: 1e-2, sqnr: 10.0, drop: 0.01, max_bytes: None }
+        Gates { lossless_rel: 1e-4, lossless_rel_fp16: 1e-2, sqnr: 10.0, drop: 0.01, max_bytes: None, prune_sqnr: 3.0 }
     }
 }
 
@@ -134,7 +142,7 @@ impl Gates {
     /// Changes the gate that `text` names: `KEY=VALUE`.
     pub fn set(&mut self, text: &str) -> Result<(), String> {
         const KEYS: &str = "lossless-rel, lossless-rel-fp16, sqnr or min-sqnr (dB), drop or max-drop (a share: 0.01 is one \
-                            point), max-bytes (a number, or one with k, M or G)";
+                            point), max-bytes (a number, or one with k, M or G), prune-sqnr (dB)";
         let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not KEY=VALUE; keys: {KEYS}"))?;
         let key = key.trim().replace('_', "-");
         let gate = match key.as_str() {
@@ -142,6 +150,7 @@ impl Gates {
             "lossless-rel-fp16" => &mut self.lossless_rel_fp16,
             "sqnr" | "min-sqnr" => &mut self.sqnr,
             "drop" | "max-drop" => &mut self.drop,
+            "prune-sqnr" => &mut self.prune_sqnr,
             "max-bytes" => {
                 let bytes = parse_bytes(value).ok_or_else(|| format!("the gate `{key}` wants bytes, not `{value}`"))?;
                 self.max_bytes = Some(bytes);
@@ -215,6 +224,8 @@ pub struct Request {
     pub formats: FormatOptions,
     /// How pairs come in, and what is mended in models that others quantized
     pub qdq: QdqOptions,
+    /// What is removed of the model's structure
+    pub structure: StructureOptions,
     /// Passes to leave out
     pub skip: Vec<String>,
     /// What the result must hold
@@ -249,6 +260,7 @@ impl Request {
             keep_float: Vec::new(),
             formats: FormatOptions::default(),
             qdq: QdqOptions::default(),
+            structure: StructureOptions::default(),
             skip: Vec::new(),
             gates: Gates::default(),
             validate: true,
@@ -263,6 +275,14 @@ impl Request {
     /// What passes need to know of it.
     pub fn options(&self) -> Result<Options, Failure> {
         self.control.options(&self.skip, self.exact)
+    }
+
+    /// Which layers find their ranges in each run: none where all are to be wrapped in pairs.
+    pub fn dynamic(&self) -> Dynamic {
+        match self.qdq.place {
+            Place::Wrap => Dynamic::None,
+            Place::Cut => self.formats.dynamic_on(self.target.name),
+        }
     }
 
     /// Whether the model is written to standard output.

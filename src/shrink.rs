@@ -13,7 +13,7 @@ use onnx_shrink_passes::{
     Context, Entry, Options, Statistics,
     pipeline::Pipeline,
     quantize::{
-        FixSaturation,
+        CancelQdq, FixSaturation,
         calibrators::Calibrator,
         is_quantized,
         saturation::{self, saturating_layers},
@@ -25,14 +25,20 @@ use crate::{
     about::About,
     dump::Dump,
     files,
+    formats::Dynamic,
     int8::{Calibrated, Int8, Quantized},
     lossless::Lossless,
+    low_rank::{LowRank, Svd},
     metrics::{CompareError, Comparison, GateResult, compare_graphs},
     proof::{Compared, Proof},
+    qdq::Cancel,
     report::{Calibration, Report, Side},
     request::{Failure, Request},
-    samples::OpenDims,
+    structure::Pruner,
 };
+
+/// Largest relative error on made-up inputs with which layers run in 8 bits without samples.
+const MOST_MADE_UP_ERROR: f64 = 0.05;
 
 /// The key in the model's metadata that says what calibrated it, when that was no real sample.
 const CALIBRATION_KEY: &str = "onnx-shrink.calibration";
@@ -45,7 +51,12 @@ const SYNTHETIC: &str = "ranges are those of synthetic samples, which says the m
 
 /// Makes the model of `request` smaller and writes it.
 pub fn shrink(request: &Request, progress: &dyn Progress) -> Result<Report, Failure> {
-    shrink_with(request, progress, request.control.pipeline()?)
+    let mut pipeline = request.control.pipeline()?;
+    let is_named = |only: &String| only.replace('_', "-") == "cancel-qdq";
+    if request.qdq.cancel.is_some() || request.control.only.iter().any(is_named) {
+        pipeline = pipeline.and(Box::new(CancelQdq::exact()));
+    }
+    shrink_with(request, progress, pipeline)
 }
 
 /// The same with other lossless passes: for tests that plant a wrong one.
@@ -125,42 +136,56 @@ impl<'a> Job<'a> {
     }
 
     fn run(mut self, pipeline: &Pipeline) -> Result<Report, Failure> {
-        let original = self.original.detached();
-        let evaluator = self.evaluator.clone();
-        let judges = self.samples.as_ref().map(|(_, judges)| judges.clone());
-        let proof = Proof::new(evaluator.as_ref(), self.progress, &original.graph, judges.as_ref());
-        let proof = self.request.validate.then_some(&proof);
-        let mut lean = self.lossless(&original, pipeline, proof)?;
+        let Lean { model: mut lossless, statistics, mut changed } = self.lossless(pipeline)?;
         if self.request.control.stops_early() {
-            return self.write(lean.model, lean.changed);
+            return self.write(lossless, changed);
         }
-        lean.changed |= self.mend_saturation(&mut lean.model, proof)?;
+        changed |= self.mend(&mut lossless)?;
+        if self.request.structure.prune.is_some()
+            && let Some(model) = self.prune(&lossless, &statistics)?
+        {
+            // What follows is judged against the pruned model: that itself has been judged against the original.
+            self.original = model.detached();
+            lossless = model;
+            changed = true;
+        }
+        if let Some(svd) = self.request.structure.svd
+            && let Some(model) = self.split_low_rank(&lossless, svd)?
+        {
+            self.original = model.detached();
+            lossless = model;
+            changed = true;
+        }
         if self.request.int8 {
             if is_quantized(&self.original.graph) {
                 let note = "the model is quantized already: it is not quantized again";
                 self.report.notes.push(note.to_owned());
-            } else if let Some(model) = self.int8(&lean, proof)? {
+            } else if let Some(model) = self.int8(&lossless, &statistics)? {
                 if let Some(dump) = &self.dump {
                     dump.at("int8", &model.graph);
                 }
-                lean.model = model;
-                lean.changed = true;
+                lossless = model;
+                changed = true;
             }
         }
-        self.write(lean.model, lean.changed)
+        self.write(lossless, changed)
     }
 
     /// The model after the lossless passes, proven where it can be run.
-    fn lossless(&mut self, original: &Model, pipeline: &Pipeline, proof: Option<&Proof<'_>>) -> Result<Lean, Failure> {
+    fn lossless(&mut self, pipeline: &Pipeline) -> Result<Lean, Failure> {
         let stage = self.progress.stage("rewriting", None);
+        let judges = self.samples.as_ref().map(|(_, judges)| judges.clone());
+        let evaluator = self.evaluator.clone();
+        let proof = Proof::new(evaluator.as_ref(), self.progress, &self.original.graph, judges.as_ref());
+        let proof = self.request.validate.then_some(&proof);
         let work = Lossless {
-            original,
+            original: &self.original,
             pipeline,
             options: &self.options,
-            evaluator: self.evaluator.as_ref(),
+            evaluator: evaluator.as_ref(),
             proof,
             gates: &self.request.gates,
-            is_half: is_half(&original.graph),
+            is_half: is_half(&self.original.graph),
             dump: self.dump.as_ref(),
         };
         let proven = work.run()?;
@@ -170,6 +195,7 @@ impl<'a> Job<'a> {
         self.report.culprits = proven.culprits;
         self.report.lossless = proven.comparison;
         self.report.gates.extend(proven.gates);
+        self.report.cancelled = proven.cancelled;
         let changed = proven.journal.done() > 0;
         self.report.journal = proven.journal.entries;
         // What is guilty stays out of later runs of the same passes.
@@ -177,38 +203,53 @@ impl<'a> Job<'a> {
         Ok(Lean { model: proven.model, statistics: proven.statistics, changed })
     }
 
-    /// Weights of others that can saturate get other scales, where the user wants that; else a warning names them. Whether
-    /// something changed.
-    fn mend_saturation(&mut self, model: &mut Model, proof: Option<&Proof<'_>>) -> Result<bool, Failure> {
+    /// What cannot be run against the original is not approximated.
+    fn leave_float(&mut self) -> Option<Model> {
+        let note = "nothing was quantized: the result could not be run against the input; \
+                    --no-validate stores weights in 8 bits all the same";
+        self.report.notes.push(note.to_owned());
+        None
+    }
+
+    fn gate_failed(&self, reason: &str) -> Failure {
+        Failure::gate(format_args!("{}: {reason}", self.request.input.display()), self.report.clone())
+    }
+
+    /// What the user wants mended in a model that others quantized, beyond what is exact: weights that can saturate get other
+    /// scales (else a warning names them), and of two Quantizes in a row the last stays. Whether something changed.
+    fn mend(&mut self, model: &mut Model) -> Result<bool, Failure> {
         let layers = saturating_layers(&model.graph);
-        if !self.request.qdq.fix_saturation {
-            self.report.warnings.extend(saturation::warning(&layers));
-            return Ok(false);
+        let merges = self.request.qdq.cancel == Some(Cancel::Approximate);
+        let fixes = self.request.qdq.fix_saturation;
+        if self.request.exact && (fixes || merges) {
+            let flag = if fixes { saturation::FLAG } else { "--cancel-qdq=approximate" };
+            return Err(Failure::usage(format_args!("--exact forbids what {flag} stands for: leave out one of them")));
         }
-        if self.request.exact {
-            return Err(Failure::usage("--exact forbids what --fix-saturation stands for: leave out one of them"));
+        if fixes && layers.is_empty() {
+            self.report.notes.push(format!("{}: no sums of 8-bit weights can saturate", saturation::FLAG));
         }
         if self.report.unproven.is_some() {
-            self.leave_float();
             self.report.warnings.extend(saturation::warning(&layers));
+            if fixes || merges {
+                self.leave_float();
+            }
             return Ok(false);
         }
         let evaluator = self.evaluator.clone();
         let mut cx = Context::new(self.options.clone(), evaluator.as_ref());
         let mut mended = model.detached();
-        cx.run(&FixSaturation, &mut mended.graph).map_err(Failure::bug)?;
-        if cx.journal.done() == 0 {
-            self.report.journal.extend(cx.journal.entries);
-            let note = if layers.is_empty() { "--fix-saturation: no sums of 8-bit weights can saturate" } else { "" };
-            self.report.notes.extend((!note.is_empty()).then(|| note.to_owned()));
-            self.report.warnings.extend(saturation::warning(&layers));
-            return Ok(false);
+        if merges {
+            cx.run(&CancelQdq::approximate(), &mut mended.graph).map_err(Failure::bug)?;
         }
-        if let Some(proof) = proof {
-            let Some(comparison) = self.prove(&mended, proof)? else {
-                self.leave_float();
-                return Ok(false);
-            };
+        if fixes {
+            cx.run(&FixSaturation, &mut mended.graph).map_err(Failure::bug)?;
+        }
+        self.report.warnings.extend(saturation::warning(&saturating_layers(&mended.graph)));
+        let changed = cx.journal.done() > 0;
+        if changed
+            && self.request.validate
+            && let Some(comparison) = self.judge_lossless(&mended)?
+        {
             // Made-up samples show that it works; how near it is, real ones must tell.
             let judged = self.samples.as_ref().is_some_and(|(_, held_out)| !held_out.is_empty());
             let gates = if judged { self.request.gates.int8(&comparison) } else { Vec::new() };
@@ -216,29 +257,126 @@ impl<'a> Job<'a> {
             self.report.quantized = Some(comparison);
             self.report.gates.extend(gates);
             if let Some(reason) = failed {
-                return Err(self.gate_failed(&format!("after --fix-saturation {reason}")));
+                let input = self.request.input.display();
+                return Err(Failure::gate(format_args!("{input}: {reason}"), self.report.clone()));
             }
         }
-        self.report.warnings.extend(saturation::warning(&saturating_layers(&mended.graph)));
+        for (exactness, steps) in cx.cancelled {
+            *self.report.cancelled.entry(exactness).or_default() += steps;
+        }
         self.report.journal.extend(cx.journal.entries);
-        *model = mended;
-        Ok(true)
+        if changed {
+            *model = mended;
+        }
+        Ok(changed)
     }
 
-    /// The result against the original as `proof` has it; `None` when the original does not run. An error when only the
-    /// result fails.
-    fn prove(&mut self, model: &Model, proof: &Proof<'_>) -> Result<Option<Comparison>, Failure> {
-        match proof.compare(&model.graph)? {
-            Compared::Done(comparison) => Ok(Some(comparison)),
-            Compared::Fails(reason) => Err(Failure::bug(anyhow!("the result does not run: {reason}"))),
-            Compared::Unproven => {
-                self.report.unproven = proof.unproven();
-                Ok(None)
+    /// The model without a share of its channels, when the gates hold for it; `None` when none can go.
+    fn prune(&mut self, lossless: &Model, statistics: &BTreeMap<String, Statistics>) -> Result<Option<Model>, Failure> {
+        if self.request.exact {
+            return Err(Failure::usage("--exact forbids what --prune stands for: leave out one of them"));
+        }
+        let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
+        let pruner =
+            Pruner { evaluator: evaluator.as_ref(), options: &options, structure: self.request.structure, statistics };
+        let samples = self.samples.clone().filter(|(calibrating, _)| !calibrating.is_empty());
+        let calibrating = samples.as_ref().map(|(calibrating, _)| calibrating);
+        let mut pruned = match pruner.prune(lossless, calibrating, self.progress)? {
+            Ok(pruned) => pruned,
+            Err(why) => {
+                self.report.warnings.push(format!("--prune: {why}"));
+                return Ok(None);
+            }
+        };
+        let held_out =
+            self.samples.as_ref().map(|(_, held_out)| held_out.clone()).filter(|held_out| !held_out.is_empty());
+        let comparison = match &held_out {
+            _ if !self.request.validate => None,
+            Some(held_out) => self.compare(&pruned.model, held_out)?,
+            None => self.judge_lossless(&pruned.model)?,
+        };
+        let mut reason = None;
+        if let Some(comparison) = &comparison {
+            let mut gates = self.request.gates.structure(comparison);
+            if held_out.is_none() {
+                // Made-up samples show that it runs; how near it is, real ones must tell.
+                let broken = comparison.outputs.iter().any(|output| output.misshapen > 0 || output.not_finite > 0);
+                gates.retain(|gate| broken && !gate.passed);
+            }
+            reason = gates.iter().find(|gate| !gate.passed).map(|gate| gate.reason.clone());
+            self.report.gates.extend(gates);
+        }
+        pruned.structure.comparison = comparison;
+        let removed = 100.0 * pruned.structure.removed;
+        let mut note = format!("pruning removed {removed:.1} % of the multiply-adds");
+        if let Some(output) = pruned.structure.comparison.as_ref().and_then(|comparison| comparison.outputs.first()) {
+            let sqnr = output.sqnr_db.map_or_else(String::new, |sqnr| format!(", SQNR {sqnr:.1} dB"));
+            let agrees = output
+                .top1_agreement
+                .map_or_else(String::new, |share| format!(", top-1 agrees {:.1} %", 100.0 * share));
+            note += &format!(": output `{}`{sqnr}{agrees}", output.name);
+        }
+        self.report.structure = Some(pruned.structure);
+        self.report.notes.push(note);
+        self.report.notes.extend(pruned.notes);
+        self.report.journal.extend(pruned.journal);
+        if let Some(reason) = reason {
+            let input = self.request.input.display();
+            return Err(Failure::gate(format_args!("{input}: after --prune: {reason}"), self.report.clone()));
+        }
+        Ok(Some(pruned.model))
+    }
+
+    /// The model with fully connected layers in two, when the gates hold for it; `None` when none is.
+    fn split_low_rank(&mut self, model: &Model, svd: Svd) -> Result<Option<Model>, Failure> {
+        if self.request.exact {
+            return Err(Failure::usage("--exact forbids what --svd stands for: leave out one of them"));
+        }
+        let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
+        let low_rank = LowRank { evaluator: evaluator.as_ref(), options: &options, svd };
+        let split = low_rank.split(model, self.samples.as_ref(), self.progress)?;
+        self.report.low_rank = split.layers;
+        self.report.journal.extend(split.journal);
+        let Some(model) = split.model else {
+            let note = "--svd: no layer was split: the report says why for each (--report)";
+            self.report.notes.push(note.to_owned());
+            return Ok(None);
+        };
+        let held_out = self.samples.as_ref().map(|(_, held_out)| held_out.clone());
+        let comparison = match held_out.filter(|held_out| !held_out.is_empty()) {
+            _ if !self.request.validate => None,
+            Some(held_out) => self.compare(&model, &held_out)?,
+            None => None,
+        };
+        if let Some(comparison) = comparison {
+            let gates = self.request.gates.int8(&comparison);
+            let failed = gates.iter().find(|gate| !gate.passed).map(|gate| gate.reason.clone());
+            self.report.gates.extend(gates);
+            self.report.quantized = Some(comparison);
+            if let Some(reason) = failed {
+                let input = self.request.input.display();
+                return Err(Failure::gate(format_args!("{input}: after --svd: {reason}"), self.report.clone()));
             }
         }
+        Ok(Some(model))
     }
 
-    /// Both models on `samples`; `None` when the original does not run on them. An error when only the new model fails.
+    /// The lossless result against the original, on real samples or made-up ones; `None` where neither can be run.
+    fn judge_lossless(&mut self, model: &Model) -> Result<Option<Comparison>, Failure> {
+        let judges = self.samples.as_ref().map(|(_, judges)| judges.clone());
+        let proof = Proof::new(self.evaluator.as_ref(), self.progress, &self.original.graph, judges.as_ref());
+        let unproven = match proof.compare(&model.graph)? {
+            Compared::Done(comparison) => return Ok(Some(comparison)),
+            Compared::Fails(reason) => return Err(Failure::bug(anyhow!("the result does not run: {reason}"))),
+            Compared::Unproven => proof.unproven(),
+        };
+        drop(proof);
+        self.report.unproven = unproven;
+        Ok(None)
+    }
+
+    /// Both models on `samples`; `None` when the original does not run (the engine lacks an op, or made-up
+    /// inputs do not suit it). An error when only the new model fails.
     fn compare(&mut self, model: &Model, samples: &Samples) -> Result<Option<Comparison>, Failure> {
         let stage = self.progress.stage("validating", Some(samples.len() as u64));
         let compared =
@@ -255,7 +393,7 @@ impl<'a> Job<'a> {
     }
 
     /// The quantized model, when the gates hold for it; `None` when nothing was gained.
-    fn int8(&mut self, lean: &Lean, proof: Option<&Proof<'_>>) -> Result<Option<Model>, Failure> {
+    fn int8(&mut self, lossless: &Model, statistics: &BTreeMap<String, Statistics>) -> Result<Option<Model>, Failure> {
         if self.report.unproven.is_some() {
             return Ok(self.leave_float());
         }
@@ -265,23 +403,24 @@ impl<'a> Job<'a> {
             target: self.request.target,
             calibrate: self.request.calibrate,
             keep_float: &self.request.keep_float,
+            place: self.request.qdq.place,
             formats: self.request.formats,
+            dynamic: self.request.dynamic(),
             options: &options,
-            statistics: &lean.statistics,
+            statistics,
         };
         let ranges = &self.request.ranges;
         if ranges.from_model {
-            let calibrated = int8.from_model(&lean.model, &ranges.inputs)?;
+            let calibrated = int8.from_model(lossless, &ranges.inputs)?;
             let held_out = self.samples.clone().map(|(_, held_out)| held_out);
-            return self.fall_back(&calibrated, (Calibrator::MinMax, None), held_out, FROM_MODEL, proof);
+            return self.fall_back(calibrated, (Calibrator::MinMax, None), held_out, FROM_MODEL);
         }
         if let Some(count) = ranges.synthetic {
-            let samples =
-                Samples::generated(&self.original.graph, count, OpenDims::all(1)).map_err(Failure::samples)?;
-            let calibrated = int8.calibrated(&lean.model, &samples, self.progress)?;
+            let samples = Samples::generated(&self.original.graph, count).map_err(Failure::samples)?;
+            let calibrated = int8.calibrated(lossless, &samples, self.progress)?;
             let chosen = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &samples, self.progress)?;
             let held_out = self.samples.clone().map(|(_, held_out)| held_out);
-            let model = self.fall_back(&calibrated, chosen, held_out, SYNTHETIC, proof)?;
+            let model = self.fall_back(calibrated, chosen, held_out, SYNTHETIC)?;
             return Ok(model.map(|mut model| {
                 model.set_metadata(CALIBRATION_KEY, &format!("{count} synthetic samples"));
                 model
@@ -289,28 +428,21 @@ impl<'a> Job<'a> {
         }
         let Some((calibrating, held_out)) = self.samples.clone().filter(|(calibrating, _)| !calibrating.is_empty())
         else {
-            return match int8.without_samples(&lean.model)? {
-                Ok(quantized) => self.accept_storage(quantized, proof),
-                Err(nothing) => {
-                    self.report.notes.push(nothing);
-                    Ok(None)
-                }
-            };
+            return self.without_samples(&int8, lossless);
         };
-        let calibrated = int8.calibrated(&lean.model, &calibrating, self.progress)?;
+        let calibrated = int8.calibrated(lossless, &calibrating, self.progress)?;
         let chosen = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &calibrating, self.progress)?;
-        self.fall_back(&calibrated, chosen, Some(held_out), "", proof)
+        self.fall_back(calibrated, chosen, Some(held_out), "")
     }
 
     /// The model with as few units in float as the gates ask for, with the ranges that were chosen, and the model that was
     /// built with them on the way, if any; `note` tells how it was calibrated, if not on samples.
     fn fall_back(
         &mut self,
-        calibrated: &Calibrated<'_>,
+        mut calibrated: Calibrated<'_>,
         (calibrator, mut chosen): (Calibrator, Option<Quantized>),
         held_out: Option<Samples>,
         note: &str,
-        proof: Option<&Proof<'_>>,
     ) -> Result<Option<Model>, Failure> {
         if !note.is_empty() {
             self.report.notes.push(note.to_owned());
@@ -318,7 +450,7 @@ impl<'a> Job<'a> {
         let mut kept = BTreeSet::new();
         let mut step = 1;
         let Some(held_out) = held_out else {
-            return self.accept_storage(calibrated.build(&calibrated.placement(&kept), calibrator, &kept)?, proof);
+            return self.accept_storage(calibrated.build(&calibrated.placement(&kept), calibrator, &kept)?);
         };
         let mut order: Option<Vec<usize>> = None;
         loop {
@@ -337,11 +469,18 @@ impl<'a> Job<'a> {
                 return Ok(self.accept(quantized, Some(comparison), gates));
             };
             log::info!("{} units in float: {}", kept.len(), failed.reason);
+            if calibrated.is_dynamic() {
+                calibrated.leave_out_dynamic();
+                continue;
+            }
             if !placement.integer.contains(&true) {
                 let reason = failed.reason.clone();
                 self.report.quantized = Some(comparison);
                 self.report.gates.extend(gates);
-                return Err(self.gate_failed(&reason));
+                return Err(Failure::gate(
+                    format_args!("{}: {reason}", self.request.input.display()),
+                    self.report.clone(),
+                ));
             }
             // The worst units go back to float, twice as many each time.
             let order = match &order {
@@ -357,50 +496,71 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// What cannot be run against the original is not approximated.
-    fn leave_float(&mut self) -> Option<Model> {
-        let note = "nothing was quantized: the result could not be run against the input; \
-                    --no-validate stores weights in 8 bits all the same";
-        self.report.notes.push(note.to_owned());
-        None
-    }
-
-    fn gate_failed(&self, reason: &str) -> Failure {
-        Failure::gate(format_args!("{}: {reason}", self.request.input.display()), self.report.clone())
+    /// The model without samples: with layers whose ranges each run finds, unless made-up inputs show too much error.
+    fn without_samples(&mut self, int8: &Int8<'_>, lossless: &Model) -> Result<Option<Model>, Failure> {
+        let quantized = match int8.without_samples(lossless, int8.dynamic)? {
+            Ok(quantized) => quantized,
+            Err(nothing) => {
+                self.report.notes.push(nothing);
+                return Ok(None);
+            }
+        };
+        let count = quantized.journal.done_by("dynamic-int8");
+        if count == 0 || !self.request.validate {
+            return self.accept_storage(quantized);
+        }
+        let comparison = self.judge_lossless(&quantized.model)?;
+        let error = comparison.iter().flat_map(|comparison| &comparison.outputs).filter(|output| output.float);
+        let error =
+            error.map(|output| if output.not_finite > 0 { f64::INFINITY } else { output.rel_l2 }).fold(0.0, f64::max);
+        if error <= MOST_MADE_UP_ERROR {
+            return self.accept_storage(quantized);
+        }
+        let note = format!("{count} layers stay float: in 8 bits the error on made-up inputs was {error:.3}");
+        self.report.notes.push(note);
+        match int8.without_samples(lossless, Dynamic::None)? {
+            Ok(stored) => self.accept_storage(stored),
+            Err(nothing) => {
+                self.report.notes.push(nothing);
+                Ok(None)
+            }
+        }
     }
 
     /// Takes a model whose constants alone were stored in 8 bits. Samples that only judge do so. Made-up inputs tell whether
     /// it runs and gives finite numbers of the right shapes; how near they are says little about real ones, so that is shown
     /// and not judged.
-    fn accept_storage(&mut self, quantized: Quantized, proof: Option<&Proof<'_>>) -> Result<Option<Model>, Failure> {
+    fn accept_storage(&mut self, quantized: Quantized) -> Result<Option<Model>, Failure> {
         let judges = self.samples.as_ref().map(|(_, judges)| judges.clone());
-        let judged = match (&judges, proof) {
-            (_, None) => None,
-            (Some(judges), _) => match self.compare(&quantized.model, judges)? {
-                Some(comparison) => Some(comparison),
-                None => return Ok(self.leave_float()),
-            },
-            (None, Some(proof)) => match self.prove(&quantized.model, proof)? {
-                Some(comparison) => Some(comparison),
-                None => return Ok(self.leave_float()),
-            },
+        let judged = match judges {
+            _ if !self.request.validate => None,
+            Some(judges) => self.compare(&quantized.model, &judges)?,
+            None => self.judge_lossless(&quantized.model)?,
         };
-        if let Some(comparison) = &judged {
-            let gates = if judges.is_some() { self.request.gates.int8(comparison) } else { Vec::new() };
+        if judged.is_none() && self.request.validate {
+            return Ok(self.leave_float());
+        }
+        if let Some(comparison) = &judged
+            && self.samples.is_some()
+        {
+            let gates = self.request.gates.int8(comparison);
             let failed = gates.iter().find(|gate| !gate.passed).map(|gate| gate.reason.clone());
             self.report.gates.extend(gates);
             if let Some(reason) = failed {
                 self.report.quantized = judged;
-                return Err(self.gate_failed(&reason));
+                let message = format!("{}: {reason}", self.request.input.display());
+                return Err(Failure::gate(message, self.report.clone()));
             }
+        }
+        if let Some(comparison) = judged {
             let broken = comparison.outputs.iter().find(|output| output.misshapen > 0 || output.not_finite > 0);
             if let Some(output) = broken {
                 let note = "8-bit storage was left out: with it this output is not finite or has another shape";
                 self.report.warnings.push(format!("`{}`: {note}", output.name));
                 return Ok(None);
             }
+            self.report.quantized = Some(comparison);
         }
-        self.report.quantized = judged;
         self.report.layers = quantized.layers;
         self.report.journal.extend(quantized.journal.entries);
         self.report.notes.extend(quantized.notes);
@@ -463,6 +623,6 @@ impl<'a> Job<'a> {
 }
 
 /// Whether the model computes in 16-bit floats.
-fn is_half(graph: &Graph) -> bool {
+pub fn is_half(graph: &Graph) -> bool {
     graph.values().into_iter().any(|value| graph.ty(value).is_some_and(|ty| ty.dtype == DataType::Float16))
 }

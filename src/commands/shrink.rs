@@ -13,7 +13,7 @@ use super::{
     Command, Session,
     arguments::{
         control::ControlArguments, formats::FormatArguments, qdq::QdqArguments, ranges::RangesArguments,
-        target::TargetArguments,
+        structure::StructureArguments, target::TargetArguments,
     },
 };
 use crate::{
@@ -68,6 +68,10 @@ pub struct Shrink {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub qdq: QdqArguments,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub structure: StructureArguments,
 
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -223,6 +227,7 @@ impl Shrink {
             keep_float: self.keep_float.clone(),
             formats: self.formats.options(),
             qdq: self.qdq.options(),
+            structure: self.structure.options(),
             skip: self.skip.clone(),
             gates,
             validate: !self.no_validate,

@@ -106,13 +106,12 @@ impl Source for Generated {
 mod tests {
     use onnx_shrink_ir::DataType;
 
-    use super::OpenDims;
     use crate::samples::{Samples, npz::tests::graph};
 
     #[test]
     fn made_up_samples_fit_and_repeat() {
         let graph = graph(&[("x", DataType::Float, &[2, 3]), ("n", DataType::Int64, &[1]), ("b", DataType::Bool, &[])]);
-        let samples = Samples::generated(&graph, 3, OpenDims::all(1)).unwrap();
+        let samples = Samples::generated(&graph, 3).unwrap();
         let (one, again) = (samples.get(1).unwrap(), samples.get(1).unwrap());
         assert_eq!(one.inputs, again.inputs);
         assert_ne!(one.inputs, samples.get(2).unwrap().inputs);

@@ -157,11 +157,16 @@ impl Samples {
     /// `count` made-up samples for `graph`, the same on every call: floats from about -2 to 2, small integers,
     /// dimensions that `graph` leaves open as `open` has them. They show whether two models compute the same, and nothing about accuracy. An error when an input
     /// cannot be made up (no shape, or not a tensor of numbers).
-    pub fn generated(graph: &Graph, count: usize, open: OpenDims) -> Result<Samples, SampleError> {
+    pub fn generated_as(graph: &Graph, count: usize, open: OpenDims) -> Result<Samples, SampleError> {
         let at = |problem| SampleError { path: "generated samples".into(), problem: Box::new(problem) };
         let inputs = Inputs::of(graph).map_err(at)?;
         let source = generated::Generated::new(&inputs, count, open).map_err(at)?;
         Ok(Samples { indices: (0..count).collect(), source: Arc::new(source), inputs: Arc::new(inputs) })
+    }
+
+    /// The same with 1 for what `graph` leaves open.
+    pub fn generated(graph: &Graph, count: usize) -> Result<Samples, SampleError> {
+        Samples::generated_as(graph, count, OpenDims::all(1))
     }
 
     /// The dimensions of every input of such samples.

@@ -3,4 +3,5 @@ pub mod control;
 pub mod formats;
 pub mod qdq;
 pub mod ranges;
+pub mod structure;
 pub mod target;
