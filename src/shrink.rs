@@ -141,6 +141,12 @@ impl<'a> Job<'a> {
             return self.write(lossless, changed);
         }
         changed |= self.mend(&mut lossless)?;
+        if self.report.unproven.is_some()
+            && (self.request.structure.prune.is_some() || self.request.structure.svd.is_some())
+        {
+            self.leave_float();
+            return self.write(lossless, changed);
+        }
         if self.request.structure.prune.is_some()
             && let Some(model) = self.prune(&lossless, &statistics)?
         {
@@ -205,9 +211,11 @@ impl<'a> Job<'a> {
 
     /// What cannot be run against the original is not approximated.
     fn leave_float(&mut self) -> Option<Model> {
-        let note = "nothing was quantized: the result could not be run against the input; \
-                    --no-validate stores weights in 8 bits all the same";
-        self.report.notes.push(note.to_owned());
+        let note = "nothing approximate was done (8 bits, pruning, low rank): the result could not be run against the input; \
+                    --no-validate does it all the same";
+        if !self.report.notes.iter().any(|known| known == note) {
+            self.report.notes.push(note.to_owned());
+        }
         None
     }
 
