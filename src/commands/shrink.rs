@@ -108,7 +108,7 @@ pub struct Shrink {
 
     /// Put tensors into a file of their own beside the model (default name: <OUT>.data)
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
-    #[arg(help_heading = "Output", aliases = ["external_data", "save-as-external-data", "save_as_external_data", "use_external_data_format"])]
+    #[arg(help_heading = "Output", aliases = ["external_data", "save-as-external-data", "use-external-data-format"])]
     pub external_data: Option<String>,
 
     /// Drop fields that this version of ONNX does not know, instead of refusing the model
