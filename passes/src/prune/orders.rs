@@ -118,12 +118,7 @@ fn gammas(graph: &Graph, groups: &Groups, group: &Group, statistics: &BTreeMap<S
 type Reader<'m> = (Layer, &'m Gram, BTreeMap<Unit, Vec<usize>>);
 
 /// The layers that read `group`.
-fn readers<'m>(
-    graph: &Graph,
-    groups: &Groups,
-    group: &Group,
-    moments: &'m Moments,
-) -> Vec<Reader<'m>> {
+fn readers<'m>(graph: &Graph, groups: &Groups, group: &Group, moments: &'m Moments) -> Vec<Reader<'m>> {
     let mut readers = Vec::new();
     for &consumer in &group.consumers {
         let consumer = &groups.consumers[consumer];
