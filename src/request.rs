@@ -10,7 +10,13 @@ use std::{
 use onnx_shrink_ir::proto::ExternalData;
 use onnx_shrink_passes::target::{ORT_CPU, Target};
 
-use crate::{Report, formats::FormatOptions, qdq::QdqOptions, samples::SampleOptions, structure::StructureOptions};
+use crate::{
+    Report,
+    formats::{Dynamic, FormatOptions},
+    qdq::{Place, QdqOptions},
+    samples::SampleOptions,
+    structure::StructureOptions,
+};
 
 /// How a run of the program ends. Documented in `--help`; numbers never change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,6 +235,14 @@ impl Request {
             threads: 0,
             external_data: ExternalData::Auto,
             allow_unknown_fields: false,
+        }
+    }
+
+    /// Which layers find their ranges in each run: none where all are to be wrapped in pairs.
+    pub fn dynamic(&self) -> Dynamic {
+        match self.qdq.place {
+            Place::Wrap => Dynamic::None,
+            Place::Cut => self.formats.dynamic_on(self.target.name),
         }
     }
 

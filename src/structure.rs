@@ -18,7 +18,7 @@ use onnx_shrink_passes::{
 };
 use serde::Serialize;
 
-use crate::{Failure, Progress, Samples, int8::Source, metrics::Comparison};
+use crate::{Failure, Progress, Samples, int8::Source, low_rank::Svd, metrics::Comparison};
 
 /// What is removed, and how it is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -27,6 +27,8 @@ pub struct StructureOptions {
     pub prune: Option<f64>,
     /// How channels are ranked; `None`: as the samples allow
     pub criterion: Option<Criterion>,
+    /// How ranks of fully connected layers are chosen
+    pub svd: Option<Svd>,
 }
 
 /// A layer before and after.

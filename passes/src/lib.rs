@@ -8,6 +8,7 @@ mod affine;
 mod context;
 pub mod egg;
 mod journal;
+pub mod low_rank;
 mod miss;
 mod net_bytes;
 pub mod pipeline;
@@ -28,6 +29,7 @@ mod fuse_global_average_pool;
 mod inline_if;
 mod prune_channels;
 mod simplify_islands;
+pub mod split_low_rank;
 
 pub use context::{Context, Options, Statistics, Watch};
 pub use drop_constant_channels::DropConstantChannels;
@@ -43,6 +45,7 @@ pub use journal::{Entry, INITIALIZER, Journal, Outcome};
 pub use miss::Miss;
 pub use prune_channels::PruneChannels;
 pub use simplify_islands::SimplifyIslands;
+pub use split_low_rank::SplitLowRank;
 
 use onnx_shrink_ir::{EvaluateError, Graph, PatchError};
 

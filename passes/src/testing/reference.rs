@@ -309,6 +309,11 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
             let array = x.array(0)?;
             let axes = op.ints("axes").ok_or("axes")?.iter().map(|&axis_| axis(axis_, array.ndim()));
             let axes = axes.collect::<Computed<Vec<usize>>>()?;
+            if op.int("keepdims") == Some(0) {
+                let kept = (0..array.ndim()).filter(|axis| !axes.contains(axis));
+                let dims: Vec<usize> = kept.map(|axis| array.shape()[axis]).collect();
+                return one(reshaped(&mean(array, axes), &dims)?);
+            }
             one(mean(array, axes))
         }
         "Gather" => {

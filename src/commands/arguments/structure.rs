@@ -2,7 +2,7 @@
 use clap::{Args, ValueEnum};
 use onnx_shrink_passes::prune::orders::Criterion;
 
-use crate::structure::StructureOptions;
+use crate::{low_rank::Svd, structure::StructureOptions};
 
 /// See the [module](self).
 #[derive(Clone, Debug, Default, Args)]
@@ -15,6 +15,11 @@ pub struct StructureArguments {
     /// How channels are ranked (default: reconstruction with samples, l2 without)
     #[arg(long, value_enum, value_name = "NAME", requires = "prune", alias = "prune_criterion")]
     pub prune_criterion: Option<PruneCriterion>,
+
+    /// Split fully connected layers into two: where that is measured to be near enough, or at a share of the energy (0.95) or of
+    /// the rank (25%)
+    #[arg(long, value_name = "ENERGY|RANK%|auto", num_args = 0..=1, default_missing_value = "auto")]
+    pub svd: Option<Svd>,
 }
 
 /// How channels are ranked.
@@ -53,6 +58,6 @@ impl StructureArguments {
             PruneCriterion::Random => Criterion::Random,
             PruneCriterion::Reconstruction => Criterion::Reconstruction,
         });
-        StructureOptions { prune: self.prune, criterion }
+        StructureOptions { prune: self.prune, criterion, svd: self.svd }
     }
 }
