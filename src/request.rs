@@ -130,11 +130,21 @@ pub struct Gates {
     pub max_bytes: Option<u64>,
     /// Least SQNR of a float output after pruning, in dB: less is another model
     pub prune_sqnr: f64,
+    /// As `drop`, after pruning alone: who asks for less of a model expects some of it
+    pub prune_drop: f64,
 }
 
 impl Default for Gates {
     fn default() -> Gates {
-        Gates { lossless_rel: 1e-4, lossless_rel_fp16: 1e-2, sqnr: 10.0, drop: 0.01, max_bytes: None, prune_sqnr: 3.0 }
+        Gates {
+            lossless_rel: 1e-4,
+            lossless_rel_fp16: 1e-2,
+            sqnr: 10.0,
+            drop: 0.01,
+            max_bytes: None,
+            prune_sqnr: 3.0,
+            prune_drop: 0.1,
+        }
     }
 }
 
@@ -142,7 +152,7 @@ impl Gates {
     /// Changes the gate that `text` names: `KEY=VALUE`.
     pub fn set(&mut self, text: &str) -> Result<(), String> {
         const KEYS: &str = "lossless-rel, lossless-rel-fp16, sqnr or min-sqnr (dB), drop or max-drop (a share: 0.01 is one \
-                            point), max-bytes (a number, or one with k, M or G), prune-sqnr (dB)";
+                            point), max-bytes (a number, or one with k, M or G), prune-sqnr (dB), prune-drop (a share)";
         let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not KEY=VALUE; keys: {KEYS}"))?;
         let key = key.trim().replace('_', "-");
         let gate = match key.as_str() {
@@ -151,6 +161,7 @@ impl Gates {
             "sqnr" | "min-sqnr" => &mut self.sqnr,
             "drop" | "max-drop" => &mut self.drop,
             "prune-sqnr" => &mut self.prune_sqnr,
+            "prune-drop" => &mut self.prune_drop,
             "max-bytes" => {
                 let bytes = parse_bytes(value).ok_or_else(|| format!("the gate `{key}` wants bytes, not `{value}`"))?;
                 self.max_bytes = Some(bytes);
@@ -162,6 +173,9 @@ impl Gates {
             Ok(number) if !number.is_nan() => number,
             _ => return Err(format!("the gate `{key}` wants a number, not `{value}`")),
         };
+        if key == "drop" || key == "max-drop" {
+            self.prune_drop = self.drop;
+        }
         Ok(())
     }
 }
@@ -343,7 +357,7 @@ mod tests {
         let mut gates = Gates::default();
         gates.set("sqnr=20").unwrap();
         gates.set("drop = 0.003").unwrap();
-        assert_eq!(gates, Gates { sqnr: 20.0, drop: 0.003, ..Gates::default() });
+        assert_eq!(gates, Gates { sqnr: 20.0, drop: 0.003, prune_drop: 0.003, ..Gates::default() });
         for (text, part) in [("sqnr", "KEY=VALUE"), ("snr=1", "no gate `snr`"), ("drop=x", "wants a number")] {
             assert!(gates.set(text).unwrap_err().contains(part), "{text}");
         }
