@@ -15,6 +15,7 @@ pub mod qdq;
 pub mod report;
 pub mod request;
 pub mod samples;
+pub mod sensitivity;
 pub mod shrink;
 
 pub use progress::{Progress, Silent, Stage};

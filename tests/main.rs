@@ -3,6 +3,7 @@
 
 mod command_line;
 mod errors;
+mod fall_back;
 mod formats;
 mod int8;
 mod int8_graph;
