@@ -101,8 +101,15 @@ fn choosing(count: usize) -> Vec<usize> {
     (0..count).step_by(step).take(CHOOSING_SAMPLES).collect()
 }
 
+/// Numbers of the outputs that are enough to choose by, and samples that are the least in any case.
+const CHOOSING_NUMBERS: usize = 4096;
+const CHOOSING_LEAST: usize = 6;
+
+/// Bytes of constants of a model up to which all candidates are built at once.
+const BUILT_TOGETHER: usize = 64 << 20;
+
 /// Of these, how many run before a range estimator may be given up.
-const CHOOSING_CHUNK: usize = 4;
+const CHOOSING_CHUNK: usize = 2;
 
 impl Int8<'_> {
     fn context(&self) -> Context<'_> {
@@ -298,44 +305,62 @@ impl Calibrated<'_> {
     }
 
     /// The range estimator: the user's, or the one whose outputs are nearest to the float model's on some of the samples
-    /// that calibrated.
+    /// that calibrated; and the model that was built with it, where one was.
     pub fn choose(
         &self,
         placement: &Placement,
         samples: &Samples,
         progress: &dyn Progress,
-    ) -> Result<Calibrator, Failure> {
+    ) -> Result<(Calibrator, Option<Quantized>), Failure> {
         let candidates = match self.int8.calibrate {
-            Calibrate::MinMax => return Ok(Calibrator::MinMax),
-            Calibrate::Percentile => return Ok(Calibrator::Percentile),
-            Calibrate::Entropy => return Ok(Calibrator::Entropy),
-            Calibrate::Mse => return Ok(Calibrator::Mse),
+            Calibrate::MinMax => return Ok((Calibrator::MinMax, None)),
+            Calibrate::Percentile => return Ok((Calibrator::Percentile, None)),
+            Calibrate::Entropy => return Ok((Calibrator::Entropy, None)),
+            Calibrate::Mse => return Ok((Calibrator::Mse, None)),
             Calibrate::Auto => Calibrator::AUTO,
         };
         if !placement.integer.contains(&true) {
-            return Ok(candidates[0]);
+            return Ok((candidates[0], None));
         }
         let chosen = choosing(samples.len());
+        // Large outputs tell as much on fewer samples.
+        let numbers = chosen.first().and_then(|index| self.calibration.outputs.get(index));
+        let numbers = numbers.map_or(0, |outputs| outputs.iter().map(Tensor::len).sum()).max(1);
+        let enough = CHOOSING_NUMBERS.div_ceil(numbers).clamp(CHOOSING_LEAST, CHOOSING_SAMPLES);
+        let step = (chosen.len() / enough).max(1);
+        let chosen: Vec<usize> = chosen.into_iter().step_by(step).take(enough).collect();
         let samples = samples.subset(&chosen);
         let stage = progress.stage("choosing ranges", Some(candidates.len() as u64));
         let expected: Vec<&Vec<Tensor>> =
             chosen.iter().filter_map(|index| self.calibration.outputs.get(index)).collect();
-        let mut best: Option<(f64, Calibrator)> = None;
+        // All at once while they are small; else one by one, for memory.
+        let graph = &self.model.graph;
+        let bytes = graph.values().into_iter().filter_map(|value| graph.constant(value)).map(Tensor::byte_len);
+        let mut built: Vec<Result<Quantized, Failure>> = Vec::new();
+        if bytes.sum::<usize>() <= BUILT_TOGETHER {
+            candidates
+                .par_iter()
+                .map(|&calibrator| self.build(placement, calibrator, &BTreeSet::new()))
+                .collect_into_vec(&mut built);
+        }
+        let mut built = built.into_iter();
+        let mut best: Option<(f64, Calibrator, Quantized)> = None;
         for calibrator in candidates {
-            let candidate = self.build(placement, calibrator, &BTreeSet::new())?.model;
-            let after = self.int8.evaluator.prepare(&candidate.graph).map_err(Failure::bug)?;
-            let least = best.map_or(f64::INFINITY, |(least, _)| least);
+            let candidate = built.next().unwrap_or_else(|| self.build(placement, calibrator, &BTreeSet::new()))?;
+            let after = self.int8.evaluator.prepare(&candidate.model.graph).map_err(Failure::bug)?;
+            let least = best.as_ref().map_or(f64::INFINITY, |(least, ..)| *least);
             let error = relative_error(after.as_ref(), &expected, &samples, least)?;
             match error {
                 Some(error) => log::info!("ranges by {}: relative error {error:.5}", calibrator.name()),
                 None => log::info!("ranges by {}: relative error above {least:.5}", calibrator.name()),
             }
+            drop(after);
             if let Some(error) = error.filter(|error| *error < least) {
-                best = Some((error, calibrator));
+                best = Some((error, calibrator, candidate));
             }
             stage.advance(1);
         }
-        Ok(best.map_or(candidates[0], |(_, calibrator)| calibrator))
+        Ok(best.map_or((candidates[0], None), |(_, calibrator, model)| (calibrator, Some(model))))
     }
 
     /// The model with this placement and these ranges; constants that stay float are stored in 8 bits. `returned` are the
@@ -456,16 +481,18 @@ impl Calibrated<'_> {
         placement: &Placement,
         samples: &Samples,
     ) -> Result<Vec<usize>, Failure> {
-        let noise = self.noise(quantized.pairs.as_ref().unwrap_or(&quantized.model), samples)?;
-        let units = self.units.units.iter().enumerate().filter(|(index, _)| placement.integer[*index]);
-        let mut added: Vec<(f64, usize)> = units.map(|(index, unit)| (self.added(&noise, unit), index)).collect();
+        let on = self.units.units.iter().enumerate().filter(|(index, _)| placement.integer[*index]);
+        let edges = edges_of(on.clone().map(|(_, unit)| unit));
+        let noise = self.noise(quantized.pairs.as_ref().unwrap_or(&quantized.model), samples, &edges)?;
+        let mut added: Vec<(f64, usize)> = on.map(|(index, unit)| (self.added(&noise, unit), index)).collect();
         added.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         Ok(added.into_iter().map(|(_, unit)| unit).collect())
     }
 
     /// Fills in how far the output of each layer is from the float model's, where both have it under one name.
     pub fn measure_layers(&self, quantized: &mut Quantized, samples: &Samples) -> Result<(), Failure> {
-        let noise = self.noise(quantized.pairs.as_ref().unwrap_or(&quantized.model), samples)?;
+        let edges = edges_of(self.units.units.iter().filter(|unit| unit.is_weighted()));
+        let noise = self.noise(quantized.pairs.as_ref().unwrap_or(&quantized.model), samples, &edges)?;
         let graph = &self.model.graph;
         let mut of_layer: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
         for unit in self.units.units.iter().filter(|unit| unit.is_weighted()) {
@@ -491,43 +518,82 @@ impl Calibrated<'_> {
         after - before
     }
 
-    /// Relative squared error of every value that both models have under one name.
-    fn noise(&self, quantized: &Model, samples: &Samples) -> Result<BTreeMap<String, f64>, Failure> {
-        let before = self.int8.evaluator.prepare(&self.model.graph).map_err(Failure::bug)?;
+    /// Relative squared error of those of `values` that both models have under one name. (They are held in memory, for one
+    /// sample a thread.)
+    fn noise(
+        &self,
+        quantized: &Model,
+        samples: &Samples,
+        values: &BTreeSet<onnx_shrink_ir::ValueId>,
+    ) -> Result<BTreeMap<String, f64>, Failure> {
+        let graph = &self.model.graph;
+        let before = self.int8.evaluator.prepare(graph).map_err(Failure::bug)?;
         let after = self.int8.evaluator.prepare(&quantized.graph).map_err(Failure::bug)?;
-        let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
-        for index in 0..samples.len().min(NOISE_SAMPLES) {
+        let one = |index: usize| -> Result<BTreeMap<String, (f64, f64)>, Failure> {
             let inputs = samples.get(index).map_err(Failure::samples)?.inputs;
-            let mut reference: BTreeMap<String, Tensor> = BTreeMap::new();
+            let mut reference: BTreeMap<&str, Tensor> = BTreeMap::new();
             let mut keep = |value: onnx_shrink_ir::ValueId, tensor: &Tensor| {
-                if tensor.dtype() == DataType::Float {
-                    reference.insert(self.model.graph.name_of(value).to_owned(), tensor.clone());
+                let name = graph.name_of(value);
+                if tensor.dtype() == DataType::Float && values.contains(&value) && quantized.graph.find(name).is_some()
+                {
+                    reference.insert(name, tensor.clone());
                 }
             };
             before.run(&inputs, &mut keep).map_err(Failure::bug)?;
+            let mut sums = BTreeMap::new();
             let mut compare = |value: onnx_shrink_ir::ValueId, tensor: &Tensor| {
                 let name = quantized.graph.name_of(value);
-                let Some(expected) = reference.get(name).filter(|expected| expected.dims() == tensor.dims()) else {
+                let Some(expected) = reference.remove(name).filter(|expected| expected.dims() == tensor.dims()) else {
                     return;
                 };
                 if let (Some(a), Some(b)) = (expected.as_slice::<f32>(), tensor.as_slice::<f32>()) {
-                    let (error, signal) = squares(&a, &b);
-                    let sum = sums.entry(name.to_owned()).or_default();
-                    *sum = (sum.0 + error, sum.1 + signal);
+                    sums.insert(name.to_owned(), squares(&a, &b));
                 }
             };
             after.run(&inputs, &mut compare).map_err(Failure::bug)?;
+            Ok(sums)
+        };
+        let dims = values.iter().filter_map(|value| self.calibration.values.get(value)).map(|seen| &seen.dims);
+        let numbers = dims.map(|dims| dims.iter().product::<usize>()).sum::<usize>().max(1);
+        let enough = NOISE_NUMBERS.div_ceil(numbers).clamp(NOISE_LEAST, NOISE_SAMPLES);
+        let indices: Vec<usize> = (0..samples.len().min(enough)).collect();
+        let ones: Vec<Result<BTreeMap<String, (f64, f64)>, Failure>> =
+            indices.par_iter().map(|&index| one(index)).collect();
+        let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+        for one in ones {
+            for (name, (error, signal)) in one? {
+                let sum = sums.entry(name).or_default();
+                *sum = (sum.0 + error, sum.1 + signal);
+            }
         }
         Ok(sums.into_iter().map(|(name, (error, signal))| (name, error / signal.max(f64::MIN_POSITIVE))).collect())
     }
 }
 
-/// Samples that tell how far each value is off.
-const NOISE_SAMPLES: usize = 4;
+/// Values that `units` read and make.
+fn edges_of<'u>(units: impl Iterator<Item = &'u Unit>) -> BTreeSet<onnx_shrink_ir::ValueId> {
+    units.flat_map(|unit| unit.inputs.iter().map(|input| input.1).chain(unit.outputs.iter().copied())).collect()
+}
 
-/// Σ(b − a)² and Σa².
+/// Samples that tell how far each value is off, at most and at least, and numbers that are enough.
+const NOISE_SAMPLES: usize = 4;
+const NOISE_LEAST: usize = 2;
+const NOISE_NUMBERS: usize = 1 << 20;
+
+/// Σ(b − a)² and Σa², in an order that does not depend on the processor.
 fn squares(a: &[f32], b: &[f32]) -> (f64, f64) {
-    a.iter().zip(b).fold((0.0, 0.0), |(error, signal), (&a, &b)| {
+    let (mut error, mut signal) = ([0f64; 4], [0f64; 4]);
+    let count = a.len().min(b.len());
+    let ((a, a_rest), (b, b_rest)) = (a[..count].as_chunks::<4>(), b[..count].as_chunks::<4>());
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..4 {
+            let (a, b) = (f64::from(a[lane]), f64::from(b[lane]));
+            error[lane] += (b - a) * (b - a);
+            signal[lane] += a * a;
+        }
+    }
+    let sum = (error.into_iter().sum::<f64>(), signal.into_iter().sum::<f64>());
+    a_rest.iter().zip(b_rest).fold(sum, |(error, signal), (&a, &b)| {
         let (a, b) = (f64::from(a), f64::from(b));
         (error + (b - a) * (b - a), signal + a * a)
     })

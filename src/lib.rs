@@ -5,6 +5,7 @@
 //! writes to stdout or stderr; [`files::write`] puts the model itself on stdout when it is asked to.
 pub mod cli;
 pub mod commands;
+pub mod diff;
 pub mod files;
 pub mod formats;
 pub mod int8;

@@ -267,16 +267,16 @@ impl<'a> Job<'a> {
         if ranges.from_model {
             let calibrated = int8.from_model(lossless, &ranges.inputs)?;
             let held_out = self.samples.clone().map(|(_, held_out)| held_out);
-            let model = self.fall_back(&calibrated, Calibrator::MinMax, held_out, FROM_MODEL)?;
+            let model = self.fall_back(&calibrated, (Calibrator::MinMax, None), held_out, FROM_MODEL)?;
             self.report.calibration = Some(Calibration { samples: 0, method: "model".to_owned() });
             return Ok(model);
         }
         if let Some(count) = ranges.synthetic {
             let samples = Samples::generated(&self.original.graph, count).map_err(Failure::samples)?;
             let calibrated = int8.calibrated(lossless, &samples, self.progress)?;
-            let calibrator = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &samples, self.progress)?;
+            let chosen = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &samples, self.progress)?;
             let held_out = self.samples.clone().map(|(_, held_out)| held_out);
-            let model = self.fall_back(&calibrated, calibrator, held_out, SYNTHETIC)?;
+            let model = self.fall_back(&calibrated, chosen, held_out, SYNTHETIC)?;
             return Ok(model.map(|mut model| {
                 model.set_metadata(CALIBRATION_KEY, &format!("{count} synthetic samples"));
                 model
@@ -293,15 +293,16 @@ impl<'a> Job<'a> {
             };
         };
         let calibrated = int8.calibrated(lossless, &calibrating, self.progress)?;
-        let calibrator = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &calibrating, self.progress)?;
-        self.fall_back(&calibrated, calibrator, Some(held_out), "")
+        let chosen = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &calibrating, self.progress)?;
+        self.fall_back(&calibrated, chosen, Some(held_out), "")
     }
 
-    /// The model with as few units in float as the gates ask for; `note` tells how it was calibrated, if not on samples.
+    /// The model with as few units in float as the gates ask for, with the ranges that were chosen, and the model that was
+    /// built with them on the way, if any; `note` tells how it was calibrated, if not on samples.
     fn fall_back(
         &mut self,
         calibrated: &Calibrated<'_>,
-        calibrator: Calibrator,
+        (calibrator, chosen): (Calibrator, Option<Quantized>),
         held_out: Option<Samples>,
         note: &str,
     ) -> Result<Option<Model>, Failure> {
@@ -309,7 +310,10 @@ impl<'a> Job<'a> {
             self.report.notes.push(note.to_owned());
         }
         let none = BTreeSet::new();
-        let first = calibrated.build(&calibrated.placement(&none), calibrator, &none)?;
+        let first = match chosen {
+            Some(quantized) => quantized,
+            None => calibrated.build(&calibrated.placement(&none), calibrator, &none)?,
+        };
         let Some(held_out) = held_out else { return self.accept_storage(first) };
         if !self.request.validate {
             return Ok(self.accept(first, None, Vec::new()));

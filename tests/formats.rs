@@ -56,6 +56,7 @@ fn pairs_of(name: &str, count: usize) -> Pairs {
     let pass =
         InsertQdq { calibration: &calibration, calibrator: Calibrator::MinMax, units: &units, integer: &integer };
     cx.run(&pass, &mut model.graph).unwrap();
+    drop(cx);
     Pairs { model, samples, evaluator }
 }
 

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails shall panic")]
 
 mod command_line;
+mod diff;
+mod diff_page;
 mod errors;
 mod fall_back;
 mod formats;

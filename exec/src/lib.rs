@@ -14,11 +14,11 @@ mod slices;
 mod tract;
 mod value;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use onnx_shrink_ir::{Dim, Evaluate, EvaluateError, Graph, Observe, OpId, Prepared, Tensor, TensorType};
 
-use crate::{plan::Plan, value::Value};
+use crate::{plan::Plan, tract::Kept, value::Value};
 
 /// Limits of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,16 +36,17 @@ impl Default for Options {
     }
 }
 
-/// The engine.
-#[derive(Clone, Copy, Debug, Default)]
+/// The engine. Clones share what was prepared.
+#[derive(Clone, Debug, Default)]
 pub struct Interpreter {
     options: Options,
+    kept: Arc<Kept>,
 }
 
 impl Interpreter {
     /// An engine with these limits.
     pub fn new(options: Options) -> Interpreter {
-        Interpreter { options }
+        Interpreter { options, kept: Arc::default() }
     }
 }
 
@@ -55,7 +56,7 @@ impl Evaluate for Interpreter {
     }
 
     fn prepare<'g>(&'g self, graph: &'g Graph) -> Result<Box<dyn Prepared + 'g>, EvaluateError> {
-        Ok(Box::new(Ready { plan: Plan::new(graph, self.options, &BTreeMap::new())? }))
+        Ok(Box::new(Ready { plan: Plan::new(graph, self.options, &self.kept, &BTreeMap::new())? }))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! **Never** reads a sample: what can never run is found here. **No** recursion over the graph; bodies recurse, and nest
 //! at most as deep as the file format allows.
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use onnx_shrink_ir::{DataType, EvaluateError, Graph, Op, OpId, Tensor, ValueId, op_schema};
 
@@ -12,7 +12,7 @@ use crate::{
     kernel::{Call, Kernel, KernelError},
     kernels,
     panics::contained,
-    tract::OneOp,
+    tract::{Kept, OneOp},
     value::Value,
 };
 
@@ -33,6 +33,8 @@ pub(crate) struct Step<'g> {
     pub(crate) home: Home<'g>,
     /// Values that nothing uses after this op
     pub(crate) dies: Vec<ValueId>,
+    /// The input that the op may change into its output, as nothing else uses it
+    pub(crate) overwrites: Option<ValueId>,
 }
 
 /// A graph, ready to run.
@@ -40,6 +42,8 @@ pub(crate) struct Step<'g> {
 pub(crate) struct Plan<'g> {
     pub(crate) graph: &'g Graph,
     pub(crate) options: Options,
+    /// What tract has built for other graphs
+    kept: Arc<Kept>,
     pub(crate) steps: Vec<Step<'g>>,
     /// Constants of the graph and what follows from them, by [`ValueId::index`]
     pub(crate) constants: Vec<Option<Value>>,
@@ -64,6 +68,7 @@ impl<'g> Plan<'g> {
     pub(crate) fn new(
         graph: &'g Graph,
         options: Options,
+        kept: &Arc<Kept>,
         known: &BTreeMap<ValueId, Value>,
     ) -> Result<Plan<'g>, EvaluateError> {
         let mut constants = vec![None; graph.bound()];
@@ -73,7 +78,7 @@ impl<'g> Plan<'g> {
         for (value, constant) in known {
             constants[value.index()] = Some(constant.clone());
         }
-        let mut plan = Plan { graph, options, steps: Vec::new(), constants };
+        let mut plan = Plan { graph, options, kept: kept.clone(), steps: Vec::new(), constants };
         for id in graph.ops() {
             plan.add(id)?;
         }
@@ -90,7 +95,7 @@ impl<'g> Plan<'g> {
         let fold = inputs.iter().all(|&constant| constant) && captures.iter().all(|&(_, outer, _)| constant(outer));
         let constant = if fold { vec![false; inputs.len()] } else { inputs };
         let home = self.home(id, constant).map_err(|error| self.unwrapped(id, error))?;
-        let step = Step { id, op, home, dies: Vec::new() };
+        let step = Step { id, op, home, dies: Vec::new(), overwrites: None };
         if !fold {
             self.steps.push(step);
             return Ok(());
@@ -129,7 +134,7 @@ impl<'g> Plan<'g> {
             return Err(HomeError::Op(reason));
         }
         let kernel = kernels::find(op, self.graph.opset());
-        match OneOp::new(op, constant) {
+        match OneOp::new(op, constant, &self.kept) {
             Ok(one) => {
                 let known = op.inputs().iter().flatten().filter_map(|input| self.graph.ty(*input));
                 match known.map(|ty| ty.dtype).find(|&dtype| !one.takes(dtype)) {
@@ -157,7 +162,7 @@ impl<'g> Plan<'g> {
                     None => taken.push((outer, inner)),
                 }
             }
-            Body { plan: Plan::new(&body.graph, self.options, &known), captures: taken }
+            Body { plan: Plan::new(&body.graph, self.options, &self.kept, &known), captures: taken }
         });
         Control::new(op, self.graph.opset(), bodies.collect())
     }
@@ -177,7 +182,10 @@ impl<'g> Plan<'g> {
                     dies.push(value);
                 }
             }
-            self.steps[index].dies = dies;
+            let step = &mut self.steps[index];
+            let plain = matches!(step.home, Home::Op(Some(_), _)) && step.op.is("Relu");
+            step.overwrites = step.op.input(0).filter(|input| plain && dies.contains(input));
+            step.dies = dies;
         }
     }
 }
@@ -211,7 +219,8 @@ pub(crate) fn run_one(
     inputs: &[Option<Tensor>],
 ) -> Result<Vec<Option<Tensor>>, EvaluateError> {
     let op = graph.op(id);
-    let mut plan = Plan { graph, options, steps: Vec::new(), constants: vec![None; graph.bound()] };
+    let kept = Arc::default(); // for itself: a folded op does not come again
+    let mut plan = Plan { graph, options, kept, steps: Vec::new(), constants: vec![None; graph.bound()] };
     for (_, outer, _) in graph.captures(id) {
         let Some(constant) = graph.constant(outer) else {
             let reason = format!("its bodies use `{}`, which is not constant", graph.name_of(outer));
@@ -220,7 +229,7 @@ pub(crate) fn run_one(
         plan.constants[outer.index()] = Some(constant.clone().into());
     }
     let home = plan.home(id, vec![false; op.inputs().len()]).map_err(|error| plan.unwrapped(id, error))?;
-    let step = Step { id, op, home, dies: Vec::new() };
+    let step = Step { id, op, home, dies: Vec::new(), overwrites: None };
     let values: Vec<Option<Value>> = inputs.iter().map(|input| input.clone().map(Value::from)).collect();
     let values: Vec<Option<&Value>> = values.iter().map(Option::as_ref).collect();
     let outputs = step.run_on(&plan, &values, &[])?;

@@ -1,7 +1,10 @@
 //! Running a prepared graph: ops in order, values dropped at their last use.
 use onnx_shrink_ir::{EvaluateError, Tensor, ValueId};
 
-use crate::{plan::Plan, value::Value};
+use crate::{
+    plan::{Plan, named},
+    value::Value,
+};
 
 impl Plan<'_> {
     /// The value of `id`: what the run made, or a constant.
@@ -21,6 +24,17 @@ impl Plan<'_> {
             frame[id.index()] = Some(value);
         }
         for step in &self.steps {
+            if let Some(input) = step.overwrites
+                && let Some(value) = frame[input.index()].take()
+            {
+                let (value, done) = value.rectified().map_err(|error| named(self.graph, step.id, error))?;
+                if let (true, Some(output)) = (done, step.op.output(0)) {
+                    observe(output, &value.tensor);
+                    frame[output.index()] = Some(value).filter(|_| !step.dies.contains(&output));
+                    continue;
+                }
+                frame[input.index()] = Some(value);
+            }
             let outputs = step.run(self, &frame)?;
             for (&id, value) in step.op.outputs().iter().zip(outputs) {
                 if let (Some(id), Some(value)) = (id, value) {

@@ -64,8 +64,7 @@ impl Model {
     /// Says `value` of `key` in the model's metadata, in the place of what was said before.
     pub fn set_metadata(&mut self, key: &str, value: &str) {
         self.proto.metadata_props.retain(|entry| entry.key() != key);
-        let entry =
-            StringStringEntryProto { key: Some(key.to_owned()), value: Some(value.to_owned()), ..Default::default() };
+        let entry = StringStringEntryProto { key: Some(key.to_owned()), value: Some(value.to_owned()) };
         self.proto.metadata_props.push(entry);
     }
 

@@ -6,6 +6,7 @@ use clap::{ArgMatches, Args};
 use crate::request::{ExitCode, Failure};
 
 pub mod arguments;
+pub mod diff;
 pub mod shrink;
 
 /// What a command needs of the program around it.
@@ -54,4 +55,4 @@ impl Entry {
 }
 
 /// The commands that have a name.
-pub const OTHERS: &[Entry] = &[];
+pub const OTHERS: &[Entry] = &[Entry::of::<diff::Diff>()];

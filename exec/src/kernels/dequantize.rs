@@ -10,6 +10,30 @@ use super::{
 };
 use crate::kernel::Call;
 
+/// `out = (q - zero)·scale`.
+fn dequantize_run<Q: Copy + Into<i32>>(q: &[Q], scale: f32, zero: i32, out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        #[expect(unsafe_code, reason = "the same loop, compiled for more of the processor than every one has")]
+        // SAFETY: the processor has AVX2, as was just asked.
+        return unsafe { dequantize_run_avx2(q, scale, zero, out) };
+    }
+    dequantize_loop(q, scale, zero, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn dequantize_run_avx2<Q: Copy + Into<i32>>(q: &[Q], scale: f32, zero: i32, out: &mut [f32]) {
+    dequantize_loop(q, scale, zero, out);
+}
+
+#[inline(always)]
+fn dequantize_loop<Q: Copy + Into<i32>>(q: &[Q], scale: f32, zero: i32, out: &mut [f32]) {
+    for (out, &q) in out.iter_mut().zip(q) {
+        *out = q.into().wrapping_sub(zero) as f32 * scale;
+    }
+}
+
 /// DequantizeLinear.
 pub(super) fn dequantize_linear(call: &Call<'_>) -> Outputs {
     let (x, scale, zero) = (call.input(0)?, call.input(1)?, call.optional(2));
@@ -54,10 +78,8 @@ pub(super) fn dequantize_linear(call: &Call<'_>) -> Outputs {
         ($numbers:expr) => {{
             let numbers = $numbers;
             grain.runs(|first, count, at| {
-                let (scale, zero) = (scales[at], zero_at(at));
-                for (out, &q) in out[first..first + count].iter_mut().zip(&numbers[first..first + count]) {
-                    *out = i32::from(q).wrapping_sub(zero) as f32 * scale;
-                }
+                let part = first..first + count;
+                dequantize_run(&numbers[part.clone()], scales[at], zero_at(at), &mut out[part]);
             })
         }};
     }

@@ -14,6 +14,7 @@ mod integer_conv;
 mod layout;
 mod lp_pool;
 mod matmul;
+mod max_pool;
 mod moves;
 mod numbers;
 mod order;
@@ -150,6 +151,7 @@ pub fn find(op: &Op, opset: i64) -> Option<Kernel> {
         "Softmax" if opset < 13 => softmax::softmax,
         "LogSoftmax" if opset < 13 => softmax::log_softmax,
         "LpPool" => lp_pool::lp_pool,
+        "MaxPool" => max_pool::max_pool,
         "RNN" => recurrent::rnn,
         "GRU" => recurrent::gru,
         "LSTM" => recurrent::lstm,

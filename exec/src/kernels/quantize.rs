@@ -42,7 +42,7 @@ fn quantized(ratio: f32, low: f32, high: f32, zero: i32) -> i32 {
 }
 
 /// `out = saturate(round(x / scale) + zero)`; the cast keeps the low bits of a number that is inside `limits`.
-#[inline(always)]
+#[inline]
 pub(super) fn quantize_run<Q>(
     x: &[f32],
     scale: f32,
@@ -51,6 +51,23 @@ pub(super) fn quantize_run<Q>(
     out: &mut [Q],
     cast: impl Fn(i32) -> Q,
 ) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        #[expect(unsafe_code, reason = "the same loop, compiled for more of the processor than every one has")]
+        // SAFETY: the processor has AVX2, as was just asked.
+        return unsafe { quantize_run_avx2(x, scale, zero, limits, out, cast) };
+    }
+    quantize_loop(x, scale, zero, limits, out, cast);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn quantize_run_avx2<Q>(x: &[f32], scale: f32, zero: i32, limits: (i32, i32), out: &mut [Q], cast: impl Fn(i32) -> Q) {
+    quantize_loop(x, scale, zero, limits, out, cast);
+}
+
+#[inline(always)]
+fn quantize_loop<Q>(x: &[f32], scale: f32, zero: i32, limits: (i32, i32), out: &mut [Q], cast: impl Fn(i32) -> Q) {
     let (low, high) = ((limits.0 - zero) as f32, (limits.1 - zero) as f32);
     for (out, &x) in out.iter_mut().zip(x) {
         *out = cast(quantized(x / scale, low, high, zero));

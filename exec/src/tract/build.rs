@@ -13,12 +13,12 @@ use crate::{
 static ONNX: LazyLock<Onnx> = LazyLock::new(|| tract_onnx::onnx().with_ignore_value_info(true));
 
 /// What an input of a built op is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Input {
     /// Left out
     Absent,
-    /// The same on every call, baked in
-    Constant,
+    /// The same on every call of the op, baked in with this value
+    Constant(Tensor),
     /// Baked in with this value
     Parameter(Tensor),
     /// Given on each call, of this type
@@ -28,12 +28,44 @@ pub(super) enum Input {
 /// An op, ready to run for some types and parameters.
 #[derive(Debug)]
 pub(super) struct Built {
+    what: What,
     inputs: Vec<Input>,
     sources: Vec<usize>,
     plan: Arc<TypedSimplePlan>,
 }
 
+/// What an op is, besides its inputs.
+#[derive(Debug, PartialEq)]
+struct What {
+    op_type: String,
+    opset: i64,
+    attributes: Vec<schema::AttributeProto>,
+    /// Which outputs it has
+    outputs: Vec<bool>,
+    wide: bool,
+    plain: bool,
+}
+
 impl Built {
+    /// Whether this is the op of `call`, built the same way for the same `inputs`.
+    pub(super) fn is(&self, call: &Call<'_>, inputs: &[Input], wide: bool, plain: bool) -> bool {
+        let what = &self.what;
+        what.op_type == call.op.op_type()
+            && (what.opset, what.wide, what.plain) == (call.opset, wide, plain)
+            && self.inputs == inputs
+            && what.attributes == call.op.attributes()
+            && call.op.outputs().iter().map(Option::is_some).eq(what.outputs.iter().copied())
+    }
+
+    /// Bytes of the constants that are baked in.
+    pub(super) fn bytes(&self) -> usize {
+        let bytes = |input: &Input| match input {
+            Input::Constant(tensor) | Input::Parameter(tensor) => tensor.byte_len(),
+            Input::Absent | Input::Source(..) => 0,
+        };
+        self.inputs.iter().map(bytes).sum()
+    }
+
     /// Builds the op of `call`. With `wide`, 16-bit floats are baked in as float, and sources are expected as float.
     /// With `plain`, tract rewrites nothing.
     pub(super) fn new(call: &Call<'_>, inputs: Vec<Input>, wide: bool, plain: bool) -> Result<Built, KernelError> {
@@ -42,14 +74,22 @@ impl Built {
             .map_err(|panic| KernelError::Failed(format!("the engine panicked: {panic}")))?
             .map_err(|error| KernelError::Unsupported(format!("{error:#}")))?;
         let sources = (0..inputs.len()).filter(|&index| matches!(inputs[index], Input::Source(..))).collect();
-        Ok(Built { inputs, sources, plan })
+        let what = What {
+            op_type: call.op.op_type().to_owned(),
+            opset: call.opset,
+            attributes: call.op.attributes().to_vec(),
+            outputs: call.op.outputs().iter().map(Option::is_some).collect(),
+            wide,
+            plain,
+        };
+        Ok(Built { what, inputs, sources, plan })
     }
 
-    /// Whether this was built for such inputs.
+    /// Whether this, one of the op's own, was built for such inputs.
     pub(super) fn fits(&self, inputs: &[Option<Tensor>]) -> bool {
         self.inputs.len() == inputs.len()
             && self.inputs.iter().zip(inputs).all(|(input, tensor)| match (input, tensor) {
-                (Input::Absent, None) | (Input::Constant, Some(_)) => true,
+                (Input::Absent, None) | (Input::Constant(_), Some(_)) => true,
                 (Input::Parameter(known), Some(tensor)) => known == tensor,
                 (Input::Source(dtype, dims), Some(tensor)) => *dtype == tensor.dtype() && dims == tensor.dims(),
                 _ => false,
@@ -108,7 +148,7 @@ fn one_node(call: &Call<'_>, inputs: &[Input], wide: bool) -> Result<pb::ModelPr
                 continue;
             }
             // Resize: an empty tensor stands for an input that is left out.
-            (Input::Constant | Input::Parameter(_), Some(tensor))
+            (Input::Constant(_) | Input::Parameter(_), Some(tensor))
                 if tensor.is_empty() && call.op.is("Resize") && call.opset >= 13 =>
             {
                 node.input.push(String::new());
@@ -119,7 +159,7 @@ fn one_node(call: &Call<'_>, inputs: &[Input], wide: bool) -> Result<pb::ModelPr
                 let dtype = if wide && half { DataType::Float } else { *dtype };
                 graph.input.push(declaration(&name, dtype, dims)?);
             }
-            (Input::Constant | Input::Parameter(_), Some(tensor)) => {
+            (Input::Constant(_) | Input::Parameter(_), Some(tensor)) => {
                 let wide = wide.then(|| widened(tensor)).flatten();
                 graph.initializer.push(initializer(call, index, wide.as_ref().unwrap_or(tensor), &name)?);
             }

@@ -56,6 +56,17 @@ impl Held {
         copy.map(|copy| Held(Arc::new(copy))).map_err(|error| KernelError::Failed(format!("{error:#}")))
     }
 
+    /// max(x, 0), NaN kept, and whether that was done: only where nothing else holds these floats.
+    pub(crate) fn rectified(self) -> Result<(Value, bool), KernelError> {
+        let mut tensor = self.0;
+        let view = Arc::get_mut(&mut tensor).and_then(|tensor| tensor.try_as_plain_ram_mut().ok());
+        let done = view.is_some_and(|mut view| {
+            let numbers = view.as_slice_mut::<f32>();
+            numbers.map(|numbers| numbers.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x })).is_ok()
+        });
+        Ok((from_tract(tensor)?, done))
+    }
+
     pub(super) fn into_inner(self) -> Arc<tract::Tensor> {
         self.0
     }

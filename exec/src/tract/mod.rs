@@ -6,27 +6,28 @@
 mod build;
 mod checks;
 mod convert;
+mod kept;
 mod rules;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use onnx_shrink_ir::{DataType, Op, Tensor};
 use tract_onnx::prelude::*;
 
-pub(crate) use self::convert::Held;
 use self::{
     build::{Built, Input},
     convert::{from_tract, narrowed, widened},
     rules::{Rule, Types, stand_in},
 };
+pub(crate) use self::{convert::Held, kept::Kept};
 use crate::{
     kernel::{Call, KernelError},
     panics::contained,
     value::Value,
 };
 
-/// Built models that one op keeps; a graph whose shapes change all the time must not fill the memory.
-const KEPT: usize = 64;
+/// Built models that one op has; a graph whose shapes change all the time must not fill the memory.
+const FORMS: usize = 64;
 
 /// An op that tract runs.
 #[derive(Debug)]
@@ -35,12 +36,17 @@ pub(crate) struct OneOp {
     /// Inputs that are the same on every call
     constant: Vec<bool>,
     built: RwLock<Vec<Arc<Built>>>,
+    /// Held while a model is built, so that threads do not build the same one
+    building: Mutex<()>,
+    /// What the engine has built for other ops
+    kept: Arc<Kept>,
 }
 
 impl OneOp {
     /// `op` as tract runs it, or why it does not. Inputs marked in `constant` have the same value on every call.
-    pub(crate) fn new(op: &Op, constant: Vec<bool>) -> Result<OneOp, String> {
-        Ok(OneOp { rule: rules::rule(op)?, constant, built: RwLock::default() })
+    pub(crate) fn new(op: &Op, constant: Vec<bool>, kept: &Arc<Kept>) -> Result<OneOp, String> {
+        let rule = rules::rule(op)?;
+        Ok(OneOp { rule, constant, built: RwLock::default(), building: Mutex::default(), kept: kept.clone() })
     }
 
     /// Whether tract can take inputs of `dtype`.
@@ -130,24 +136,38 @@ impl OneOp {
 
     /// The model for these input types and parameters.
     fn built_for(&self, call: &Call<'_>) -> Result<Arc<Built>, KernelError> {
-        let kept = self.built.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(built) = kept.iter().find(|built| built.fits(call.inputs)) {
-            return Ok(built.clone());
+        let own = || {
+            let forms = self.built.read().unwrap_or_else(PoisonError::into_inner);
+            forms.iter().find(|built| built.fits(call.inputs)).cloned()
+        };
+        if let Some(built) = own() {
+            return Ok(built);
         }
-        drop(kept);
+        let _building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(built) = own() {
+            return Ok(built);
+        }
         let kinds = call.inputs.iter().enumerate().map(|(index, tensor)| match tensor {
             None => Input::Absent,
-            Some(_) if self.constant.get(index) == Some(&true) => Input::Constant,
+            Some(tensor) if self.constant.get(index) == Some(&true) => Input::Constant(tensor.clone()),
             Some(tensor) if self.rule.parameters.contains(&index) => Input::Parameter(tensor.clone()),
             Some(tensor) => Input::Source(tensor.dtype(), tensor.dims().to_vec()),
         });
-        let wide = matches!(self.rule.types, Types::Computes { .. });
-        let built = Arc::new(Built::new(call, kinds.collect(), wide, self.rule.plain)?);
-        let mut kept = self.built.write().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= KEPT {
-            kept.remove(0);
+        let kinds: Vec<Input> = kinds.collect();
+        let (wide, plain) = (matches!(self.rule.types, Types::Computes { .. }), self.rule.plain);
+        let built = match self.kept.find(|built| built.is(call, &kinds, wide, plain)) {
+            Some(built) => built,
+            None => {
+                let built = Arc::new(Built::new(call, kinds, wide, plain)?);
+                self.kept.put(&built);
+                built
+            }
+        };
+        let mut forms = self.built.write().unwrap_or_else(PoisonError::into_inner);
+        if forms.len() >= FORMS {
+            forms.remove(0);
         }
-        kept.push(built.clone());
+        forms.push(built.clone());
         Ok(built)
     }
 }

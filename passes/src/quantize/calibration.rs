@@ -126,13 +126,7 @@ pub fn calibrate(
         return Err(CalibrationError::Empty);
     }
     let prepared = evaluator.prepare(graph)?;
-    let mut multiplied = vec![false; graph.bound()];
-    for id in graph.ops() {
-        let op = graph.op(id);
-        if op.is("MatMul") || op.is("Gemm") {
-            op.inputs().iter().flatten().for_each(|input| multiplied[input.index()] = true);
-        }
-    }
+    let sights = sights(graph);
     let mut calibration = Calibration { samples: samples.len(), ..Calibration::default() };
     let mut dims = Vec::new();
     let indices: Vec<usize> = (0..samples.len()).collect();
@@ -150,7 +144,7 @@ pub fn calibrate(
                         if index == 0 {
                             part.dims.push((value, tensor.dims().to_vec()));
                         }
-                        observe(value, tensor, &multiplied, &mut part.histograms, &mut sums);
+                        observe(value, tensor, sights[value.index()], &mut part.histograms, &mut sums);
                     })?;
                     part.sums.push(sums);
                     if samples.keeps_outputs(index) {
@@ -181,10 +175,39 @@ pub fn calibrate(
     Ok(calibration)
 }
 
+/// How closely a value is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sight {
+    /// Its extremes: a Relu alone reads it, which an engine makes one with the op before it
+    Extremes,
+    /// Its distribution, and means by channel
+    Channels,
+    /// These, and means by the last axis: a MatMul or Gemm reads it
+    Rows,
+}
+
+/// How closely each value of `graph` is looked at, by [`ValueId::index`].
+fn sights(graph: &Graph) -> Vec<Sight> {
+    let mut sights = vec![Sight::Channels; graph.bound()];
+    for id in graph.ops() {
+        let op = graph.op(id);
+        if op.is("MatMul") || op.is("Gemm") {
+            op.inputs().iter().flatten().for_each(|input| sights[input.index()] = Sight::Rows);
+        }
+        if let [Some(output)] = op.outputs()
+            && (op.is("Conv") || op.is("Gemm") || op.is("BatchNormalization"))
+            && graph.only_use(*output).is_some_and(|(reader, _)| graph.op(reader).is("Relu"))
+        {
+            sights[output.index()] = Sight::Extremes;
+        }
+    }
+    sights
+}
+
 fn observe(
     value: ValueId,
     tensor: &Tensor,
-    multiplied: &[bool],
+    sight: Sight,
     histograms: &mut BTreeMap<ValueId, Histogram>,
     sums: &mut Sums,
 ) {
@@ -192,7 +215,13 @@ fn observe(
         return;
     }
     let Some(numbers) = tensor.as_slice::<f32>() else { return };
-    histograms.entry(value).or_default().add(&numbers);
+    let histogram = histograms.entry(value).or_default();
+    if sight == Sight::Extremes {
+        histogram.add_extremes(&numbers);
+        sums.insert(value, (Vec::new(), Vec::new(), numbers.len()));
+        return;
+    }
+    histogram.add(&numbers);
     let dims = tensor.dims();
     let channels = if dims.len() >= 3 { dims[1] } else { 0 };
     let mut channel_sum = vec![0.0; channels];
@@ -206,7 +235,7 @@ fn observe(
     }
     let last = dims.last().copied().unwrap_or(0);
     let mut last_sum = Vec::new();
-    if multiplied[value.index()] && (1..=8192).contains(&last) && (dims.len() <= 3 || last >= 16) {
+    if sight == Sight::Rows && (1..=8192).contains(&last) && (dims.len() <= 3 || last >= 16) {
         last_sum = vec![0.0; last];
         for row in numbers.chunks(last) {
             for (sum, &x) in last_sum.iter_mut().zip(row) {

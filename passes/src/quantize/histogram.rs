@@ -71,36 +71,24 @@ impl Histogram {
         }
     }
 
+    /// Adds `values` to the extremes and counts alone, for a value of which no more is asked: it is then in no bin.
+    pub fn add_extremes(&mut self, values: &[f32]) {
+        for block in values.chunks(BLOCK) {
+            self.see(block);
+        }
+    }
+
     /// Counts everything about `block` but its bins, and makes room in them; what is finite of it, where that is not all.
     fn see(&mut self, block: &[f32]) -> Option<Vec<f32>> {
-        // Comparisons this way round leave NaN out; each lane by itself, so that the loop has no chain of dependences.
-        let (mut min, mut max) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
-        let (mut zeros, mut others) = ([0u32; LANES], [0u32; LANES]);
-        let (lanes, rest) = block.as_chunks::<LANES>();
-        for values in lanes.iter().copied().chain(rest.iter().map(|&value| [value; LANES])) {
-            for (lane, value) in values.into_iter().enumerate() {
-                min[lane] = if value < min[lane] { value } else { min[lane] };
-                max[lane] = if value > max[lane] { value } else { max[lane] };
-                zeros[lane] += u32::from(value == 0.0);
-                others[lane] += u32::from(value.to_bits() & INFINITE >= INFINITE);
-            }
-        }
-        // (What is left over filled all lanes.)
-        let whole = |counts: [u32; LANES], is: fn(f32) -> bool| {
-            let over = rest.iter().filter(|&&value| is(value)).count() * (LANES - 1);
-            u64::from(counts.into_iter().sum::<u32>()) - over as u64
-        };
-        let others = whole(others, |value| !value.is_finite());
+        let Seen { min, max, zeros, others } = Seen::of(block);
         if others > 0 {
-            self.non_finite += others;
+            self.non_finite += u64::from(others);
             let finite: Vec<f32> = block.iter().copied().filter(|value| value.is_finite()).collect();
             self.see(&finite);
             return Some(finite);
         }
-        self.zeros += whole(zeros, |value| value == 0.0);
+        self.zeros += u64::from(zeros);
         self.count += block.len() as u64;
-        let (min, max) =
-            (min.into_iter().fold(f32::INFINITY, f32::min), max.into_iter().fold(f32::NEG_INFINITY, f32::max));
         (self.min, self.max) = (self.min.min(min), self.max.max(max));
         self.widen(exponent_for(if block.is_empty() { 0.0 } else { max.max(-min) }));
         None
@@ -110,22 +98,16 @@ impl Histogram {
     fn place(&mut self, block: &[f32], tally: &mut Option<Tally>) {
         // Powers of two, so that the products are exact but for some below 1, which stay on their side of zero's bin.
         let (width, inverse) = (f64::from(self.exponent).exp2() as f32, f64::from(-self.exponent).exp2() as f32);
-        let mut bins = [0u32; LANES];
-        let (lanes, rest) = block.as_chunks::<LANES>();
-        for values in lanes {
-            for (bin, &value) in bins.iter_mut().zip(values) {
-                *bin = bin_of(value, width, inverse);
+        match tally {
+            Some(tally) => {
+                tally.add(block, width, inverse);
+                tally.empty_into(&mut self.counts);
             }
-            match tally {
-                Some(tally) => tally.add(bins),
-                None => bins.iter().for_each(|&bin| self.counts[bin as usize & (BINS - 1)] += 1),
+            None => {
+                for &value in block {
+                    self.counts[bin_of(value, width, inverse) as usize & (BINS - 1)] += 1;
+                }
             }
-        }
-        if let Some(tally) = tally {
-            tally.empty_into(&mut self.counts);
-        }
-        for &value in rest {
-            self.counts[bin_of(value, width, inverse) as usize & (BINS - 1)] += 1;
         }
     }
 
@@ -149,19 +131,14 @@ impl Histogram {
 
     /// Adds the values of `other`.
     pub fn merge(&mut self, mut other: Histogram) {
-        if other.counts.is_empty() {
-            self.non_finite += other.non_finite;
-            return;
-        }
-        if self.counts.is_empty() {
-            other.non_finite += self.non_finite;
-            *self = other;
-            return;
-        }
         self.widen(other.exponent);
         other.widen(self.exponent);
-        for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
-            *mine += theirs;
+        if self.counts.is_empty() {
+            self.counts = other.counts;
+        } else {
+            for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
+                *mine += theirs;
+            }
         }
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
@@ -186,9 +163,6 @@ const BLOCK: usize = 1 << 15;
 /// Fewer numbers are counted without a [`Tally`].
 const TALLIED: usize = 1 << 13;
 
-/// The bits of an infinity.
-const INFINITE: u32 = 0x7F80_0000;
-
 /// 1.5·2^23: a float of at most 22 bits plus this has its integer part, rounded, in its low bits.
 const ROUNDER: f32 = 12_582_912.0;
 
@@ -201,6 +175,62 @@ fn bin_of(value: f32, width: f32, inverse: f32) -> u32 {
     (rounded - i32::from(above) + HALF as i32) as u32
 }
 
+/// What a block holds.
+struct Seen {
+    min: f32,
+    max: f32,
+    zeros: u32,
+    /// Numbers that are not finite
+    others: u32,
+}
+
+impl Seen {
+    fn of(block: &[f32]) -> Seen {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            #[expect(unsafe_code, reason = "the same loop, compiled for more of the processor than every one has")]
+            // SAFETY: the processor has AVX2, as was just asked.
+            return unsafe { Seen::of_avx2(block) };
+        }
+        Seen::of_any(block)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn of_avx2(block: &[f32]) -> Seen {
+        Seen::of_any(block)
+    }
+
+    #[inline(always)]
+    fn of_any(block: &[f32]) -> Seen {
+        // Comparisons this way round leave NaN out; each lane by itself, so that the loop has no chain of dependences.
+        let (mut min, mut max) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+        let (mut zeros, mut others) = ([0u32; LANES], [0u32; LANES]);
+        let (lanes, rest) = block.as_chunks::<LANES>();
+        for values in lanes {
+            for lane in 0..LANES {
+                let value = values[lane];
+                min[lane] = if value < min[lane] { value } else { min[lane] };
+                max[lane] = if value > max[lane] { value } else { max[lane] };
+                zeros[lane] += u32::from(value == 0.0);
+                others[lane] += u32::from(value.abs() > f32::MAX) + u32::from(value.is_nan());
+            }
+        }
+        for &value in rest {
+            min[0] = if value < min[0] { value } else { min[0] };
+            max[0] = if value > max[0] { value } else { max[0] };
+            zeros[0] += u32::from(value == 0.0);
+            others[0] += u32::from(!value.is_finite());
+        }
+        Seen {
+            min: min.into_iter().fold(f32::INFINITY, f32::min),
+            max: max.into_iter().fold(f32::NEG_INFINITY, f32::max),
+            zeros: zeros.into_iter().sum(),
+            others: others.into_iter().sum(),
+        }
+    }
+}
+
 /// Counts of one block, four for each bin: numbers that follow each other often fall into one bin, and would wait for
 /// one another.
 struct Tally(Vec<[u16; 4]>);
@@ -210,11 +240,37 @@ impl Tally {
         Tally(vec![[0; 4]; BINS])
     }
 
+    fn add(&mut self, block: &[f32], width: f32, inverse: f32) {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            #[expect(unsafe_code, reason = "the same loop, compiled for more of the processor than every one has")]
+            // SAFETY: the processor has AVX2, as was just asked.
+            return unsafe { self.add_avx2(block, width, inverse) };
+        }
+        self.add_any(block, width, inverse);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn add_avx2(&mut self, block: &[f32], width: f32, inverse: f32) {
+        self.add_any(block, width, inverse);
+    }
+
     #[inline(always)]
-    fn add(&mut self, bins: [u32; LANES]) {
+    fn add_any(&mut self, block: &[f32], width: f32, inverse: f32) {
         let Some(counts) = self.0.first_chunk_mut::<BINS>() else { return };
-        for (lane, bin) in bins.into_iter().enumerate() {
-            counts[bin as usize & (BINS - 1)][lane % 4] += 1; // (at most BLOCK / 4)
+        let (lanes, rest) = block.as_chunks::<LANES>();
+        let mut bins = [0u32; LANES];
+        for values in lanes {
+            for (bin, &value) in bins.iter_mut().zip(values) {
+                *bin = bin_of(value, width, inverse);
+            }
+            for (lane, &bin) in bins.iter().enumerate() {
+                counts[bin as usize & (BINS - 1)][lane % 4] += 1; // (at most BLOCK / 4)
+            }
+        }
+        for (lane, &value) in rest.iter().enumerate() {
+            counts[bin_of(value, width, inverse) as usize & (BINS - 1)][lane % 4] += 1;
         }
     }
 
@@ -277,6 +333,22 @@ mod tests {
         assert_eq!(whole, single);
         assert_eq!((whole.zeros, whole.non_finite, whole.count), (2, 2, values.len() as u64 - 2));
         assert_eq!(whole.bins().map(|(_, count)| count).sum::<u64>(), whole.count);
+    }
+
+    #[test]
+    fn extremes_alone_are_the_same_and_merge() {
+        let values = numbers(9, 1000, 3.0);
+        let (mut full, mut alone, mut merged) = (Histogram::default(), Histogram::default(), Histogram::default());
+        full.add(&values);
+        alone.add_extremes(&values[..300]);
+        merged.add_extremes(&values[300..]);
+        merged.merge(alone);
+        assert_eq!((merged.min, merged.max, merged.count), (full.min, full.max, full.count));
+        assert_eq!(merged.bins().count(), 0);
+        let range = (f64::from(full.min), f64::from(full.max));
+        for calibrator in crate::quantize::calibrators::Calibrator::AUTO {
+            assert_eq!(calibrator.range(&merged), range, "{calibrator:?}: where nothing is known, all of it");
+        }
     }
 
     #[test]

@@ -170,7 +170,7 @@ impl ToInteger {
         let whole = rows.outer_iter().zip(biases);
         let whole = whole.map(|(row, bias)| Bound::of(row.iter().copied(), zero).with_bias(i64::from(*bias)));
         if whole.reduce(Bound::or).is_none_or(|bound| bound.bits() <= self.bits) {
-            return Ok(vec![0..rows.ncols()]);
+            return Ok(std::iter::once(0..rows.ncols()).collect());
         }
         let channels = match layer.multiply {
             Multiply::Conv { groups: 1 } => dims[1],
