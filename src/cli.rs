@@ -3,14 +3,17 @@
 //! **Nothing** else ends the process or catches panics.
 use std::{
     any::Any,
+    ffi::OsString,
     io::{IsTerminal, Write},
     panic::{self, AssertUnwindSafe},
+    path::PathBuf,
     sync::{Mutex, PoisonError},
 };
 
 use anyhow::anyhow;
 use clap::{
     ArgAction, ArgMatches, Args, FromArgMatches,
+    builder::{Styles, styling::AnsiColor},
     error::{ContextKind, ContextValue},
 };
 
@@ -20,18 +23,44 @@ use crate::{
 };
 
 const AFTER_HELP: &str = "\
+For examples and exit codes: onnx-shrink --help. For a command: onnx-shrink help <COMMAND>.";
+
+const AFTER_LONG_HELP: &str = "\
 Examples:
-  onnx-shrink model.onnx -o small.onnx                       lossless: the same results, fewer ops and bytes
-  onnx-shrink model.onnx -o small.onnx --int8 --data calib/  8 bits, calibrated and validated on samples
-  onnx-shrink model.onnx -o small.onnx --int8 --data photos/ --resize 256 --crop 224x224 \\
-      --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225       samples that are images
-  onnx-shrink model.onnx -o small.onnx --report report.json  what was done, and what not and why, for machines
-  cat model.onnx | onnx-shrink - -o - > small.onnx
+  Lossless: the same results, fewer ops and bytes
+      onnx-shrink model.onnx -o small.onnx
 
-Samples are .npz files with arrays named as the graph's inputs (and `y` for the label), made with numpy.savez.
+  8 bits, calibrated and validated on samples
+      onnx-shrink model.onnx -o small.onnx --int8 --data calib/
 
-Exit codes: 0 written; 1 the input cannot be used; 2 the command line is wrong, or the output cannot be written;
-3 the samples cannot be used; 4 a gate failed, nothing was written; 5 a difference was found; 70 a bug of onnx-shrink.";
+  Samples that are images
+      onnx-shrink model.onnx -o small.onnx --int8 --data photos/ --resize 256 --crop 224x224 \\
+          --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
+
+  What was done, and what not and why, for machines
+      onnx-shrink model.onnx -o small.onnx --report report.json
+
+  In a pipe
+      cat model.onnx | onnx-shrink - -o - > small.onnx
+
+Samples are .npz files with arrays named as the graph's inputs (and `y` for the label), made with
+numpy.savez.
+
+Exit codes:
+  0   written
+  1   the input cannot be used
+  2   the command line is wrong, or the output cannot be written
+  3   the samples cannot be used
+  4   a gate failed, nothing was written
+  5   a difference was found (diff, validate)
+  70  a bug of onnx-shrink";
+
+/// Colours of help and errors; they are left out where NO_COLOR is set or nobody looks.
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
 
 /// The whole command line.
 pub fn command() -> clap::Command {
@@ -46,6 +75,8 @@ pub fn command() -> clap::Command {
         .about(Shrink::ABOUT)
         .version(env!("CARGO_PKG_VERSION"))
         .after_help(AFTER_HELP)
+        .after_long_help(AFTER_LONG_HELP)
+        .styles(STYLES)
         .max_term_width(120)
         .arg(verbose);
     if OTHERS.is_empty() {
@@ -57,13 +88,14 @@ pub fn command() -> clap::Command {
 
 /// The program.
 pub fn main() -> std::process::ExitCode {
-    let matches = match command().try_get_matches() {
+    let matches = match command().try_get_matches_from(with_dashes(std::env::args_os())) {
         Ok(matches) => matches,
-        Err(error) => {
+        Err(mut error) => {
             if let Some(ContextValue::String(answer)) = error.get(ContextKind::Custom) {
                 let _ = std::io::stdout().write_all(answer.as_bytes());
                 return ExitCode::Done.into();
             }
+            suggest_dashes(&mut error);
             let _ = error.print(); // help goes to stdout, errors to stderr; a closed one is no failure of ours
             return if error.use_stderr() { ExitCode::Usage.into() } else { ExitCode::Done.into() };
         }
@@ -74,12 +106,17 @@ pub fn main() -> std::process::ExitCode {
         start_threads(matches.get_one::<usize>("threads").copied().unwrap_or(0))?;
         let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
         let terminal = out.is_terminal();
-        dispatch(&matches, &mut Session { out: &mut out, err: &mut err, terminal })
+        let quiet = matches.get_flag("quiet");
+        dispatch(&matches, &mut Session { out: &mut out, err: &mut err, terminal, quiet })
     });
     match outcome {
         Ok(code) => code.into(),
         Err(failure) => {
-            let _ = writeln!(std::io::stderr(), "{}", sentence(&failure));
+            let text = sentence(&failure) + &hint(&matches, &failure).unwrap_or_default();
+            let red =
+                std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            let text = if red { text.replacen("error:", "\x1b[1;31merror:\x1b[0m", 1) } else { text };
+            let _ = writeln!(std::io::stderr(), "{text}");
             failure.code.into()
         }
     }
@@ -92,6 +129,57 @@ fn dispatch(matches: &ArgMatches, session: &mut Session<'_>) -> Result<ExitCode,
         return (entry.run)(matches, session);
     }
     Shrink::from_arg_matches(matches).map_err(Failure::usage)?.run(session)
+}
+
+/// The arguments with dashes in the names of options: `--keep_float` is what other tools would write.
+fn with_dashes(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut options = true;
+    let dashed = |argument: OsString| match argument.to_str() {
+        Some("--") => {
+            options = false;
+            argument
+        }
+        Some(text) if options && text.starts_with("--") => {
+            let (name, value) = text.split_at(text.find('=').unwrap_or(text.len()));
+            (name.replace('_', "-") + value).into()
+        }
+        _ => argument,
+    };
+    arguments.map(dashed).collect()
+}
+
+/// Suggested options as the help writes them: their other spellings may be nearer, but teach nothing.
+fn suggest_dashes(error: &mut clap::Error) {
+    if let Some(ContextValue::String(suggested)) = error.get(ContextKind::SuggestedArg) {
+        let dashed = ContextValue::String(suggested.replace('_', "-"));
+        error.insert(ContextKind::SuggestedArg, dashed);
+    }
+}
+
+/// What to do when a model that is not there looks like a command.
+fn hint(matches: &ArgMatches, failure: &Failure) -> Option<String> {
+    let input = matches.try_get_one::<PathBuf>("input").ok()??;
+    if failure.code != ExitCode::Input || input.exists() {
+        return None;
+    }
+    let word = input.to_str()?;
+    let near = OTHERS.iter().map(|entry| entry.name).find(|name| *name == word || is_near(name, word))?;
+    Some(format!("\n\n  tip: a command with a similar name exists: onnx-shrink {near}"))
+}
+
+/// Whether `word` becomes `name` by at most two letters more, less or other, and a third of it at most (Levenshtein).
+fn is_near(name: &str, word: &str) -> bool {
+    let (name, word): (Vec<char>, Vec<char>) = (name.chars().collect(), word.chars().take(64).collect());
+    let mut row: Vec<usize> = (0..=word.len()).collect();
+    for (i, a) in name.iter().enumerate() {
+        let mut before = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in word.iter().enumerate() {
+            let other = before + usize::from(a != b);
+            let least = other.min(row[j] + 1).min(row[j + 1] + 1);
+            before = std::mem::replace(&mut row[j + 1], least);
+        }
+    }
+    row.last().is_some_and(|&distance| distance <= 2 && 3 * distance <= name.len())
 }
 
 /// The line that is printed for `failure`.
@@ -153,12 +241,29 @@ fn message_of(payload: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{command, guarded, sentence};
+    use super::{command, guarded, is_near, sentence, with_dashes};
+    use crate::commands::OTHERS;
     use crate::request::{ExitCode, Failure};
 
     #[test]
     fn the_command_line_is_sound() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn a_misspelt_command_is_near_and_a_file_is_not() {
+        for (word, near) in
+            [("inspct", true), ("isnpect", true), ("valdate", true), ("mn", true), ("in", false), ("m", false)]
+        {
+            assert_eq!(OTHERS.iter().any(|entry| is_near(entry.name, word)), near, "{word}");
+        }
+    }
+
+    #[test]
+    fn options_may_be_written_with_underscores() {
+        let arguments = ["--keep_float", "a_b", "--gate=x_y", "--", "--my_model.onnx"].map(std::ffi::OsString::from);
+        let dashed = with_dashes(arguments.into_iter());
+        assert_eq!(dashed, ["--keep-float", "a_b", "--gate=x_y", "--", "--my_model.onnx"]);
     }
 
     #[test]

@@ -24,9 +24,8 @@ pub struct Written {
     pub larger: bool,
 }
 
-/// Loads the model `path` (`-`: standard input). Fields that this version of ONNX does not know are an error unless
-/// `allow_unknown_fields`: writing the model would lose them.
-pub fn load(path: &Path, allow_unknown_fields: bool) -> Result<Loaded, Failure> {
+/// Loads the model `path` (`-`: standard input), whatever fields it has: to look at, not to write.
+pub fn load_to_read(path: &Path) -> Result<Loaded, Failure> {
     let loaded = if path == Path::new("-") {
         let mut bytes = Vec::new();
         let read = std::io::stdin().lock().read_to_end(&mut bytes);
@@ -35,7 +34,13 @@ pub fn load(path: &Path, allow_unknown_fields: bool) -> Result<Loaded, Failure> 
     } else {
         proto::load(path, &Limits::default())
     };
-    let loaded = loaded.map_err(Failure::input)?;
+    loaded.map_err(Failure::input)
+}
+
+/// Loads the model `path` (`-`: standard input). Fields that this version of ONNX does not know are an error unless
+/// `allow_unknown_fields`: writing the model would lose them.
+pub fn load(path: &Path, allow_unknown_fields: bool) -> Result<Loaded, Failure> {
+    let loaded = load_to_read(path)?;
     let Some(first) = loaded.unknown.first() else { return Ok(loaded) };
     if allow_unknown_fields {
         for field in &loaded.unknown {

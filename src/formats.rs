@@ -1,7 +1,7 @@
 //! In which form integer layers are written: the Quantize/Dequantize pairs that the quantizer makes, or what passes make of them.
 //!
 //! **Never** decides which layers are integer: that is done when this begins.
-use onnx_shrink_ir::{Graph, Model, OpId, Use, infer};
+use onnx_shrink_ir::{DataType, Graph, Model, OpId, Use, infer};
 use onnx_shrink_passes::{
     Context,
     quantize::{
@@ -45,12 +45,34 @@ pub struct FormatOptions {
     pub format: Format,
     /// With [`Format::Integer`]: where ranges come from
     pub requantize: Requantizing,
+    /// Whether all layers with a weight matrix find their ranges in each run
+    pub dynamic: bool,
+}
+
+/// Which layers with a weight matrix find their ranges in each run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dynamic {
+    /// None: the target has no such kernel, or it was asked for another form
+    None,
+    /// Those that gain from it
+    Paying,
+    /// All
+    All,
 }
 
 /// Bits of ONNX's integer sums.
 const ACCUMULATOR_BITS: u32 = 32;
 
 impl FormatOptions {
+    /// Which layers are dynamic on `target`.
+    pub fn dynamic_on(&self, target: &str) -> Dynamic {
+        match (self.dynamic, self.format) {
+            (true, _) => Dynamic::All,
+            (false, Format::Qdq) if target.starts_with("ort") => Dynamic::Paying,
+            (false, _) => Dynamic::None,
+        }
+    }
+
     /// Whether the rest of `request` goes with it.
     pub fn check(&self, request: &Request) -> Result<(), Failure> {
         let format = clap::ValueEnum::to_possible_value(&self.format)
@@ -63,13 +85,24 @@ impl FormatOptions {
                 "--format {format}: the target {name} runs other forms in integers: {runs}"
             )));
         }
-        if self.format != Format::Qdq && !(request.int8 && request.data.is_some()) {
+        let has_ranges = request.data.is_some() || request.ranges.from_model || request.ranges.synthetic.is_some();
+        if self.format != Format::Qdq && !(request.int8 && has_ranges) {
             return Err(Failure::usage(
                 "--format writes integer layers: it needs --int8, and --data to find their ranges",
             ));
         }
+        if self.format != Format::Qdq && request.target.activations != DataType::Uint8 {
+            let target = request.target.name;
+            return Err(Failure::usage(format_args!(
+                "--format: the target {target} has {} activations, and only pairs are written for those: leave --format out",
+                request.target.activations
+            )));
+        }
         if self.requantize != Requantizing::Frozen && self.format != Format::Integer {
             return Err(Failure::usage("--requantize shrink is a form of --format integer: add that"));
+        }
+        if self.dynamic && !request.int8 {
+            return Err(Failure::usage("--dynamic is a way of --int8: add that"));
         }
         Ok(())
     }
@@ -119,10 +152,16 @@ pub fn written_bytes(graph: &Graph, name: &str) -> Option<u64> {
     let named = |op: &OpId| graph.op(*op).name() == name && PRODUCTS.contains(&graph.op(*op).op_type());
     let mut op = graph.ops_in_id_order().into_iter().find(named)?;
     let is_qlinear = graph.op(op).op_type().starts_with("QLinear");
-    let mut bytes = 0;
+    let (mut bytes, mut last) = (0, op);
     loop {
-        let constants = graph.op(op).inputs().iter().flatten().filter_map(|input| graph.constant(*input));
-        bytes += constants.map(|constant| constant.byte_len() as u64).sum::<u64>();
+        for &input in graph.op(op).inputs().iter().flatten() {
+            // Scales that meet a run-time scale first.
+            let scales = graph.producer(input).filter(|from| graph.op(*from).is("Mul") && *from != last);
+            let scales = scales.map(|from| graph.op(from).inputs().iter().flatten().copied().collect::<Vec<_>>());
+            let constants = scales.unwrap_or_else(|| vec![input]).into_iter().filter_map(|input| graph.constant(input));
+            bytes += constants.map(|constant| constant.byte_len() as u64).sum::<u64>();
+        }
+        last = op;
         let next = graph.op(op).output(0).map(|output| graph.uses(output));
         match next.as_deref() {
             Some([Use::Input(next, _)]) if !is_qlinear && BEHIND.contains(&graph.op(*next).op_type()) => op = *next,

@@ -7,22 +7,24 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use onnx_shrink_ir::{DataType, Evaluate, Graph, Model, OpId, Prepared, Tensor, infer, raise};
 use onnx_shrink_passes::target::{Places, Target};
 use onnx_shrink_passes::{
-    Context, Miss, Options, Statistics, pipeline,
+    Context, Miss, Options, Outcome, Statistics, pipeline,
     quantize::{
-        InsertQdq, StoreInt8,
+        CancelQdq, DynamicInt8, InsertQdq, StoreInt8, WrapQdq,
         calibration::{Calibration, SampleSource, calibrate},
         calibrators::Calibrator,
+        dynamic_int8::{has_attention, pays},
         model_ranges::{ModelRangesError, model_ranges},
-        place::{Costs, Placement, place},
-        units::{Unit, Units, find_units},
+        place::{Costs, Placement, place, place_all},
+        units::{Form, Unit, Units, find_units},
     },
 };
 use rayon::prelude::*;
 
 use crate::{
     Calibrate, Failure, Progress, Samples,
-    formats::{FormatOptions, written_bytes},
+    formats::{Dynamic, FormatOptions, written_bytes},
     layers::layers,
+    qdq::Place,
     report::Layer,
 };
 
@@ -54,8 +56,12 @@ pub struct Int8<'a> {
     pub calibrate: Calibrate,
     /// Ops that the user wants in float: name, type or glob
     pub keep_float: &'a [String],
+    /// Which layers, and how they are wrapped
+    pub place: Place,
     /// How integer layers are written
     pub formats: FormatOptions,
+    /// Which layers with a weight matrix find their ranges in each run
+    pub dynamic: Dynamic,
     /// Options of the passes
     pub options: &'a Options,
     /// What batch norms told of values
@@ -88,8 +94,10 @@ pub struct Calibrated<'a> {
     costs: Costs,
     user_kept: BTreeSet<usize>,
     notes: Vec<String>,
-    /// Why nothing at all runs in integers
+    /// Why nothing at all has calibrated ranges
     storage_only: Option<String>,
+    /// Units that find their ranges in each run
+    dynamic: BTreeSet<usize>,
 }
 
 /// Samples that choose among range estimators, at most.
@@ -118,10 +126,18 @@ impl Int8<'_> {
         cx
     }
 
-    /// Without samples: storage alone. `None`, with the reason, where nothing can be stored.
-    pub fn without_samples(&self, lossless: &Model) -> Result<Result<Quantized, String>, Failure> {
+    /// Without samples: ranges of each run, unless `dynamic` is [`Dynamic::None`], and storage. `Err`, with the reason, where
+    /// there is nothing to do.
+    pub fn without_samples(&self, lossless: &Model, dynamic: Dynamic) -> Result<Result<Quantized, String>, Failure> {
         let mut model = lossless.detached();
         let mut cx = self.context();
+        if dynamic != Dynamic::None {
+            let patterns = Patterns::new(self.keep_float)?;
+            let kept = model.graph.ops_in_id_order().into_iter().filter(|op| patterns.matches(&model.graph, *op));
+            let kept: Vec<OpId> = kept.collect();
+            let pass = DynamicInt8 { calibration: None, always: dynamic == Dynamic::All, kept: &kept };
+            cx.run(&pass, &mut model.graph).map_err(Failure::bug)?;
+        }
         if self.target.stores {
             cx.run(&StoreInt8 { calibration: None }, &mut model.graph).map_err(Failure::bug)?;
         }
@@ -137,10 +153,26 @@ impl Int8<'_> {
             };
             return Ok(Err(format!("nothing was stored in 8 bits: {why}")));
         }
-        let reason = "no samples were given";
-        let layers = layers(&lossless.graph, &model.graph, &|_| Some(reason.to_owned()));
-        let note = "no samples were given: weights are stored in 8 bits, layers run in float; \
-                    with --data DIR (100 to 300 samples) layers would run in 8 bits, too, where the target gains from it";
+        let missed = |entry: &onnx_shrink_passes::Entry| match &entry.outcome {
+            Outcome::Missed { reason } if entry.pass == "dynamic-int8" => Some((entry.op.clone(), reason.clone())),
+            _ => None,
+        };
+        let missed: BTreeMap<String, String> = cx.journal.entries.iter().filter_map(missed).collect();
+        let reason = |op: OpId| {
+            let reason = "no samples were given";
+            let missed = missed.get(lossless.graph.label_of(op));
+            Some(missed.map_or(reason.to_owned(), |missed| format!("{reason}, and ranges of each run: {missed}")))
+        };
+        let layers = layers(&lossless.graph, &model.graph, &reason);
+        let run = match cx.journal.done_by("dynamic-int8") {
+            0 => "layers run in float".to_owned(),
+            1 => "one layer runs in 8 bits with ranges of each run, the others in float".to_owned(),
+            count => format!("{count} layers run in 8 bits with ranges of each run, the others in float"),
+        };
+        let note = format!(
+            "no samples were given: weights are stored in 8 bits, {run}; \
+             with --data DIR (100 to 300 samples) layers would run in 8 bits, too, where the target gains from it"
+        );
         Ok(Ok(Quantized {
             model,
             pairs: None,
@@ -148,7 +180,7 @@ impl Int8<'_> {
             layers,
             calibrator: None,
             samples: 0,
-            notes: vec![note.to_owned()],
+            notes: vec![note],
         }))
     }
 
@@ -239,7 +271,19 @@ impl Int8<'_> {
             .filter(|&unit| patterns.matches(&model.graph, units.units[unit].op))
             .collect::<BTreeSet<_>>();
         notes.extend(patterns.unused(&model.graph));
-        Ok(Calibrated { int8: self, model, calibration, units, costs, user_kept, notes, storage_only })
+        // Attention runs faster with ranges of each run: Q/DQ break the engine's other fusions (`reference/engines.md` §0.9).
+        let prefers = storage_only.is_some() || has_attention(&model.graph);
+        let is_dynamic = |unit: &usize| {
+            let linear = matches!(units.units[*unit].form, Form::Gemm | Form::MatMul) && !user_kept.contains(unit);
+            linear
+                && match self.dynamic {
+                    Dynamic::None => false,
+                    Dynamic::Paying => prefers && pays(&model.graph, units.units[*unit].op, Some(&calibration)),
+                    Dynamic::All => true,
+                }
+        };
+        let dynamic = (0..units.units.len()).filter(is_dynamic).collect();
+        Ok(Calibrated { int8: self, model, calibration, units, costs, user_kept, notes, storage_only, dynamic })
     }
 }
 
@@ -299,9 +343,25 @@ impl Calibrated<'_> {
         let kept: BTreeSet<usize> = if self.storage_only.is_some() {
             (0..self.units.units.len()).collect()
         } else {
-            self.user_kept.union(extra).copied().collect()
+            let float: BTreeSet<usize> = self.user_kept.union(extra).copied().collect();
+            float.union(&self.dynamic).copied().collect()
         };
-        place(&self.costs, &kept)
+        match self.int8.place {
+            Place::Cut => place(&self.costs, &kept),
+            Place::Wrap => place_all(&self.costs, &kept),
+        }
+    }
+
+    /// Whether layers find their ranges in each run.
+    pub fn is_dynamic(&self) -> bool {
+        !self.dynamic.is_empty()
+    }
+
+    /// From now on none does.
+    pub fn leave_out_dynamic(&mut self) {
+        self.dynamic.clear();
+        let note = "no layer finds its ranges in each run: with that a gate failed";
+        self.notes.push(note.to_owned());
     }
 
     /// The range estimator: the user's, or the one whose outputs are nearest to the float model's on some of the samples
@@ -393,7 +453,18 @@ impl Calibrated<'_> {
                 units: &self.units,
                 integer: &placement.integer,
             };
-            cx.run(&insert, &mut model.graph).map_err(Failure::bug)?;
+            match self.int8.place {
+                Place::Cut => cx.run(&insert, &mut model.graph),
+                Place::Wrap => cx.run(&WrapQdq(insert), &mut model.graph),
+            }
+            .map_err(Failure::bug)?;
+        }
+        if !self.dynamic.is_empty() {
+            let ops: BTreeSet<OpId> = self.dynamic.iter().map(|unit| self.units.units[*unit].op).collect();
+            let kept = model.graph.ops_in_id_order().into_iter().filter(|op| !ops.contains(op));
+            let kept: Vec<OpId> = kept.collect();
+            let pass = DynamicInt8 { calibration: Some(&self.calibration), always: true, kept: &kept };
+            cx.run(&pass, &mut model.graph).map_err(Failure::bug)?;
         }
         if self.int8.target.stores {
             cx.run(&StoreInt8 { calibration: Some(&self.calibration) }, &mut model.graph).map_err(Failure::bug)?;
@@ -417,6 +488,10 @@ impl Calibrated<'_> {
             None => Some(Miss::Form("its inputs or outputs were not calibrated").sentence(&self.model.graph)),
         };
         let mut layers = layers(&self.model.graph, &model.graph, &verdict);
+        if any && self.int8.place == Place::Wrap {
+            // Behind everything that knows ops by their ids: these change now.
+            cx.run(&CancelQdq::local(), &mut model.graph).map_err(Failure::bug)?;
+        }
         let (model, pairs) = match if any { formats.write(&model, &mut cx)? } else { None } {
             Some(written) => (written, Some(model)),
             None => (model, None),
@@ -557,8 +632,7 @@ impl Calibrated<'_> {
         let numbers = dims.map(|dims| dims.iter().product::<usize>()).sum::<usize>().max(1);
         let enough = NOISE_NUMBERS.div_ceil(numbers).clamp(NOISE_LEAST, NOISE_SAMPLES);
         let indices: Vec<usize> = (0..samples.len().min(enough)).collect();
-        let ones: Vec<Result<BTreeMap<String, (f64, f64)>, Failure>> =
-            indices.par_iter().map(|&index| one(index)).collect();
+        let ones: Vec<Result<_, Failure>> = indices.par_iter().map(|&index| one(index)).collect();
         let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
         for one in ones {
             for (name, (error, signal)) in one? {

@@ -83,11 +83,23 @@ impl Pair<'_> {
 
 fn gather(pair: &Pair<'_>, verdict: Verdict<'_>, layers: &mut Vec<Layer>) {
     let graph = pair.before;
+    // A layer with ranges of each run is another op by now, under the same name.
+    let products = pair.after.ops_of("MatMulInteger");
+    let dynamic: BTreeMap<&str, OpId> = products.into_iter().map(|op| (pair.after.label_of(op), op)).collect();
     for id in graph.ops() {
         let op = graph.op(id);
-        let [before, after] = [pair.read_by(0, id), pair.read_by(1, id)];
+        let [before, mut after] = [pair.read_by(0, id), pair.read_by(1, id)];
+        let dynamic = dynamic.get(graph.label_of(id)).filter(|_| op.is("Gemm") || op.is("MatMul"));
+        let is_dynamic = dynamic.is_some();
+        if let Some(weight) = dynamic.and_then(|op| pair.after.op(*op).input(1)).and_then(|w| pair.after.constant(w)) {
+            // A scale for each column; a Gemm's bias is an Add behind it.
+            let bias = op.input(2).map_or(0, |bias| pair.constants(0, bias).bytes);
+            let scales = weight.dims().last().map_or(0, |columns| 4 * columns);
+            after.bytes = (weight.byte_len() + scales) as u64 + bias;
+        }
         if MULTIPLY.iter().any(|name| op.is(name)) && before.is_weight {
             let fate = match verdict(id) {
+                _ if is_dynamic => Fate::Dynamic,
                 None => Fate::Integer,
                 Some(reason) if after.bytes < before.bytes => Fate::Storage { reason },
                 Some(reason) => Fate::Float { reason },
@@ -98,7 +110,7 @@ fn gather(pair: &Pair<'_>, verdict: Verdict<'_>, layers: &mut Vec<Layer>) {
                 fate,
                 bytes_before: before.bytes,
                 bytes_after: after.bytes,
-                accumulator_bits: accumulator_bits(pair.after, id),
+                accumulator_bits: if is_dynamic { None } else { accumulator_bits(pair.after, id) },
                 sqnr_db: None,
                 error_share: None,
             });

@@ -4,12 +4,15 @@
 //! [`ExitCode`]. **No** rewrite lives here, and **nothing** but [`commands`], [`cli`] and [`progress`]
 //! writes to stdout or stderr; [`files::write`] puts the model itself on stdout when it is asked to.
 pub mod cli;
+pub mod columns;
 pub mod commands;
 pub mod diff;
 pub mod files;
 pub mod formats;
+pub mod inspect;
 pub mod int8;
 pub mod layers;
+pub mod low_rank;
 pub mod metrics;
 pub mod progress;
 pub mod qdq;
@@ -18,6 +21,8 @@ pub mod request;
 pub mod samples;
 pub mod sensitivity;
 pub mod shrink;
+pub mod structure;
+pub mod validate;
 
 pub use progress::{Progress, Silent, Stage};
 pub use report::Report;

@@ -2,7 +2,9 @@
 //!
 //! Sums are f64, taken per sample and merged in the order of the samples: **never** in the order in which threads finish, so
 //! a report is the same for any number of threads. **Never** holds more outputs than threads.
-use onnx_shrink_ir::{Evaluate, EvaluateError, Graph, Prepared, Tensor};
+use std::collections::BTreeMap;
+
+use onnx_shrink_ir::{Evaluate, EvaluateError, Graph, Prepared, Tensor, ValueId};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -316,6 +318,71 @@ pub fn compare_graphs(
     compare(before, prepared.as_ref(), other.as_ref(), samples, threads, stage)
 }
 
+/// Runs two models, each with its graph, on every sample and compares the values that ops of both main graphs make under one
+/// name and as one type, in the order of the first model. Values that both have, but never as one type and shape, are left
+/// out. Holds the values of one sample per thread.
+pub fn compare_values(
+    models: [(&Graph, &dyn Prepared); 2],
+    samples: &Samples,
+    stage: &dyn Stage,
+) -> Result<Vec<OutputMetrics>, CompareError> {
+    let [(before, first), (after, second)] = models;
+    let common: Vec<(ValueId, ValueId)> = before
+        .ops()
+        .into_iter()
+        .flat_map(|op| before.op(op).outputs().iter().flatten().copied().collect::<Vec<_>>())
+        .filter_map(|value| {
+            let other = after.find(before.name_of(value))?;
+            after.producer(other).map(|_| (value, other))
+        })
+        .collect();
+    let place: BTreeMap<ValueId, usize> =
+        common.iter().enumerate().map(|(place, (value, _))| (*value, place)).collect();
+    let other_place: BTreeMap<ValueId, usize> =
+        common.iter().enumerate().map(|(place, (_, value))| (*value, place)).collect();
+    let one = |index: usize| {
+        let sample = samples.get(index)?;
+        let failed = |model| {
+            let sample = sample.name.clone();
+            move |source| CompareError::Run { sample, model, source }
+        };
+        let mut kept: BTreeMap<usize, Tensor> = BTreeMap::new();
+        let keep = &mut |value, tensor: &Tensor| {
+            if let Some(place) = place.get(&value) {
+                kept.insert(*place, tensor.clone());
+            }
+        };
+        first.run(&sample.inputs, keep).map_err(failed("original"))?;
+        let mut sums: BTreeMap<usize, (bool, Sums)> = BTreeMap::new();
+        let compare = &mut |value, tensor: &Tensor| {
+            let Some(place) = other_place.get(&value) else { return };
+            if let Some(expected) = kept.remove(place)
+                && expected.dtype() == tensor.dtype()
+            {
+                sums.insert(*place, (tensor.dtype().is_float(), Sums::of(&expected, tensor)));
+            }
+        };
+        second.run(&sample.inputs, compare).map_err(failed("new"))?;
+        stage.advance(1);
+        Ok(sums)
+    };
+    let mut totals: BTreeMap<usize, (bool, Sums)> = BTreeMap::new();
+    let indices: Vec<usize> = (0..samples.len()).collect();
+    for chunk in indices.chunks(rayon::current_num_threads().max(1)) {
+        let parts: Vec<Result<_, CompareError>> = chunk.par_iter().map(|&index| one(index)).collect();
+        for part in parts {
+            for (place, (float, sum)) in part? {
+                let total = totals.entry(place).or_default();
+                total.0 |= float;
+                total.1.add(&sum);
+            }
+        }
+    }
+    let metrics =
+        totals.iter().map(|(&place, (float, sums))| OutputMetrics::new(before.name_of(common[place].0), *float, sums));
+    Ok(metrics.collect())
+}
+
 /// Whether a gate holds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GateResult {
@@ -378,39 +445,52 @@ impl Gates {
 
     /// The gates for quantization.
     pub fn int8(&self, comparison: &Comparison) -> Vec<GateResult> {
+        self.approximate(comparison, ("sqnr", self.sqnr))
+    }
+
+    /// The gates for pruning: its error is larger than quantization's, so that accuracy counts where it can be told.
+    pub fn structure(&self, comparison: &Comparison) -> Vec<GateResult> {
+        self.approximate(comparison, ("prune-sqnr", self.prune_sqnr))
+    }
+
+    fn approximate(&self, comparison: &Comparison, (gate, least): (&'static str, f64)) -> Vec<GateResult> {
         let judge = |metrics: &OutputMetrics| {
             let sqnr = metrics.sqnr_db;
             // No SQNR: nothing differs, or the original is zero everywhere.
-            let holds = sqnr.map_or(metrics.rel_l2 == 0.0 || metrics.rms <= NO_ERROR, |sqnr| sqnr >= self.sqnr);
+            let holds = sqnr.map_or(metrics.rel_l2 == 0.0 || metrics.rms <= NO_ERROR, |sqnr| sqnr >= least);
             let far = || {
                 let (name, sqnr) = (&metrics.name, sqnr.unwrap_or(f64::NEG_INFINITY));
-                format!("output `{name}` has an SQNR of {sqnr:.1} dB, at least {} are wanted", self.sqnr)
+                format!("output `{name}` has an SQNR of {sqnr:.1} dB, at least {least} are wanted")
             };
             let problem = form_problem(metrics).or_else(|| (!holds).then(far));
-            GateResult::new("sqnr", Some(&metrics.name), sqnr, self.sqnr, problem)
+            GateResult::new(gate, Some(&metrics.name), sqnr, least, problem)
         };
         let mut results: Vec<GateResult> =
             comparison.outputs.iter().filter(|metrics| metrics.float).map(judge).collect();
         for metrics in comparison.outputs.iter().filter(|metrics| !metrics.float) {
             if let Some(problem) = form_problem(metrics) {
-                results.push(GateResult::new("sqnr", Some(&metrics.name), None, self.sqnr, Some(problem)));
+                results.push(GateResult::new(gate, Some(&metrics.name), None, least, Some(problem)));
             }
         }
-        if let Some(accuracy) = &comparison.accuracy {
-            let certain = accuracy.certain_drop();
-            let far = || {
-                let (before, after, samples) = (100.0 * accuracy.before, 100.0 * accuracy.after, accuracy.samples);
-                format!(
-                    "accuracy falls from {before:.1} to {after:.1} % on {samples} samples: {:.1} points beyond two \
-                     standard errors, at most {:.1} are allowed",
-                    100.0 * certain,
-                    100.0 * self.drop
-                )
-            };
-            let problem = (certain > self.drop).then(far);
-            results.push(GateResult::new("drop", None, Some(certain), self.drop, problem));
-        }
+        results.extend(self.accuracy(comparison));
         results
+    }
+
+    /// The gate for accuracy, where there are labels.
+    pub fn accuracy(&self, comparison: &Comparison) -> Option<GateResult> {
+        let accuracy = comparison.accuracy.as_ref()?;
+        let certain = accuracy.certain_drop();
+        let far = || {
+            let (before, after, samples) = (100.0 * accuracy.before, 100.0 * accuracy.after, accuracy.samples);
+            format!(
+                "accuracy falls from {before:.1} to {after:.1} % on {samples} samples: {:.1} points beyond two \
+                 standard errors, at most {:.1} are allowed",
+                100.0 * certain,
+                100.0 * self.drop
+            )
+        };
+        let problem = (certain > self.drop).then(far);
+        Some(GateResult::new("drop", None, Some(certain), self.drop, problem))
     }
 }
 

@@ -46,7 +46,7 @@ impl Progress for Bars {
             Some(total) => ProgressBar::new(total),
             None => ProgressBar::new_spinner(),
         };
-        let template = if total.is_some() { "{msg} {bar:30} {pos}/{len} {eta}" } else { "{spinner} {msg}" };
+        let template = if total.is_some() { "{msg} {bar:30} {pos}/{len}, {eta} left" } else { "{spinner} {msg}" };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }

@@ -5,12 +5,14 @@
 use std::{collections::BTreeMap, path::Path};
 
 use onnx_shrink_ir::{Graph, Model};
-use onnx_shrink_passes::{Entry, Outcome};
+use onnx_shrink_passes::{Entry, Outcome, quantize::Exactness};
 use serde::Serialize;
 
 use crate::{
     files::Written,
+    low_rank::SplitLayer,
     metrics::{Comparison, GateResult},
+    structure::Structure,
 };
 
 pub mod table;
@@ -65,6 +67,8 @@ fn count_ops(graph: &Graph, ops: &mut BTreeMap<String, usize>) {
 pub enum Fate {
     /// It computes in integers
     Integer,
+    /// It computes in integers, with ranges that each run finds
+    Dynamic,
     /// Its weights are stored as integers, it computes in float
     Storage {
         /// Why it does not compute in integers
@@ -130,10 +134,16 @@ pub struct Report {
     pub input_kept: bool,
     /// Every rewrite and every miss, in order
     pub journal: Vec<Entry>,
+    /// Steps by which Quantize/Dequantize pairs were cancelled, by what they lose
+    pub cancelled: BTreeMap<Exactness, usize>,
     /// Layers with weights, in the order of the graph; empty when nothing was quantized
     pub layers: Vec<Layer>,
     /// After the lossless rewrites, against the original; `None` when that was not run
     pub lossless: Option<Comparison>,
+    /// What pruning did; `None` when none was asked for or nothing could go
+    pub structure: Option<Structure>,
+    /// Fully connected layers, in the order of the graph; empty without `--svd`
+    pub low_rank: Vec<SplitLayer>,
     /// After quantization, against the original; `None` when there was none or it was not run
     pub quantized: Option<Comparison>,
     /// How activations were calibrated
@@ -158,8 +168,11 @@ impl Report {
             input,
             input_kept: false,
             journal: Vec::new(),
+            cancelled: BTreeMap::new(),
             layers: Vec::new(),
             lossless: None,
+            structure: None,
+            low_rank: Vec::new(),
             quantized: None,
             calibration: None,
             gates: Vec::new(),

@@ -10,7 +10,13 @@ use std::{
 use onnx_shrink_ir::proto::ExternalData;
 use onnx_shrink_passes::target::{ORT_CPU, Target};
 
-use crate::{Report, formats::FormatOptions, qdq::QdqOptions, samples::SampleOptions};
+use crate::{
+    Report,
+    formats::{Dynamic, FormatOptions},
+    qdq::{Place, QdqOptions},
+    samples::SampleOptions,
+    structure::StructureOptions,
+};
 
 /// How a run of the program ends. Documented in `--help`; numbers never change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,24 +123,28 @@ pub struct Gates {
     pub sqnr: f64,
     /// Largest loss of accuracy, as a share, beyond two standard errors of the paired difference
     pub drop: f64,
+    /// Least SQNR of a float output after pruning, in dB: less is another model
+    pub prune_sqnr: f64,
 }
 
 impl Default for Gates {
     fn default() -> Gates {
-        Gates { lossless_rel: 1e-4, lossless_rel_fp16: 1e-2, sqnr: 10.0, drop: 0.01 }
+        Gates { lossless_rel: 1e-4, lossless_rel_fp16: 1e-2, sqnr: 10.0, drop: 0.01, prune_sqnr: 3.0 }
     }
 }
 
 impl Gates {
     /// Changes the gate that `text` names: `KEY=VALUE`.
     pub fn set(&mut self, text: &str) -> Result<(), String> {
-        const KEYS: &str = "lossless-rel, lossless-rel-fp16, sqnr (dB), drop (a share: 0.01 is one point)";
+        const KEYS: &str =
+            "lossless-rel, lossless-rel-fp16, sqnr (dB), drop (a share: 0.01 is one point), prune-sqnr (dB)";
         let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not KEY=VALUE; keys: {KEYS}"))?;
         let gate = match key.trim() {
             "lossless-rel" => &mut self.lossless_rel,
             "lossless-rel-fp16" => &mut self.lossless_rel_fp16,
             "sqnr" => &mut self.sqnr,
             "drop" => &mut self.drop,
+            "prune-sqnr" => &mut self.prune_sqnr,
             _ => return Err(format!("there is no gate `{key}`; keys: {KEYS}")),
         };
         *gate = match value.trim().parse::<f64>() {
@@ -183,6 +193,8 @@ pub struct Request {
     pub formats: FormatOptions,
     /// How pairs come in, and what is mended in models that others quantized
     pub qdq: QdqOptions,
+    /// What is removed of the model's structure
+    pub structure: StructureOptions,
     /// Passes to leave out
     pub skip: Vec<String>,
     /// What the result must hold
@@ -215,6 +227,7 @@ impl Request {
             keep_float: Vec::new(),
             formats: FormatOptions::default(),
             qdq: QdqOptions::default(),
+            structure: StructureOptions::default(),
             skip: Vec::new(),
             gates: Gates::default(),
             validate: true,
@@ -222,6 +235,14 @@ impl Request {
             threads: 0,
             external_data: ExternalData::Auto,
             allow_unknown_fields: false,
+        }
+    }
+
+    /// Which layers find their ranges in each run: none where all are to be wrapped in pairs.
+    pub fn dynamic(&self) -> Dynamic {
+        match self.qdq.place {
+            Place::Wrap => Dynamic::None,
+            Place::Cut => self.formats.dynamic_on(self.target.name),
         }
     }
 

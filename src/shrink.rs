@@ -12,7 +12,7 @@ use onnx_shrink_ir::{DataType, Graph, Model, export, import, infer};
 use onnx_shrink_passes::{
     Context, Entry, Journal, Options, Outcome, Statistics, pipeline,
     quantize::{
-        FixSaturation,
+        CancelQdq, FixSaturation,
         calibrators::Calibrator,
         is_quantized,
         saturation::{self, saturating_layers},
@@ -21,15 +21,22 @@ use onnx_shrink_passes::{
 
 use crate::{
     Progress, Samples, files,
+    formats::Dynamic,
     int8::{Calibrated, Int8, Quantized},
+    low_rank::{LowRank, Svd},
     metrics::{CompareError, Comparison, GateResult, compare_graphs},
+    qdq::Cancel,
     report::{Calibration, Report, Side},
     request::{Failure, Request},
     sensitivity,
+    structure::Pruner,
 };
 
 /// Made-up samples that show whether two models compute the same.
 const GENERATED_SAMPLES: usize = 2;
+
+/// Largest relative error on made-up inputs with which layers run in 8 bits without samples.
+const MOST_MADE_UP_ERROR: f64 = 0.05;
 
 /// The key in the model's metadata that says what calibrated it, when that was no real sample.
 const CALIBRATION_KEY: &str = "onnx-shrink.calibration";
@@ -123,8 +130,24 @@ impl<'a> Job<'a> {
         let statistics = std::mem::take(&mut cx.statistics);
         let mut changed = cx.journal.done() > 0;
         self.report.journal = std::mem::take(&mut cx.journal).entries;
+        self.report.cancelled = std::mem::take(&mut cx.cancelled);
         drop(cx);
-        changed |= self.mend_saturation(&mut lossless)?;
+        changed |= self.mend(&mut lossless)?;
+        if self.request.structure.prune.is_some()
+            && let Some(model) = self.prune(&lossless, &statistics)?
+        {
+            // What follows is judged against the pruned model: that itself has been judged against the original.
+            self.original = model.detached();
+            lossless = model;
+            changed = true;
+        }
+        if let Some(svd) = self.request.structure.svd
+            && let Some(model) = self.split_low_rank(&lossless, svd)?
+        {
+            self.original = model.detached();
+            lossless = model;
+            changed = true;
+        }
         if self.request.int8 {
             if self.request.exact {
                 return Err(Failure::usage(
@@ -150,6 +173,10 @@ impl<'a> Job<'a> {
             Failure::bug(anyhow!(error).context(self.request.input.display().to_string()))
         };
         pipeline::run_lossless(&mut model.graph, cx).map_err(in_file)?;
+        let is_named = |only: &BTreeSet<String>| only.contains("cancel-qdq");
+        if self.request.qdq.cancel.is_some() || self.options.only.as_ref().is_some_and(is_named) {
+            cx.run(&CancelQdq::exact(), &mut model.graph).map_err(in_file)?;
+        }
         drop(stage);
         if !self.request.validate || cx.journal.done() == 0 {
             return Ok(model);
@@ -164,6 +191,7 @@ impl<'a> Job<'a> {
             ));
             cx.journal = Journal::default();
             cx.statistics.clear();
+            cx.cancelled.clear();
             return Ok(self.original.detached());
         }
         self.report.lossless = Some(comparison);
@@ -171,29 +199,32 @@ impl<'a> Job<'a> {
         Ok(model)
     }
 
-    /// Weights of others that can saturate get other scales, where the user wants that; else a warning names them. Whether
-    /// something changed.
-    fn mend_saturation(&mut self, model: &mut Model) -> Result<bool, Failure> {
+    /// What the user wants mended in a model that others quantized, beyond what is exact: weights that can saturate get other
+    /// scales (else a warning names them), and of two Quantizes in a row the last stays. Whether something changed.
+    fn mend(&mut self, model: &mut Model) -> Result<bool, Failure> {
         let layers = saturating_layers(&model.graph);
-        if !self.request.qdq.fix_saturation {
-            self.report.warnings.extend(saturation::warning(&layers));
-            return Ok(false);
+        let merges = self.request.qdq.cancel == Some(Cancel::Approximate);
+        let fixes = self.request.qdq.fix_saturation;
+        if self.request.exact && (fixes || merges) {
+            let flag = if fixes { saturation::FLAG } else { "--cancel-qdq=approximate" };
+            return Err(Failure::usage(format_args!("--exact forbids what {flag} stands for: leave out one of them")));
         }
-        if self.request.exact {
-            return Err(Failure::usage("--exact forbids what --fix-saturation stands for: leave out one of them"));
+        if fixes && layers.is_empty() {
+            self.report.notes.push(format!("{}: no sums of 8-bit weights can saturate", saturation::FLAG));
         }
         let evaluator = self.evaluator.clone();
         let mut cx = Context::new(self.options.clone(), evaluator.as_ref());
         let mut mended = model.detached();
-        cx.run(&FixSaturation, &mut mended.graph).map_err(Failure::bug)?;
-        if cx.journal.done() == 0 {
-            self.report.journal.extend(cx.journal.entries);
-            let note = if layers.is_empty() { "--fix-saturation: no sums of 8-bit weights can saturate" } else { "" };
-            self.report.notes.extend((!note.is_empty()).then(|| note.to_owned()));
-            self.report.warnings.extend(saturation::warning(&layers));
-            return Ok(false);
+        if merges {
+            cx.run(&CancelQdq::approximate(), &mut mended.graph).map_err(Failure::bug)?;
         }
-        if self.request.validate
+        if fixes {
+            cx.run(&FixSaturation, &mut mended.graph).map_err(Failure::bug)?;
+        }
+        self.report.warnings.extend(saturation::warning(&saturating_layers(&mended.graph)));
+        let changed = cx.journal.done() > 0;
+        if changed
+            && self.request.validate
             && let Some(comparison) = self.judge_lossless(&mended)?
         {
             // Made-up samples show that it works; how near it is, real ones must tell.
@@ -204,16 +235,107 @@ impl<'a> Job<'a> {
             self.report.gates.extend(gates);
             if let Some(reason) = failed {
                 let input = self.request.input.display();
-                return Err(Failure::gate(
-                    format_args!("{input}: after --fix-saturation {reason}"),
-                    self.report.clone(),
-                ));
+                return Err(Failure::gate(format_args!("{input}: {reason}"), self.report.clone()));
             }
         }
-        self.report.warnings.extend(saturation::warning(&saturating_layers(&mended.graph)));
+        for (exactness, steps) in cx.cancelled {
+            *self.report.cancelled.entry(exactness).or_default() += steps;
+        }
         self.report.journal.extend(cx.journal.entries);
-        *model = mended;
-        Ok(true)
+        if changed {
+            *model = mended;
+        }
+        Ok(changed)
+    }
+
+    /// The model without a share of its channels, when the gates hold for it; `None` when none can go.
+    fn prune(&mut self, lossless: &Model, statistics: &BTreeMap<String, Statistics>) -> Result<Option<Model>, Failure> {
+        if self.request.exact {
+            return Err(Failure::usage("--exact forbids what --prune stands for: leave out one of them"));
+        }
+        let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
+        let pruner =
+            Pruner { evaluator: evaluator.as_ref(), options: &options, structure: self.request.structure, statistics };
+        let samples = self.samples.clone().filter(|(calibrating, _)| !calibrating.is_empty());
+        let calibrating = samples.as_ref().map(|(calibrating, _)| calibrating);
+        let mut pruned = match pruner.prune(lossless, calibrating, self.progress)? {
+            Ok(pruned) => pruned,
+            Err(why) => {
+                self.report.warnings.push(format!("--prune: {why}"));
+                return Ok(None);
+            }
+        };
+        let held_out =
+            self.samples.as_ref().map(|(_, held_out)| held_out.clone()).filter(|held_out| !held_out.is_empty());
+        let comparison = match &held_out {
+            _ if !self.request.validate => None,
+            Some(held_out) => self.compare(&pruned.model, held_out)?,
+            None => self.judge_lossless(&pruned.model)?,
+        };
+        let mut reason = None;
+        if let Some(comparison) = &comparison {
+            let mut gates = self.request.gates.structure(comparison);
+            if held_out.is_none() {
+                // Made-up samples show that it runs; how near it is, real ones must tell.
+                let broken = comparison.outputs.iter().any(|output| output.misshapen > 0 || output.not_finite > 0);
+                gates.retain(|gate| broken && !gate.passed);
+            }
+            reason = gates.iter().find(|gate| !gate.passed).map(|gate| gate.reason.clone());
+            self.report.gates.extend(gates);
+        }
+        pruned.structure.comparison = comparison;
+        let removed = 100.0 * pruned.structure.removed;
+        let mut note = format!("pruning removed {removed:.1} % of the multiply-adds");
+        if let Some(output) = pruned.structure.comparison.as_ref().and_then(|comparison| comparison.outputs.first()) {
+            let sqnr = output.sqnr_db.map_or_else(String::new, |sqnr| format!(", SQNR {sqnr:.1} dB"));
+            let agrees = output
+                .top1_agreement
+                .map_or_else(String::new, |share| format!(", top-1 agrees {:.1} %", 100.0 * share));
+            note += &format!(": output `{}`{sqnr}{agrees}", output.name);
+        }
+        self.report.structure = Some(pruned.structure);
+        self.report.notes.push(note);
+        self.report.notes.extend(pruned.notes);
+        self.report.journal.extend(pruned.journal);
+        if let Some(reason) = reason {
+            let input = self.request.input.display();
+            return Err(Failure::gate(format_args!("{input}: after --prune: {reason}"), self.report.clone()));
+        }
+        Ok(Some(pruned.model))
+    }
+
+    /// The model with fully connected layers in two, when the gates hold for it; `None` when none is.
+    fn split_low_rank(&mut self, model: &Model, svd: Svd) -> Result<Option<Model>, Failure> {
+        if self.request.exact {
+            return Err(Failure::usage("--exact forbids what --svd stands for: leave out one of them"));
+        }
+        let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
+        let low_rank = LowRank { evaluator: evaluator.as_ref(), options: &options, svd };
+        let split = low_rank.split(model, self.samples.as_ref(), self.progress)?;
+        self.report.low_rank = split.layers;
+        self.report.journal.extend(split.journal);
+        let Some(model) = split.model else {
+            let note = "--svd: no layer was split: the report says why for each (--report)";
+            self.report.notes.push(note.to_owned());
+            return Ok(None);
+        };
+        let held_out = self.samples.as_ref().map(|(_, held_out)| held_out.clone());
+        let comparison = match held_out.filter(|held_out| !held_out.is_empty()) {
+            _ if !self.request.validate => None,
+            Some(held_out) => self.compare(&model, &held_out)?,
+            None => None,
+        };
+        if let Some(comparison) = comparison {
+            let gates = self.request.gates.int8(&comparison);
+            let failed = gates.iter().find(|gate| !gate.passed).map(|gate| gate.reason.clone());
+            self.report.gates.extend(gates);
+            self.report.quantized = Some(comparison);
+            if let Some(reason) = failed {
+                let input = self.request.input.display();
+                return Err(Failure::gate(format_args!("{input}: after --svd: {reason}"), self.report.clone()));
+            }
+        }
+        Ok(Some(model))
     }
 
     /// The lossless result against the original, on real samples or made-up ones; `None` where neither can be run.
@@ -259,7 +381,9 @@ impl<'a> Job<'a> {
             target: self.request.target,
             calibrate: self.request.calibrate,
             keep_float: &self.request.keep_float,
+            place: self.request.qdq.place,
             formats: self.request.formats,
+            dynamic: self.request.dynamic(),
             options: &options,
             statistics,
         };
@@ -267,7 +391,7 @@ impl<'a> Job<'a> {
         if ranges.from_model {
             let calibrated = int8.from_model(lossless, &ranges.inputs)?;
             let held_out = self.samples.clone().map(|(_, held_out)| held_out);
-            let model = self.fall_back(&calibrated, (Calibrator::MinMax, None), held_out, FROM_MODEL)?;
+            let model = self.fall_back(calibrated, (Calibrator::MinMax, None), held_out, FROM_MODEL)?;
             self.report.calibration = Some(Calibration { samples: 0, method: "model".to_owned() });
             return Ok(model);
         }
@@ -276,7 +400,7 @@ impl<'a> Job<'a> {
             let calibrated = int8.calibrated(lossless, &samples, self.progress)?;
             let chosen = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &samples, self.progress)?;
             let held_out = self.samples.clone().map(|(_, held_out)| held_out);
-            let model = self.fall_back(&calibrated, chosen, held_out, SYNTHETIC)?;
+            let model = self.fall_back(calibrated, chosen, held_out, SYNTHETIC)?;
             return Ok(model.map(|mut model| {
                 model.set_metadata(CALIBRATION_KEY, &format!("{count} synthetic samples"));
                 model
@@ -284,24 +408,18 @@ impl<'a> Job<'a> {
         }
         let Some((calibrating, held_out)) = self.samples.clone().filter(|(calibrating, _)| !calibrating.is_empty())
         else {
-            return match int8.without_samples(lossless)? {
-                Ok(quantized) => self.accept_storage(quantized),
-                Err(nothing) => {
-                    self.report.notes.push(nothing);
-                    Ok(None)
-                }
-            };
+            return self.without_samples(&int8, lossless);
         };
         let calibrated = int8.calibrated(lossless, &calibrating, self.progress)?;
         let chosen = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &calibrating, self.progress)?;
-        self.fall_back(&calibrated, chosen, Some(held_out), "")
+        self.fall_back(calibrated, chosen, Some(held_out), "")
     }
 
     /// The model with as few units in float as the gates ask for, with the ranges that were chosen, and the model that was
     /// built with them on the way, if any; `note` tells how it was calibrated, if not on samples.
     fn fall_back(
         &mut self,
-        calibrated: &Calibrated<'_>,
+        mut calibrated: Calibrated<'_>,
         (calibrator, chosen): (Calibrator, Option<Quantized>),
         held_out: Option<Samples>,
         note: &str,
@@ -310,7 +428,7 @@ impl<'a> Job<'a> {
             self.report.notes.push(note.to_owned());
         }
         let none = BTreeSet::new();
-        let first = match chosen {
+        let mut first = match chosen {
             Some(quantized) => quantized,
             None => calibrated.build(&calibrated.placement(&none), calibrator, &none)?,
         };
@@ -318,12 +436,20 @@ impl<'a> Job<'a> {
         if !self.request.validate {
             return Ok(self.accept(first, None, Vec::new()));
         }
-        let Some(comparison) = self.compare(&first.model, &held_out)? else {
-            return Ok(self.accept(first, None, Vec::new()));
-        };
-        let gates = self.request.gates.int8(&comparison);
-        if gates.iter().all(|gate| gate.passed) {
-            return self.accept_measured(calibrated, first, &held_out, comparison, gates);
+        loop {
+            let Some(comparison) = self.compare(&first.model, &held_out)? else {
+                return Ok(self.accept(first, None, Vec::new()));
+            };
+            let gates = self.request.gates.int8(&comparison);
+            let Some(failed) = gates.iter().find(|gate| !gate.passed) else {
+                return self.accept_measured(&calibrated, first, &held_out, comparison, gates);
+            };
+            log::info!("no units in float: {}", failed.reason);
+            if !calibrated.is_dynamic() {
+                break;
+            }
+            calibrated.leave_out_dynamic();
+            first = calibrated.build(&calibrated.placement(&none), calibrator, &none)?;
         }
         let placement = calibrated.placement(&none);
         let order = calibrated.worst(&first, &placement, &held_out)?;
@@ -347,7 +473,7 @@ impl<'a> Job<'a> {
             self.report.gates.extend(gates);
             return Err(Failure::gate(message, self.report.clone()));
         }
-        self.accept_measured(calibrated, last, &held_out, comparison, gates)
+        self.accept_measured(&calibrated, last, &held_out, comparison, gates)
     }
 
     /// Takes a model that the gates hold for, with the error of each layer.
@@ -361,6 +487,37 @@ impl<'a> Job<'a> {
     ) -> Result<Option<Model>, Failure> {
         calibrated.measure_layers(&mut quantized, held_out)?;
         Ok(self.accept(quantized, Some(comparison), gates))
+    }
+
+    /// The model without samples: with layers whose ranges each run finds, unless made-up inputs show too much error.
+    fn without_samples(&mut self, int8: &Int8<'_>, lossless: &Model) -> Result<Option<Model>, Failure> {
+        let quantized = match int8.without_samples(lossless, int8.dynamic)? {
+            Ok(quantized) => quantized,
+            Err(nothing) => {
+                self.report.notes.push(nothing);
+                return Ok(None);
+            }
+        };
+        let count = quantized.journal.done_by("dynamic-int8");
+        if count == 0 || !self.request.validate {
+            return self.accept_storage(quantized);
+        }
+        let comparison = self.judge_lossless(&quantized.model)?;
+        let error = comparison.iter().flat_map(|comparison| &comparison.outputs).filter(|output| output.float);
+        let error =
+            error.map(|output| if output.not_finite > 0 { f64::INFINITY } else { output.rel_l2 }).fold(0.0, f64::max);
+        if error <= MOST_MADE_UP_ERROR {
+            return self.accept_storage(quantized);
+        }
+        let note = format!("{count} layers stay float: in 8 bits the error on made-up inputs was {error:.3}");
+        self.report.notes.push(note);
+        match int8.without_samples(lossless, Dynamic::None)? {
+            Ok(stored) => self.accept_storage(stored),
+            Err(nothing) => {
+                self.report.notes.push(nothing);
+                Ok(None)
+            }
+        }
     }
 
     /// Takes a model whose constants alone were stored in 8 bits. Samples that only judge do so. Made-up inputs tell whether
@@ -436,6 +593,6 @@ impl<'a> Job<'a> {
 }
 
 /// Whether the model computes in 16-bit floats.
-fn is_half(graph: &Graph) -> bool {
+pub fn is_half(graph: &Graph) -> bool {
     graph.values().into_iter().any(|value| graph.ty(value).is_some_and(|ty| ty.dtype == DataType::Float16))
 }

@@ -6,9 +6,12 @@ fn help_shows_examples_and_exit_codes() {
     let folder = folder();
     let help = run(folder.path(), &["--help"]);
     assert_eq!((help.code, help.stderr.as_str()), (0, ""));
-    for part in
-        ["onnx-shrink model.onnx -o small.onnx --int8 --data", "Exit codes: 0 written", "--keep-float", "--explain"]
-    {
+    for part in [
+        "onnx-shrink model.onnx -o small.onnx --int8 --data",
+        "Exit codes:\n  0   written",
+        "--keep-float",
+        "--explain",
+    ] {
         assert!(help.text().contains(part), "{part} in {}", help.text());
     }
     let version = run(folder.path(), &["--version"]);
@@ -42,4 +45,39 @@ fn a_wrong_command_line_ends_with_2_and_writes_nothing() {
         assert_eq!(run.text(), "");
         assert_eq!(names(folder.path()), ["in.onnx"], "{arguments:?}");
     }
+}
+
+#[test]
+fn help_is_short_or_long_and_has_headings() {
+    let folder = folder();
+    let (short, long) = (run(folder.path(), &["-h"]), run(folder.path(), &["--help"]));
+    assert!(short.text().lines().count() < long.text().lines().count());
+    for heading in
+        ["Commands:", "Arguments:", "Options:", "Quantization:", "Samples:", "Rewrites:", "Validation:", "Output:"]
+    {
+        assert!(short.text().contains(&format!("\n{heading}\n")), "{heading} in {}", short.text());
+    }
+    // Nobody looks: no colours.
+    assert!(!long.text().contains('\x1b'));
+    for command in ["inspect", "validate", "completions", "man"] {
+        let help = run(folder.path(), &["help", command]);
+        assert!(help.text().contains("\nExamples:\n  onnx-shrink "), "{command}: {}", help.text());
+    }
+}
+
+#[test]
+fn what_is_misspelt_is_answered_with_what_was_meant() {
+    let folder = folder();
+    for (arguments, code, tip) in [
+        (&["in.onnx", "-o", "x", "--keepfloat", "a"][..], 2, "a similar argument exists: '--keep-float'"),
+        (&["in.onnx", "-o", "x", "--calibrate", "minmx"], 2, "minmax"),
+        (&["inspct", "in.onnx"], 1, "a command with a similar name exists: onnx-shrink inspect"),
+        (&["completions", "bsh"], 2, "bash"),
+    ] {
+        let run = run(folder.path(), arguments);
+        assert_eq!(run.code, code, "{arguments:?}: {}", run.stderr);
+        assert!(run.stderr.contains(tip), "{arguments:?}: {}", run.stderr);
+    }
+    // An option of other tools, spelt as they do.
+    assert_eq!(run(folder.path(), &["in.onnx", "-o", "out.onnx", "--no_validate", "-q"]).code, 0);
 }

@@ -355,11 +355,56 @@ fn each_form_is_written_and_told() {
 }
 
 #[test]
+fn dynamic_layers_need_no_samples_and_are_told() {
+    for name in ["digits_mlp", "digits_attention"] {
+        let folder = folder_of(name);
+        let small = run(folder.path(), &["in.onnx", "-o", "out.onnx", "--int8", "--report", "r.json"]);
+        assert_eq!(small.code, 0, "{}", small.stderr);
+        let read = || -> Value { serde_json::from_slice(&fs::read(folder.path().join("r.json")).unwrap()).unwrap() };
+        let plain = read();
+        // Layers so small do not pay, and the report says so, each with its figures.
+        assert_eq!(plain["output"]["ops"].get("MatMulInteger"), None, "{name}");
+        let misses = plain["journal"].as_array().unwrap().iter().filter(|entry| entry["pass"] == "dynamic-int8");
+        let reasons: Vec<&str> = misses.map(|entry| entry["reason"].as_str().unwrap()).collect();
+        assert!(reasons.len() >= 3 && reasons.iter().all(|reason| reason.contains("does not pay")), "{reasons:?}");
+
+        let dynamic = run(folder.path(), &["in.onnx", "-o", "out.onnx", "--int8", "--dynamic", "--report", "r.json"]);
+        assert_eq!(dynamic.code, 0, "{}", dynamic.stderr);
+        let all = read();
+        let count = all["output"]["ops"]["MatMulInteger"].as_u64().unwrap();
+        assert_eq!(count as usize, reasons.len(), "{name}");
+        assert!(all["quantized"]["outputs"][0]["rel_l2"].as_f64().unwrap() < 0.05, "{name}");
+        assert!(dynamic.text().contains(&format!("{count} layers run in 8 bits with ranges of each run")), "{name}");
+    }
+    // With samples they stand among the layers.
+    let (_, told) = report("digits_attention", &["--dynamic"]);
+    let layers = told["layers"].as_array().unwrap();
+    let dynamic = layers.iter().filter(|layer| layer["fate"] == "dynamic");
+    assert_eq!(dynamic.clone().count() as u64, told["output"]["ops"]["MatMulInteger"].as_u64().unwrap());
+    assert!(dynamic.clone().count() >= 5);
+    for layer in dynamic {
+        let (before, after) = (layer["bytes_before"].as_u64().unwrap(), layer["bytes_after"].as_u64().unwrap());
+        assert!(after * 2 < before, "{layer}");
+    }
+    assert!(told["gates"].as_array().unwrap().iter().all(|gate| gate["passed"] == true));
+}
+
+#[test]
+fn what_the_user_keeps_in_float_is_not_dynamic() {
+    let (_, all) = report("digits_mlp", &["--dynamic"]);
+    let (_, kept) = report("digits_mlp", &["--dynamic", "--keep-float", "Gemm"]);
+    assert!(all["output"]["ops"]["MatMulInteger"].as_u64().unwrap() >= 3);
+    assert_eq!(kept["output"]["ops"].get("MatMulInteger"), None);
+}
+
+#[test]
 fn a_form_without_what_it_needs_is_a_mistake_on_the_command_line() {
     let folder = folder_of("digits_cnn");
     let data = calib("digits_cnn");
     for (arguments, part) in [
         (&["--format", "integer"][..], "--int8"),
+        (&["--dynamic"], "--int8"),
+        (&["--int8", "--data", &data, "--format", "integer", "--target", "tensorrt"], "tensorrt has int8 activations"),
         (&["--int8", "--format", "qoperator"], "--data"),
         (&["--int8", "--data", &data, "--requantize", "shrink"], "--format integer"),
     ] {

@@ -95,6 +95,20 @@ pub fn names(folder: &Path) -> Vec<String> {
     names
 }
 
+/// The models of the bench; none, and a line that says so, when it is not there.
+pub fn bench_models() -> Vec<PathBuf> {
+    let near = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/bench");
+    let bench = std::env::var_os("ONNX_SHRINK_BENCH").map_or(near, PathBuf::from);
+    let Ok(files) = fs::read_dir(bench.join("models")) else {
+        eprintln!("skipped: the bench is not there (ONNX_SHRINK_BENCH names its folder)");
+        return Vec::new();
+    };
+    let files = files.map(|entry| entry.unwrap().path());
+    let mut models: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|name| name == "onnx")).collect();
+    models.sort();
+    models
+}
+
 /// The bytes of the model that ONNX text states.
 pub fn model_of_text(text: &str) -> Vec<u8> {
     onnx_shrink_ir::proto::encode(&onnx_shrink_ir::export(&onnx_shrink_ir::text::parse_model(text).unwrap())).concat()

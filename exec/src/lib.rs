@@ -16,7 +16,7 @@ mod value;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use onnx_shrink_ir::{Dim, Evaluate, EvaluateError, Graph, Observe, OpId, Prepared, Tensor, TensorType};
+use onnx_shrink_ir::{Dim, Evaluate, EvaluateError, Graph, Observe, OpId, Prepared, Tensor, TensorType, ValueId};
 
 use crate::{plan::Plan, tract::Kept, value::Value};
 
@@ -88,6 +88,11 @@ impl Prepared for Ready<'_> {
         }
         let outputs = self.plan.run(given, observe)?;
         Ok(outputs.into_iter().map(|value| value.tensor).collect())
+    }
+
+    fn run_part(&self, given: &[(ValueId, Tensor)], wanted: &[ValueId]) -> Result<Vec<Tensor>, EvaluateError> {
+        let values = self.plan.run_part(given, wanted)?;
+        Ok(values.into_iter().map(|value| value.tensor).collect())
     }
 }
 

@@ -1,5 +1,5 @@
 //! Running a prepared graph: ops in order, values dropped at their last use.
-use onnx_shrink_ir::{EvaluateError, Tensor, ValueId};
+use onnx_shrink_ir::{EvaluateError, Tensor, ValueId, ops_between};
 
 use crate::{
     plan::{Plan, named},
@@ -46,13 +46,53 @@ impl Plan<'_> {
                 frame[id.index()] = None;
             }
         }
-        let outputs = self.graph.outputs().iter().map(|&output| {
-            self.value(&frame, output).cloned().ok_or_else(|| EvaluateError::Failed {
-                op: self.graph.name_of(output).to_owned(),
-                op_type: "graph output".to_owned(),
+        self.collect(&frame, self.graph.outputs(), "graph output")
+    }
+
+    /// The values `wanted` of `frame`.
+    fn collect(
+        &self,
+        frame: &[Option<Value>],
+        wanted: &[ValueId],
+        what: &'static str,
+    ) -> Result<Vec<Value>, EvaluateError> {
+        let values = wanted.iter().map(|&value| {
+            self.value(frame, value).cloned().ok_or_else(|| EvaluateError::Failed {
+                op: self.graph.name_of(value).to_owned(),
+                op_type: what.to_owned(),
                 reason: "nothing makes it".to_owned(),
             })
         });
-        outputs.collect()
+        values.collect()
+    }
+
+    /// Runs only what makes `wanted` from `given`.
+    pub(crate) fn run_part(
+        &self,
+        given: &[(ValueId, Tensor)],
+        wanted: &[ValueId],
+    ) -> Result<Vec<Value>, EvaluateError> {
+        let known: Vec<ValueId> = given.iter().map(|(id, _)| *id).collect();
+        let needed = ops_between(self.graph, &known, wanted);
+        let mut is_needed = vec![false; self.constants.len()];
+        needed.iter().for_each(|op| is_needed[op.index()] = true);
+        let mut frame: Vec<Option<Value>> = vec![None; self.constants.len()];
+        for (id, tensor) in given {
+            frame[id.index()] = Some(tensor.clone().into());
+        }
+        let mut keep = vec![false; self.constants.len()];
+        wanted.iter().for_each(|value| keep[value.index()] = true);
+        for step in self.steps.iter().filter(|step| is_needed[step.id.index()]) {
+            let outputs = step.run(self, &frame)?;
+            for (&id, value) in step.op.outputs().iter().zip(outputs) {
+                if let (Some(id), Some(value)) = (id, value) {
+                    frame[id.index()] = Some(value);
+                }
+            }
+            for id in step.dies.iter().filter(|id| !keep[id.index()]) {
+                frame[id.index()] = None;
+            }
+        }
+        self.collect(&frame, wanted, "wanted value")
     }
 }

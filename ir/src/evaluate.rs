@@ -57,4 +57,30 @@ pub trait Prepared: Sync {
     /// an op of the main graph makes, and every graph input, is shown to `observe` once, in the order of the ops.
     /// Returns the graph's outputs, the same bits on every call.
     fn run(&self, inputs: &[Option<Tensor>], observe: Observe<'_>) -> Result<Vec<Tensor>, EvaluateError>;
+
+    /// Computes `wanted` from the values `given`, by the ops between them alone: what many tries of a small change share is
+    /// computed once. The bits are those of [`Prepared::run`] when the values given are.
+    /// An engine that cannot is [`EvaluateError::Unsupported`].
+    fn run_part(&self, given: &[(ValueId, Tensor)], wanted: &[ValueId]) -> Result<Vec<Tensor>, EvaluateError> {
+        let reason = format!("this engine does not compute {} values from {} others", wanted.len(), given.len());
+        Err(EvaluateError::Unsupported { op: String::new(), op_type: "part of a graph".to_owned(), reason })
+    }
+}
+
+/// The ops that make `wanted` from `given` and constants, in the order of the graph: what [`Prepared::run_part`] runs.
+pub fn ops_between(graph: &Graph, given: &[ValueId], wanted: &[ValueId]) -> Vec<OpId> {
+    let mut known = vec![false; graph.bound()];
+    given.iter().for_each(|value| known[value.index()] = true);
+    let mut needed = vec![false; graph.bound()];
+    let mut open: Vec<ValueId> = wanted.to_vec();
+    while let Some(value) = open.pop() {
+        if std::mem::replace(&mut known[value.index()], true) {
+            continue;
+        }
+        let Some(op) = graph.producer(value) else { continue };
+        needed[op.index()] = true;
+        open.extend(graph.op(op).inputs().iter().flatten());
+        open.extend(graph.captures(op).into_iter().map(|(_, outer, _)| outer));
+    }
+    graph.ops().into_iter().filter(|op| needed[op.index()]).collect()
 }

@@ -44,6 +44,8 @@ enum Edit {
     Replace { old: ValueId, new: ValueRef },
     SetInput { op: OpId, index: usize, value: Option<ValueRef> },
     SetAttributes { op: OpId, node: Box<NewOp> },
+    SetType { value: ValueId, ty: TensorType },
+    SetConstant { value: ValueId, tensor: Tensor },
 }
 
 /// Edits of one graph that belong together.
@@ -163,6 +165,16 @@ impl Patch {
         self.edits.push(Edit::SetAttributes { op, node: Box::new(node) });
     }
 
+    /// `value`, which an op makes, has the type `ty` from now on; what the file declared of it goes.
+    pub fn set_type(&mut self, value: ValueId, ty: TensorType) {
+        self.edits.push(Edit::SetType { value, ty });
+    }
+
+    /// The constant `value` is `tensor` from now on, for all that read it, under its old name.
+    pub fn set_constant(&mut self, value: ValueId, tensor: Tensor) {
+        self.edits.push(Edit::SetConstant { value, tensor });
+    }
+
     /// Bytes of the constants that the patch would add.
     pub fn constant_bytes(&self) -> usize {
         let bytes = |value: &NewValue| match value {
@@ -178,7 +190,7 @@ impl Patch {
         let edits = self.edits.iter().any(|edit| match edit {
             Edit::Replace { new, .. } => *new == value,
             Edit::SetInput { value: new, .. } => *new == Some(value),
-            Edit::SetAttributes { .. } => false,
+            Edit::SetAttributes { .. } | Edit::SetType { .. } | Edit::SetConstant { .. } => false,
         });
         let captured = |op: &AddedOp| op.captures.iter().any(|(_, outer, _)| *outer == value);
         edits || self.ops.iter().any(|op| op.inputs.contains(&Some(value)) || captured(op))
@@ -196,6 +208,8 @@ impl Patch {
                 Edit::Replace { old, new } => graph.has_value(*old) && value(new),
                 Edit::SetInput { op, value: new, .. } => graph.has_op(*op) && new.as_ref().is_none_or(value),
                 Edit::SetAttributes { op, .. } => graph.has_op(*op),
+                Edit::SetType { value, .. } => graph.has_value(*value),
+                Edit::SetConstant { value, .. } => graph.has_value(*value) && graph.constant(*value).is_some(),
             })
     }
 
@@ -253,6 +267,20 @@ impl Patch {
                     graph.set_input(op, index, value.map(resolve));
                 }
                 Edit::SetAttributes { op, node } => graph.op_mut(op).node = node.node,
+                Edit::SetType { value, ty } => {
+                    let value = graph.value_mut(value);
+                    value.ty = Some(ty);
+                    value.origin.info = None;
+                }
+                Edit::SetConstant { value, tensor } => {
+                    let value = graph.value_mut(value);
+                    if value.ty.as_ref() != Some(&tensor.ty()) {
+                        value.origin.info = None;
+                    }
+                    value.ty = Some(tensor.ty());
+                    value.constant = Some(tensor);
+                    value.origin.initializer = None;
+                }
             }
         }
         loose.extend(applied.values.iter().copied());

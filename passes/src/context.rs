@@ -6,7 +6,7 @@ use onnx_shrink_ir::{
     verify::{Problem, Violation, verify_graph},
 };
 
-use crate::{Class, Entry, INITIALIZER, Journal, Miss, Outcome, Pass, PassError, Result};
+use crate::{Class, Entry, INITIALIZER, Journal, Miss, Outcome, Pass, PassError, Result, quantize::Exactness};
 
 /// What the user asked for, as far as passes need to know.
 #[derive(Clone, Debug, Default)]
@@ -56,6 +56,8 @@ pub struct Context<'a> {
     pub evaluator: &'a dyn Evaluate,
     /// What batch norms told of values, by the value's name
     pub statistics: BTreeMap<String, Statistics>,
+    /// Steps of cancelled Quantize/Dequantize pairs, by what they lose
+    pub cancelled: BTreeMap<Exactness, usize>,
     /// Every rewrite and every miss
     pub journal: Journal,
     /// Who looks at the graph after each pass
@@ -73,6 +75,7 @@ impl<'a> Context<'a> {
             options,
             evaluator,
             statistics: BTreeMap::new(),
+            cancelled: BTreeMap::new(),
             journal: Journal::default(),
             watch: None,
             pass: ("", Class::Exact),
@@ -181,6 +184,13 @@ impl<'a> Context<'a> {
                 Err(PassError::Broken { pass: self.pass.0, anchor, violation })
             }
             None => Ok(()),
+        }
+    }
+
+    /// Counts `steps` by which pairs were cancelled.
+    pub(crate) fn count_step(&mut self, exactness: Exactness, steps: usize) {
+        if steps > 0 {
+            *self.cancelled.entry(exactness).or_default() += steps;
         }
     }
 

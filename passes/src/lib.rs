@@ -8,13 +8,17 @@ mod affine;
 mod context;
 pub mod egg;
 mod journal;
+pub mod low_rank;
 mod miss;
 mod net_bytes;
 pub mod pipeline;
+pub mod prune;
 pub mod quantize;
+pub mod solver;
 pub mod target;
 pub mod testing;
 
+mod drop_constant_channels;
 mod eliminate_dead;
 mod eliminate_identity;
 mod fold_arithmetic;
@@ -23,9 +27,12 @@ mod fold_constants;
 mod fold_pad;
 mod fuse_global_average_pool;
 mod inline_if;
+mod prune_channels;
 mod simplify_islands;
+pub mod split_low_rank;
 
 pub use context::{Context, Options, Statistics, Watch};
+pub use drop_constant_channels::DropConstantChannels;
 pub use eliminate_dead::EliminateDead;
 pub use eliminate_identity::EliminateIdentity;
 pub use fold_arithmetic::FoldArithmetic;
@@ -36,7 +43,9 @@ pub use fuse_global_average_pool::FuseGlobalAveragePool;
 pub use inline_if::InlineIf;
 pub use journal::{Entry, INITIALIZER, Journal, Outcome};
 pub use miss::Miss;
+pub use prune_channels::PruneChannels;
 pub use simplify_islands::SimplifyIslands;
+pub use split_low_rank::SplitLowRank;
 
 use onnx_shrink_ir::{EvaluateError, Graph, PatchError};
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use onnx_shrink_ir::Graph;
 
 use crate::{
-    Class, Context, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm, FoldConstants, FoldPad,
-    FuseGlobalAveragePool, InlineIf, Pass, Result, SimplifyIslands,
+    Class, Context, DropConstantChannels, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm,
+    FoldConstants, FoldPad, FuseGlobalAveragePool, InlineIf, Pass, Result, SimplifyIslands,
 };
 
 /// The passes of the lossless part. They run in this order, again and again until nothing changes.
@@ -19,14 +19,26 @@ pub fn lossless() -> Vec<Box<dyn Pass>> {
         Box::new(FoldArithmetic),
         Box::new(FoldPad),
         Box::new(FuseGlobalAveragePool),
+        Box::new(DropConstantChannels), // after folding: a channel is its weights and bias then
         Box::new(SimplifyIslands::exact()), // after folding: its rules look at constants
         Box::new(SimplifyIslands::rounding()), // what is left when rounding may differ
-        Box::new(EliminateDead),            // last: it clears what the others left
+        Box::new(EliminateDead),        // last: it clears what the others left
     ]
 }
 
 /// Passes behind the lossless part, each with its class and one line: they need a flag, and what it gives them.
 const ON_REQUEST: &[Known] = &[
+    Known { name: "split-low-rank", class: Class::Approximate, about: "--svd: fully connected layers in two" },
+    Known {
+        name: "prune-channels",
+        class: Class::Approximate,
+        about: "prune: removes channels, solves for the rest again",
+    },
+    Known {
+        name: "cancel-qdq",
+        class: Class::Approximate,
+        about: "others' Q/DQ pairs: lets them meet and vanish, through ops that move numbers",
+    },
     Known {
         name: "fix-saturation",
         class: Class::Approximate,
@@ -36,6 +48,16 @@ const ON_REQUEST: &[Known] = &[
         name: "insert-qdq",
         class: Class::Approximate,
         about: "int8: puts Q/DQ pairs where the target gains from them",
+    },
+    Known {
+        name: "wrap-qdq",
+        class: Class::Approximate,
+        about: "int8, --place wrap: a Q/DQ pair for each op of its own, then cancelled",
+    },
+    Known {
+        name: "dynamic-int8",
+        class: Class::Approximate,
+        about: "int8: layers with a weight matrix, with ranges of each run",
     },
     Known { name: "store-int8", class: Class::Approximate, about: "int8: stores float constants in 8 bits" },
 ];

@@ -71,6 +71,11 @@ impl SimplifyIslands {
         SimplifyIslands { class: Class::Rounding, rules: &ALL }
     }
 
+    /// With these rules, which are bit-equal.
+    pub(crate) fn of(rules: &'static [Rule]) -> SimplifyIslands {
+        SimplifyIslands { class: Class::Exact, rules }
+    }
+
     /// With these rules alone.
     #[cfg(test)]
     pub(crate) fn only(rules: Vec<Rule>, class: Class) -> SimplifyIslands {

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, path::Path};
 use onnx_shrink_ir::{Graph, ValueId};
 use onnx_shrink_passes::{
     Options, Pass, SimplifyIslands, pipeline,
-    quantize::{FixSaturation, LayoutInU8, ToInteger, ToQoperator},
+    quantize::{CancelQdq, DynamicInt8, FixSaturation, LayoutInU8, ToInteger, ToQoperator},
     testing::{assert_same_values, parse, run, seeded},
 };
 
@@ -178,6 +178,8 @@ fn the_examples_in_the_headers_are_true() {
 fn the_examples_of_the_quantizer_that_need_no_samples_are_true() {
     let (before, after) = examples("quantize/fix_saturation.rs");
     check_structure(&FixSaturation, &before, &after);
+    let (before, after) = examples("quantize/cancel_qdq.rs");
+    check(&CancelQdq::exact(), &before, &after);
 }
 
 #[test]
@@ -191,7 +193,7 @@ fn the_examples_of_the_lists_of_rules_are_true() {
 /// What they compute is compared elsewhere: the reference evaluator has no integer products.
 #[test]
 fn the_examples_of_the_forms_of_integer_layers_are_true() {
-    let passes: [&dyn Pass; 3] = [&LayoutInU8, &ToQoperator, &ToInteger::default()];
+    let passes: [&dyn Pass; 4] = [&LayoutInU8, &ToQoperator, &ToInteger::default(), &DynamicInt8::default()];
     for pass in passes {
         let (before, after) = examples(&format!("quantize/{}.rs", pass.name().replace('-', "_")));
         let declared = declared(&before);

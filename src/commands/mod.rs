@@ -6,8 +6,12 @@ use clap::{ArgMatches, Args};
 use crate::request::{ExitCode, Failure};
 
 pub mod arguments;
+pub mod completions;
 pub mod diff;
+pub mod inspect;
+pub mod man;
 pub mod shrink;
+pub mod validate;
 
 /// What a command needs of the program around it.
 pub struct Session<'a> {
@@ -17,6 +21,22 @@ pub struct Session<'a> {
     pub err: &'a mut dyn Write,
     /// Whether standard output is a terminal
     pub terminal: bool,
+    /// Whether nothing but results and errors is wanted
+    pub quiet: bool,
+}
+
+impl Session<'_> {
+    /// Prints a result. A reader that has gone away is no failure of ours.
+    pub fn print(&mut self, text: &str) {
+        let _ = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
+    }
+
+    /// Prints a result as JSON.
+    pub fn print_json(&mut self, result: &impl serde::Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_string_pretty(result).map_err(Failure::bug)?;
+        self.print(&(text + "\n"));
+        Ok(())
+    }
 }
 
 /// A command: typed arguments, and what they do.
@@ -25,6 +45,8 @@ pub trait Command: Args {
     const NAME: &'static str;
     /// One line for the help
     const ABOUT: &'static str;
+    /// What follows the options in the help: examples, exit codes
+    const AFTER_HELP: &'static str = "";
 
     /// Does it. `Ok` is how the program ends when nothing went wrong: [`ExitCode::Done`] or [`ExitCode::Different`].
     fn run(self, session: &mut Session<'_>) -> Result<ExitCode, Failure>;
@@ -45,7 +67,11 @@ impl Entry {
     pub const fn of<C: Command>() -> Entry {
         Entry {
             name: C::NAME,
-            define: || C::augment_args(clap::Command::new(C::NAME).about(C::ABOUT)),
+            define: || {
+                // (What the type's own comment says would be the text, if this came before.)
+                let command = C::augment_args(clap::Command::new(C::NAME)).about(C::ABOUT);
+                if C::AFTER_HELP.is_empty() { command } else { command.after_help(C::AFTER_HELP) }
+            },
             run: |matches, session| match C::from_arg_matches(matches) {
                 Ok(command) => command.run(session),
                 Err(error) => Err(Failure::usage(error)),
@@ -55,4 +81,10 @@ impl Entry {
 }
 
 /// The commands that have a name.
-pub const OTHERS: &[Entry] = &[Entry::of::<diff::Diff>()];
+pub const OTHERS: &[Entry] = &[
+    Entry::of::<diff::Diff>(),
+    Entry::of::<inspect::Inspect>(),
+    Entry::of::<validate::Validate>(),
+    Entry::of::<completions::Completions>(),
+    Entry::of::<man::Man>(),
+];

@@ -6,7 +6,10 @@ use onnx_shrink_ir::proto::{self, ExternalData};
 
 use super::{
     Command, Session,
-    arguments::{formats::FormatArguments, qdq::QdqArguments, ranges::RangesArguments, target::TargetArguments},
+    arguments::{
+        formats::FormatArguments, qdq::QdqArguments, ranges::RangesArguments, structure::StructureArguments,
+        target::TargetArguments,
+    },
 };
 use crate::{
     progress,
@@ -60,6 +63,10 @@ pub struct Shrink {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub qdq: QdqArguments,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub structure: StructureArguments,
 
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -188,6 +195,7 @@ impl Shrink {
             keep_float: self.keep_float.clone(),
             formats: self.formats.options(),
             qdq: self.qdq.options(),
+            structure: self.structure.options(),
             skip: self.skip.clone(),
             gates,
             validate: !self.no_validate,

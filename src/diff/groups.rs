@@ -186,10 +186,7 @@ impl<'v, 'g> View<'v, 'g> {
         }
         let mut changes: Vec<(usize, usize, Change)> = Vec::new();
         for proposal in merged {
-            let mut change = self.tell(proposal, &deltas, &mut companions);
-            change.a.sort_by_key(|op| op.index);
-            change.b.sort_by_key(|op| op.index);
-            changes.push(place_of(change));
+            changes.push(place_of(self.tell(proposal, &deltas, &mut companions)));
         }
         for (place, delta) in deltas.iter().enumerate() {
             if let (Some(delta), Some(twin), false) = (delta, self.matches.to_b[place], by_host.contains_key(&place))
@@ -349,10 +346,15 @@ impl<'v, 'g> View<'v, 'g> {
             }
             exits.push(Exit { op, reader, target });
         };
+        // The conversion of a constant is an op like others: what it made may be a constant on the other side.
+        let origin = |source: Source| match source {
+            Source::Made(maker, _) if roles[maker] == Role::Constant => source,
+            source => through(index, matched, source),
+        };
         for reader in 0..index.ops.len() {
             let Some(twin) = matched[reader] else { continue };
             for (port, &source) in index.inputs[reader].iter().enumerate() {
-                if let Source::Made(maker, _) = through(index, matched, source)
+                if let Source::Made(maker, _) = origin(source)
                     && roles[maker] != Role::Matched
                 {
                     let target = other.inputs[twin].get(port).copied().unwrap_or(Source::Nothing);
@@ -361,7 +363,7 @@ impl<'v, 'g> View<'v, 'g> {
             }
         }
         for (place, &source) in index.outputs.iter().enumerate() {
-            if let Source::Made(maker, _) = through(index, matched, source)
+            if let Source::Made(maker, _) = origin(source)
                 && roles[maker] != Role::Matched
             {
                 let twin = match second {
@@ -666,7 +668,11 @@ impl<'v, 'g> View<'v, 'g> {
         } else if delta.dequantized {
             (Kind::Replaced, format!("{became} computes in float again"))
         } else if !delta.rewired.is_empty() && !delta.own {
-            let title = if self.swapped(place, twin, &delta.rewired) { "inputs swapped" } else { "reads other values" };
+            let title = match self.swapped(place, twin, &delta.rewired) {
+                true => "inputs swapped",
+                false if delta.outside => "reads what stands outside of its body in place of a constant",
+                false => "reads other values",
+            };
             (Kind::Rewired, format!("{became}: {title}"))
         } else if delta.details.is_empty() && helpers.is_empty() {
             return None;

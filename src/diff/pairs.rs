@@ -24,6 +24,8 @@ pub(super) struct Delta {
     pub reshaped: bool,
     /// Inputs that read a value that does not correspond, and that no other op explains
     pub rewired: Vec<usize>,
+    /// One of them is a constant on one side and comes from the graph around the body on the other
+    pub outside: bool,
     /// Element types of activations and weights that it computes in, in B
     pub quantized: Option<(String, String)>,
     /// The same held for A and does not for B
@@ -195,6 +197,8 @@ fn input(view: &View<'_, '_>, (a, port): (usize, usize), (b, twin_port): (usize,
     if made(constant, one) && made(constant_b, other) {
         return;
     }
+    let outer = |source: Source| matches!(source, Source::Outer(_));
+    delta.outside |= (constant && outer(other)) || (constant_b && outer(one));
     delta.rewired.push(port);
     let (before, after) = (view.describe_a(one), view.describe_b(other));
     delta.details.push(Detail::Reads { input: name(), before, after });

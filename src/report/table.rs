@@ -1,10 +1,10 @@
 //! The report as text: at most 25 lines, unless every decision is asked for.
 use std::{collections::BTreeMap, fmt::Write};
 
-use onnx_shrink_passes::Outcome;
+use onnx_shrink_passes::{Outcome, quantize::Exactness};
 
 use super::{Fate, Report};
-use crate::metrics::Comparison;
+use crate::{columns::bytes, metrics::Comparison};
 
 /// Longest text, in lines, without `--explain`.
 pub const MAX_LINES: usize = 25;
@@ -36,6 +36,7 @@ pub fn render(report: &Report, explain: bool, style: &Style) -> String {
     size(report, &mut lines);
     ops(report, &mut lines);
     rewrites(report, &mut lines);
+    cancelled(report, &mut lines);
     layers(report, &mut lines);
     quality(report, &mut lines);
     for warning in &report.warnings {
@@ -53,6 +54,20 @@ pub fn render(report: &Report, explain: bool, style: &Style) -> String {
         journal(report, &mut lines);
     }
     lines.lines.join("\n") + "\n"
+}
+
+/// By what the steps lose that cancelled Quantize/Dequantize pairs.
+fn cancelled(report: &Report, lines: &mut Lines) {
+    let of = |exactness: &Exactness| match exactness {
+        Exactness::Lossless => "lose nothing",
+        Exactness::Monotone => "keep an order (and lose nothing)",
+        Exactness::Approximate => "leave out a rounding (approximate)",
+    };
+    let steps: Vec<String> =
+        report.cancelled.iter().map(|(exactness, count)| format!("{count} {}", of(exactness))).collect();
+    if !steps.is_empty() {
+        lines.add(&format!("Quantize/Dequantize pairs cancelled, by step: {}", steps.join(", ")));
+    }
 }
 
 struct Lines {
@@ -74,16 +89,6 @@ impl Lines {
         if let (true, Some(line)) = (self.style.bold, self.lines.last_mut()) {
             *line = format!("\x1b[1m{line}\x1b[0m");
         }
-    }
-}
-
-/// "1.05 MB"
-fn bytes(count: u64) -> String {
-    match count {
-        ..10_000 => format!("{count} B"),
-        10_000..1_000_000 => format!("{:.1} kB", count as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.2} MB", count as f64 / 1e6),
-        _ => format!("{:.2} GB", count as f64 / 1e9),
     }
 }
 
@@ -176,8 +181,9 @@ fn layers(report: &Report, lines: &mut Lines) {
         })
     };
     lines.heading("layers with weights");
-    let kinds: [(&str, Which); 3] = [
+    let kinds: [(&str, Which); 4] = [
         ("integer", |fate| matches!(fate, Fate::Integer)),
+        ("integer with ranges of each run", |fate| matches!(fate, Fate::Dynamic)),
         ("stored as integers", |fate| matches!(fate, Fate::Storage { .. })),
         ("float", |fate| matches!(fate, Fate::Float { .. })),
     ];
@@ -276,6 +282,7 @@ fn journal(report: &Report, lines: &mut Lines) {
     for layer in &report.layers {
         let text = match &layer.fate {
             Fate::Integer => "integer".to_owned(),
+            Fate::Dynamic => "integer with ranges of each run".to_owned(),
             Fate::Storage { reason } => format!("stored as integers: {reason}"),
             Fate::Float { reason } => format!("float: {reason}"),
         };

@@ -2,11 +2,14 @@
 pub mod accumulator;
 pub mod calibration;
 pub mod calibrators;
+pub mod cancel_qdq;
 mod draft;
+pub mod dynamic_int8;
 mod fix_saturation;
 pub mod histogram;
 mod insert_qdq;
 pub mod integer_layers;
+mod integer_moves;
 mod layout_in_u8;
 pub mod model_ranges;
 mod moments;
@@ -18,7 +21,10 @@ mod to_integer;
 mod to_qoperator;
 pub mod units;
 pub mod weights;
+mod wrap_qdq;
 
+pub use cancel_qdq::{CancelQdq, Exactness};
+pub use dynamic_int8::DynamicInt8;
 pub use fix_saturation::FixSaturation;
 pub use insert_qdq::InsertQdq;
 pub use layout_in_u8::LayoutInU8;
@@ -26,6 +32,7 @@ pub use requantize::Requantize;
 pub use store_int8::StoreInt8;
 pub use to_integer::ToInteger;
 pub use to_qoperator::ToQoperator;
+pub use wrap_qdq::WrapQdq;
 
 use onnx_shrink_ir::Graph;
 

@@ -228,6 +228,11 @@ const ALL_MARGIN: f64 = 1.08;
 /// A choice must promise at least this, or the model stays float: int8 costs accuracy.
 const LEAST_GAIN: f64 = 0.97;
 
+/// Every unit that has an integer form in integers, whether that pays or not; `kept` units stay float.
+pub fn place_all(costs: &Costs, kept: &BTreeSet<usize>) -> Placement {
+    costs.placement(costs.all_but(kept))
+}
+
 /// Chooses for the mean of the target's processors; slower than float on none. `kept` units stay float.
 pub fn place(costs: &Costs, kept: &BTreeSet<usize>) -> Placement {
     let count = costs.float.len();

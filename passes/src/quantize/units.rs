@@ -4,7 +4,7 @@
 //! never quantized: the fusion would break (as ONNX Runtime 1.32 optimizes graphs). **Never** looks into bodies.
 use std::collections::{BTreeMap, BTreeSet};
 
-use onnx_shrink_ir::{DataType, Graph, Op, OpId, Use, ValueId};
+use onnx_shrink_ir::{DataType, Graph, Op, OpId, Use, ValueId, multiply_adds};
 
 use crate::{
     Miss,
@@ -124,6 +124,15 @@ impl Sight<'_> {
             return Err(Miss::Form("the weight is not float"));
         }
         Ok(tensor.dims())
+    }
+
+    /// Multiply-adds of `op` for the dimensions that calibration saw.
+    fn multiply_adds(&self, op: OpId) -> f64 {
+        let dims = |value: ValueId| match self.graph.constant(value) {
+            Some(constant) => Some(constant.dims().to_vec()),
+            None => self.dims(value).ok().map(<[usize]>::to_vec),
+        };
+        multiply_adds(self.graph, op, &dims).unwrap_or(0) as f64
     }
 
     /// The Relu, or Clip from 0, that alone reads `value`: the op, its output, its upper bound.
@@ -249,7 +258,7 @@ fn conv(sight: &Sight<'_>, op: OpId, node: &Op) -> Result<Unit, Miss> {
     let taps: usize = weight[2..].iter().product();
     let kind = Kind::Conv { group_inputs: weight[1], filters: weight[0], groups, taps };
     let outputs = count(out_dims);
-    let work = Work { kind, inputs: count(in_dims), outputs, macs: outputs * (weight[1] * taps) as f64 };
+    let work = Work { kind, inputs: count(in_dims), outputs, macs: sight.multiply_adds(op) };
     let unit = Unit {
         op,
         form: Form::Conv,
@@ -294,7 +303,7 @@ fn linear(
 ) -> Result<Unit, Miss> {
     let (inputs, outputs) = (count(sight.dims(x)?), count(sight.dims(y)?));
     let rows = (outputs as usize).checked_div(n).unwrap_or(0).max(1);
-    let work = Work { kind: Kind::Linear { rows, k, n }, inputs, outputs, macs: outputs * k as f64 };
+    let work = Work { kind: Kind::Linear { rows, k, n }, inputs, outputs, macs: sight.multiply_adds(op) };
     let (inputs, outputs) = (vec![(0, x)], vec![y]);
     Ok(Unit { op, form, bias: None, activation: None, upper: None, inputs, outputs, work, ends_float: false })
 }

@@ -9,6 +9,7 @@ use ndarray::{ArrayD, ArrayViewD, Axis, Dimension, IxDyn, Slice, Zip};
 use onnx_shrink_ir::{
     DataType, Evaluate, EvaluateError, Graph, Observe, Op, OpId, Prepared, Tensor, ValueId,
     ops::{AutoPad, BatchNormalization, Conv, ConvTranspose, Gemm, MaxPool, axis_from_front},
+    ops_between,
 };
 
 type Array = ArrayD<f64>;
@@ -42,6 +43,27 @@ impl Prepared for Ready<'_> {
             }
         }
         run(self.0, values, observe)
+    }
+
+    fn run_part(&self, given: &[(ValueId, Tensor)], wanted: &[ValueId]) -> Result<Vec<Tensor>, EvaluateError> {
+        let graph = self.0;
+        let mut values: HashMap<ValueId, Tensor> = given.iter().cloned().collect();
+        for value in graph.values() {
+            if let Some(constant) = graph.constant(value) {
+                values.entry(value).or_insert_with(|| constant.clone());
+            }
+        }
+        let known: Vec<ValueId> = given.iter().map(|(value, _)| *value).collect();
+        for op in ops_between(graph, &known, wanted) {
+            let node = graph.op(op);
+            let inputs: Vec<_> = node.inputs().iter().map(|value| value.map(|value| values[&value].clone())).collect();
+            for (value, tensor) in node.outputs().iter().zip(Reference.op(graph, op, &inputs)?) {
+                if let (Some(value), Some(tensor)) = (value, tensor) {
+                    values.insert(*value, tensor);
+                }
+            }
+        }
+        Ok(wanted.iter().map(|value| values[value].clone()).collect())
     }
 }
 
@@ -287,6 +309,11 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
             let array = x.array(0)?;
             let axes = op.ints("axes").ok_or("axes")?.iter().map(|&axis_| axis(axis_, array.ndim()));
             let axes = axes.collect::<Computed<Vec<usize>>>()?;
+            if op.int("keepdims") == Some(0) {
+                let kept = (0..array.ndim()).filter(|axis| !axes.contains(axis));
+                let dims: Vec<usize> = kept.map(|axis| array.shape()[axis]).collect();
+                return one(reshaped(&mean(array, axes), &dims)?);
+            }
             one(mean(array, axes))
         }
         "Gather" => {

@@ -2,6 +2,7 @@
 //! evaluator, quantized, and looked at. Each form that an engine runs slower or worse than one would think, and that a
 //! placer can fall into, is a test here, by name.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+mod cancel;
 mod insert_qdq;
 mod pairs;
 mod placement;

@@ -1,4 +1,4 @@
-//! `--format`, `--requantize`: how integer layers are written.
+//! `--format`, `--requantize`, `--dynamic`: how integer layers are written.
 use clap::Args;
 
 use crate::formats::{Format, FormatOptions, Requantizing};
@@ -14,11 +14,15 @@ pub struct FormatArguments {
     /// --format integer: where the ranges of 8-bit results come from
     #[arg(long, value_enum, default_value = "frozen", help_heading = "Quantization")]
     pub requantize: Requantizing,
+
+    /// All layers with a weight matrix find their ranges in each run, with or without samples
+    #[arg(long, help_heading = "Quantization")]
+    pub dynamic: bool,
 }
 
 impl FormatArguments {
     /// What they ask for.
     pub fn options(&self) -> FormatOptions {
-        FormatOptions { format: self.format, requantize: self.requantize }
+        FormatOptions { format: self.format, requantize: self.requantize, dynamic: self.dynamic }
     }
 }

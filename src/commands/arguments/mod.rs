@@ -2,4 +2,5 @@
 pub mod formats;
 pub mod qdq;
 pub mod ranges;
+pub mod structure;
 pub mod target;

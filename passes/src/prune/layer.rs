@@ -1,0 +1,355 @@
+//! A weighted op as a least-squares problem: rows of its input, rows of its output, and weights as a matrix.
+//!
+//! **Never** stands for an op whose weights or bias another op reads, too, or for grouped and transposed convolutions:
+//! those keep their weights.
+use std::ops::Range;
+
+use ndarray::{Array2, ArrayD, IxDyn};
+use onnx_shrink_ir::{
+    Graph, OpId, Patch, Tensor, ValueId,
+    ops::{AutoPad, Binary, BinaryKind, Conv, Gemm, MatMul},
+};
+
+use super::groups::{Groups, Unit};
+use crate::solver::matrix;
+
+/// How weights and rows lie.
+#[derive(Clone, Debug)]
+enum Form {
+    /// Weights [outputs, channels, kernel…]
+    Conv(Box<Conv>),
+    /// Weights [outputs, inputs]
+    Rows,
+    /// Weights [inputs, outputs]
+    Columns,
+}
+
+/// A layer that can be solved for.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// The op with the weights
+    pub op: OpId,
+    /// What it reads
+    pub x: ValueId,
+    /// What it gives, with its bias
+    pub y: ValueId,
+    /// The constant weights
+    pub weight: ValueId,
+    /// The constant vector that is added
+    pub bias: Option<ValueId>,
+    /// Numbers that one output is a sum of, the bias aside
+    pub inputs: usize,
+    /// Outputs
+    pub outputs: usize,
+    form: Form,
+}
+
+/// Which positions of a sample become rows: all, or evenly spread ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Positions {
+    /// At most so many
+    pub most: usize,
+    /// Where to begin among the positions that are left out
+    pub offset: usize,
+}
+
+impl Positions {
+    fn of(self, total: usize) -> impl Iterator<Item = usize> {
+        let step = total.div_ceil(self.most.max(1)).max(1);
+        (self.offset % step..total).step_by(step)
+    }
+}
+
+impl Layer {
+    /// The op as a layer; `None` when it is none that can be solved for.
+    pub fn of(graph: &Graph, op: OpId) -> Option<Layer> {
+        let own = |value: ValueId, op: OpId| graph.only_use(value).is_some_and(|(reader, _)| reader == op);
+        let vector = |value: ValueId, length: usize| {
+            let dims = graph.constant(value).map(Tensor::dims).unwrap_or_default();
+            dims.last() == Some(&length) && dims.iter().product::<usize>() == length
+        };
+        let is_float = |value: ValueId| graph.constant(value).is_some_and(|tensor| tensor.dtype().is_float());
+        if let Some(conv) = Conv::of(graph, op) {
+            let &[outputs, channels, ref kernel @ ..] = graph.constant(conv.w)?.dims() else { return None };
+            let fits = conv.group == 1 && (1..=2).contains(&kernel.len()) && own(conv.w, op) && is_float(conv.w);
+            if !fits || conv.b.is_some_and(|bias| !own(bias, op) || !vector(bias, outputs)) {
+                return None;
+            }
+            let inputs = channels * kernel.iter().product::<usize>();
+            let (x, y, weight, bias) = (conv.x, conv.y, conv.w, conv.b);
+            let kernel_shape = Some(kernel.iter().map(|&side| side as i64).collect());
+            let conv = Conv { kernel_shape, ..conv };
+            return Some(Layer { op, x, y, weight, bias, inputs, outputs, form: Form::Conv(Box::new(conv)) });
+        }
+        if let Some(gemm) = Gemm::of(graph, op) {
+            let &[first, second] = graph.constant(gemm.b)?.dims() else { return None };
+            let (inputs, outputs) = if gemm.trans_b { (second, first) } else { (first, second) };
+            let plain = !gemm.trans_a && gemm.alpha == 1.0 && gemm.beta == 1.0;
+            if !plain || !own(gemm.b, op) || !is_float(gemm.b) {
+                return None;
+            }
+            if gemm.c.is_some_and(|bias| !own(bias, op) || !vector(bias, outputs)) {
+                return None;
+            }
+            let form = if gemm.trans_b { Form::Rows } else { Form::Columns };
+            return Some(Layer { op, x: gemm.a, y: gemm.y, weight: gemm.b, bias: gemm.c, inputs, outputs, form });
+        }
+        let product = MatMul::of(graph, op)?;
+        let &[inputs, outputs] = graph.constant(product.b)?.dims() else { return None };
+        if !own(product.b, op) || !is_float(product.b) {
+            return None;
+        }
+        let added = graph.only_use(product.y).and_then(|(add, _)| {
+            let binary = Binary::of(graph, add).filter(|binary| binary.kind == BinaryKind::Add)?;
+            let bias = if binary.a == product.y { binary.b } else { binary.a };
+            (vector(bias, outputs) && own(bias, add)).then_some((bias, binary.y))
+        });
+        let (bias, y) = added.map_or((None, product.y), |(bias, y)| (Some(bias), y));
+        Some(Layer { op, x: product.a, y, weight: product.b, bias, inputs, outputs, form: Form::Columns })
+    }
+
+    /// Numbers in a row: the inputs, and a 1 where there is a bias.
+    pub fn row(&self) -> usize {
+        self.inputs + usize::from(self.bias.is_some())
+    }
+
+    /// The axis of the weights that runs over the outputs.
+    pub fn output_axis(&self) -> usize {
+        match self.form {
+            Form::Conv(_) | Form::Rows => 0,
+            Form::Columns => 1,
+        }
+    }
+
+    /// The axis of `x` that is summed over.
+    pub fn axis(&self, graph: &Graph) -> usize {
+        match &self.form {
+            Form::Conv(_) => 1,
+            Form::Rows | Form::Columns => graph.ty(self.x).and_then(|ty| ty.rank()).map_or(1, |rank| rank.max(1) - 1),
+        }
+    }
+
+    /// The columns that belong to position `place` along the channels of `x`.
+    pub fn columns(&self, graph: &Graph, place: usize) -> Range<usize> {
+        let taps = match (&self.form, graph.constant(self.weight)) {
+            (Form::Conv(_), Some(weight)) => weight.dims()[2..].iter().product(),
+            _ => 1,
+        };
+        place * taps..(place + 1) * taps
+    }
+
+    /// The columns whose channels `kept` says stay, and the bias's.
+    pub fn kept_columns(&self, graph: &Graph, groups: &Groups, kept: impl Fn(Unit) -> bool) -> Vec<usize> {
+        let axis = self.axis(graph);
+        let mut columns: Vec<usize> = match groups.units_of(self.x, axis) {
+            None => (0..self.inputs).collect(),
+            Some(units) => {
+                let places = units.iter().enumerate().filter(|(_, unit)| kept(**unit)).map(|(place, _)| place);
+                places.flat_map(|place| self.columns(graph, place)).collect()
+            }
+        };
+        columns.extend(self.bias.map(|_| self.inputs));
+        columns
+    }
+
+    /// The weights as a matrix of shape [row, outputs]; its last row is the bias, where there is one.
+    pub fn weights(&self, graph: &Graph) -> Option<Array2<f64>> {
+        let numbers = graph.constant(self.weight)?.to_f64_vec()?;
+        let bias = match self.bias {
+            Some(bias) => graph.constant(bias)?.to_f64_vec()?,
+            None => Vec::new(),
+        };
+        let at = |input: usize, output: usize| match self.form {
+            Form::Conv(_) | Form::Rows => numbers[output * self.inputs + input],
+            Form::Columns => numbers[input * self.outputs + output],
+        };
+        Some(matrix(self.row(), self.outputs, |i, j| if i < self.inputs { at(i, j) } else { bias[j] }))
+    }
+
+    /// The edits that give the layer the weights `w`, of the shape that [`Layer::weights`] gives.
+    pub fn set_weights(&self, graph: &Graph, w: &Array2<f64>, patch: &mut Patch) -> Option<()> {
+        let old = graph.constant(self.weight)?;
+        let numbers = match self.form {
+            Form::Conv(_) | Form::Rows => {
+                (0..self.outputs).flat_map(|j| (0..self.inputs).map(move |i| w[(i, j)])).collect()
+            }
+            Form::Columns => (0..self.inputs).flat_map(|i| (0..self.outputs).map(move |j| w[(i, j)])).collect(),
+        };
+        let array = ArrayD::from_shape_vec(IxDyn(old.dims()), numbers).ok()?;
+        patch.set_constant(self.weight, Tensor::from_f64(old.dtype(), &array)?);
+        if let Some(bias) = self.bias {
+            let old = graph.constant(bias)?;
+            let numbers = (0..self.outputs).map(|j| w[(self.inputs, j)]).collect();
+            let array = ArrayD::from_shape_vec(IxDyn(old.dims()), numbers).ok()?;
+            patch.set_constant(bias, Tensor::from_f64(old.dtype(), &array)?);
+        }
+        Some(())
+    }
+
+    /// Rows of what the layer gives, from its output or anything of that shape; row-major, `outputs` numbers each.
+    pub fn target_rows(&self, y: &[f32], dims: &[usize], positions: Positions) -> Vec<f64> {
+        let mut rows = Vec::new();
+        match &self.form {
+            Form::Conv(_) => {
+                let area: usize = dims[2..].iter().product();
+                let channels = dims[1];
+                for image in y.chunks_exact((channels * area).max(1)) {
+                    for place in positions.of(area) {
+                        rows.extend((0..channels).map(|channel| f64::from(image[channel * area + place])));
+                    }
+                }
+            }
+            Form::Rows | Form::Columns => {
+                let width = dims.last().copied().unwrap_or(1).max(1);
+                for place in positions.of(y.len() / width) {
+                    rows.extend(y[place * width..(place + 1) * width].iter().map(|&y| f64::from(y)));
+                }
+            }
+        }
+        rows
+    }
+
+    /// Rows of what the layer sums over; row-major, [`Layer::row`] numbers each. `area` is the shape of the output's
+    /// spatial axes. `None` when the tensor is not what the layer reads.
+    pub fn input_rows(&self, x: &Tensor, area: &[usize], positions: Positions) -> Option<Vec<f64>> {
+        let numbers = x.as_slice::<f32>()?;
+        let mut rows = Vec::new();
+        let one = self.bias.map(|_| 1.0);
+        match &self.form {
+            Form::Rows | Form::Columns => {
+                let count = numbers.len().checked_div(self.inputs)?;
+                for place in positions.of(count) {
+                    rows.extend(numbers[place * self.inputs..(place + 1) * self.inputs].iter().map(|&x| f64::from(x)));
+                    rows.extend(one);
+                }
+            }
+            Form::Conv(conv) => {
+                let window = Window::of(conv, x.dims(), area)?;
+                let [channels, height, width] = window.input;
+                let total = window.output[0] * window.output[1];
+                for image in numbers.chunks_exact((channels * height * width).max(1)) {
+                    for place in positions.of(total) {
+                        let at = [place / window.output[1], place % window.output[1]];
+                        let start = |axis: usize| at[axis] as i64 * window.strides[axis] - window.begins[axis];
+                        let (top, left) = (start(0), start(1));
+                        for channel in 0..channels {
+                            for i in 0..window.kernel[0] {
+                                let row = top + i as i64 * window.dilations[0];
+                                for j in 0..window.kernel[1] {
+                                    let column = left + j as i64 * window.dilations[1];
+                                    let inside =
+                                        (0..height as i64).contains(&row) && (0..width as i64).contains(&column);
+                                    let index =
+                                        (channel * height + row.max(0) as usize) * width + column.max(0) as usize;
+                                    rows.push(if inside { f64::from(image[index]) } else { 0.0 });
+                                }
+                            }
+                        }
+                        rows.extend(one);
+                    }
+                }
+            }
+        }
+        Some(rows)
+    }
+}
+
+/// A convolution on an input of known size, with two spatial axes.
+struct Window {
+    /// Channels, height, width
+    input: [usize; 3],
+    output: [usize; 2],
+    kernel: [usize; 2],
+    strides: [i64; 2],
+    dilations: [i64; 2],
+    begins: [i64; 2],
+}
+
+impl Window {
+    fn of(conv: &Conv, dims: &[usize], area: &[usize]) -> Option<Window> {
+        let rank = conv.strides.len();
+        let &[_, channels, ref space @ ..] = dims else { return None };
+        if space.len() != rank || area.len() != rank || channels == 0 {
+            return None;
+        }
+        // The axes of a signal are the second of an image of height 1.
+        let two = |list: Vec<i64>, missing: i64| if rank == 1 { [missing, list[0]] } else { [list[0], list[1]] };
+        let size = |list: &[usize]| list.iter().map(|&k| k as i64).collect::<Vec<i64>>();
+        let (space, area) = (two(size(space), 1), two(size(area), 1));
+        let (strides, dilations) = (two(conv.strides.clone(), 1), two(conv.dilations.clone(), 1));
+        let kernel = two(conv.kernel_shape.clone()?, 1);
+        let begin = |axis: usize| {
+            let total =
+                ((area[axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1 - space[axis]).max(0);
+            match conv.auto_pad {
+                AutoPad::NotSet => two(conv.pads[..rank].to_vec(), 0)[axis],
+                AutoPad::Valid => 0,
+                AutoPad::SameUpper => total / 2,
+                AutoPad::SameLower => total - total / 2,
+            }
+        };
+        let unsigned = |k: i64| usize::try_from(k).unwrap_or(0);
+        Some(Window {
+            input: [channels, unsigned(space[0]), unsigned(space[1])],
+            output: [unsigned(area[0]), unsigned(area[1])],
+            kernel: [unsigned(kernel[0]), unsigned(kernel[1])],
+            strides,
+            dilations,
+            begins: [begin(0), begin(1)],
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Layer, Positions};
+    use crate::testing::{Reference, parse, seeded};
+    use onnx_shrink_ir::{DataType, Evaluate};
+
+    /// Rows times weights are what the op gives, for each form of a layer.
+    #[test]
+    fn rows_times_weights_are_the_output() {
+        for (model, dims) in [
+            (
+                "g (float[1,2,5,4] x) => (float[1,3,3,2] y) <float[3,2,3,2] w = {1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,
+                7,8,9,1,2,3,4,5,6,7,8,9}, float[3] b = {1,2,3}> {
+                y = Conv <kernel_shape = [3, 2], pads = [1,0,0,1], strides = [2, 2], dilations = [1, 2]> (x, w, b) }",
+                vec![1, 2, 5, 4],
+            ),
+            (
+                "g (float[2,1,6] x) => (float[2,2,6] y) <float[2,1,3] w = {1,2,3,4,5,6}> {
+                y = Conv <auto_pad = \"SAME_UPPER\"> (x, w) }",
+                vec![2, 1, 6],
+            ),
+            (
+                "g (float[2,3] x) => (float[2,2] y) <float[2,3] w = {1,2,3,4,5,6}, float[2] b = {1,2}> {
+                y = Gemm <transB = 1> (x, w, b) }",
+                vec![2, 3],
+            ),
+            (
+                "g (float[2,2,3] x) => (float[2,2,2] y) <float[3,2] w = {1,2,3,4,5,6}, float[2] b = {1,2}> {
+                m = MatMul (x, w)  y = Add (m, b) }",
+                vec![2, 2, 3],
+            ),
+        ] {
+            let graph = parse(model).graph;
+            let layer = Layer::of(&graph, graph.ops()[0]).expect("a layer");
+            let x = seeded(DataType::Float, &dims, "x", 1).expect("a tensor");
+            let ready = Reference.prepare(&graph).expect("it runs");
+            let y = ready.run(&[Some(x.clone())], &mut |_, _| {}).expect("it runs").remove(0);
+            for positions in [Positions { most: usize::MAX, offset: 0 }, Positions { most: 2, offset: 1 }] {
+                let area = &y.dims()[2.min(y.dims().len())..];
+                let rows = layer.input_rows(&x, area, positions).expect("rows");
+                let targets = layer.target_rows(&y.as_slice::<f32>().expect("floats"), y.dims(), positions);
+                let weights = layer.weights(&graph).expect("weights");
+                assert_eq!(rows.len() / layer.row(), targets.len() / layer.outputs, "{model}");
+                for (row, target) in rows.chunks(layer.row()).zip(targets.chunks(layer.outputs)) {
+                    for (j, target) in target.iter().enumerate() {
+                        let sum: f64 = row.iter().enumerate().map(|(i, x)| x * weights[(i, j)]).sum();
+                        assert!((sum - target).abs() < 1e-4, "{sum} is not {target} in {model}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Pruning of channels: which channels hang together ([`groups`]), what goes with each of them, in which order they go
+//! ([`orders`]), and how layers are solved for again ([`layer`], [`trial`]).
+//!
+//! Why apart from the passes: `prune-channels` and `drop-constant-channels` remove channels by other reasons through the
+//! same door, [`Groups::remove`], and `inspect --groups` shows them without removing any.
+pub mod budget;
+pub mod groups;
+mod labels;
+pub mod layer;
+pub mod orders;
+pub mod plan;
+pub(crate) mod ranges;
+pub mod reconstruct;
+mod remove;
+mod rules;
+pub mod trial;
+
+pub use groups::{Consumer, Group, Groups, Unit, Weighted};

@@ -1,0 +1,232 @@
+//! Decides which channels go: orders, sensitivities, counts, and exchanges between groups.
+//!
+//! **Never** changes a graph; **never** looks at the samples that judge the result in the end.
+use std::collections::{BTreeMap, BTreeSet};
+
+use onnx_shrink_ir::{Evaluate, Graph};
+
+use super::{
+    budget::{Budget, Choice},
+    groups::{Groups, Unit},
+    layer::Layer,
+    orders::{Criterion, Moments, order},
+    trial::{Judge, PruneError, cut_before, moments, pruned},
+};
+use crate::{Statistics, quantize::calibration::SampleSource};
+
+/// What is asked for, and with what it is decided.
+pub struct Request<'a> {
+    /// Share of multiply-adds to remove, between 0 and 1
+    pub ratio: f64,
+    /// How channels are ranked
+    pub criterion: Criterion,
+    /// Samples, where there are some
+    pub samples: Option<&'a dyn SampleSource>,
+    /// Whether layers are solved for again
+    pub repair: bool,
+    /// What batch norms told of values
+    pub statistics: &'a BTreeMap<String, Statistics>,
+}
+
+/// Which channels go.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The units
+    pub gone: BTreeSet<Unit>,
+    /// Share of multiply-adds that goes with them
+    pub removed: f64,
+    /// Relative squared error of the logits that was measured before the reconstruction; `None` without samples
+    pub expected: Option<f64>,
+}
+
+/// Samples that measure what a removal does, at most.
+const CHOOSING_SAMPLES: usize = 96;
+
+/// Pairs of groups that exchange channels at most.
+const EXCHANGES: usize = 8;
+
+/// Of `count` samples, those that are fitted and those that choose: every fourth.
+pub fn split(count: usize) -> (Vec<usize>, Vec<usize>) {
+    let (choosing, fitting): (Vec<usize>, Vec<usize>) = (0..count).partition(|index| index % 4 == 1);
+    let choosing = if choosing.is_empty() { fitting.clone() } else { choosing };
+    (fitting, choosing.into_iter().take(CHOOSING_SAMPLES).collect())
+}
+
+/// Decides; `progress` is told the number of steps that are done and that there are.
+pub fn plan(
+    graph: &Graph,
+    groups: &Groups,
+    evaluator: &dyn Evaluate,
+    request: &Request<'_>,
+    progress: &dyn Fn(usize, usize),
+) -> Result<Plan, PruneError> {
+    let open: Vec<usize> = (0..groups.groups.len()).filter(|&k| !groups.free(&groups.groups[k]).is_empty()).collect();
+    if open.is_empty() {
+        let reasons: BTreeSet<&str> =
+            groups.groups.iter().filter_map(|group| group.frozen.as_deref()).take(3).collect();
+        let reasons = reasons.into_iter().collect::<Vec<_>>().join("; ");
+        let why = if reasons.is_empty() { "it has no layers with channels".to_owned() } else { reasons };
+        return Err(PruneError::NotPossible(format!("no channel of this model can be removed: {why}")));
+    }
+    let samples = request.samples.filter(|samples| !samples.is_empty());
+    let (fitting, choosing) = split(samples.map_or(0, SampleSource::len));
+    let moments = match samples {
+        Some(samples) => {
+            let layers: Vec<Layer> = reading_layers(graph, groups);
+            Some(moments(graph, evaluator, &layers, samples, &fitting)?)
+        }
+        None => None,
+    };
+    let none = Moments::new();
+    let known = moments.as_ref().unwrap_or(&none);
+    let choice = |&index: &usize| {
+        let group = &groups.groups[index];
+        let order = order(graph, groups, group, request.criterion, known, request.statistics);
+        Choice::new(index, group.units.len(), order)
+    };
+    let mut budget = Budget::new(graph, groups, open.iter().map(choice).collect());
+    let most = budget.most();
+    if most < request.ratio {
+        return Err(PruneError::NotPossible(format!(
+            "at most {:.1} % of the multiply-adds can be removed, with {} groups of channels at their least; {:.1} % are asked for",
+            100.0 * most,
+            budget.choices.len(),
+            100.0 * request.ratio
+        )));
+    }
+    let repair = moments.as_ref().filter(|_| request.repair);
+    let judge = samples.map(|samples| Judge::new(graph, evaluator, samples, &choosing)).transpose()?;
+    match &judge {
+        Some(judge) => measure(graph, groups, evaluator, judge, repair, &mut budget, progress)?,
+        None => assume(&mut budget),
+    }
+    budget.choose(request.ratio);
+    let mut expected = None;
+    if let Some(judge) = &judge {
+        let trial = Trial { graph, groups, evaluator, judge, repair };
+        expected = Some(trial.exchange(&mut budget, request.ratio)?);
+    }
+    Ok(Plan { gone: budget.gone(), removed: budget.removed(), expected })
+}
+
+/// Layers that read channels that may go, once each.
+fn reading_layers(graph: &Graph, groups: &Groups) -> Vec<Layer> {
+    let mut seen = BTreeSet::new();
+    let may_go = |consumer: &&super::Consumer| {
+        let units = groups.units_of(consumer.x, consumer.axis).unwrap_or_default();
+        units.iter().any(|unit| groups.reason(*unit).is_none())
+    };
+    let layers = groups.consumers.iter().filter(may_go).filter_map(|consumer| Layer::of(graph, consumer.op));
+    layers.filter(|layer| seen.insert(layer.weight)).collect()
+}
+
+/// The loss of each candidate: the error of the logits with that group alone pruned and its readers solved for again.
+fn measure(
+    graph: &Graph,
+    groups: &Groups,
+    evaluator: &dyn Evaluate,
+    judge: &Judge,
+    repair: Option<&Moments>,
+    budget: &mut Budget<'_>,
+    progress: &dyn Fn(usize, usize),
+) -> Result<(), PruneError> {
+    let count = budget.choices.len();
+    for (place, choice) in budget.choices.iter_mut().enumerate() {
+        let cut = cut_before(graph, &groups.groups[choice.group].producers);
+        let given = judge.values(graph, evaluator, &cut)?;
+        let mut least: f64 = 0.0;
+        for index in 1..choice.candidates.len() {
+            let gone = choice.gone(index).iter().copied().collect();
+            let loss = match pruned(graph, groups, &gone, repair) {
+                Ok(copy) => judge.error(&copy, evaluator, Some(&given))?,
+                // Other groups' channels keep a value alive that this one would leave empty.
+                Err(PruneError::NotPossible(_)) => f64::INFINITY,
+                Err(error) => return Err(error),
+            };
+            // More channels gone are never better: what says so is chance.
+            least = least.max(loss);
+            choice.candidates[index].1 = least;
+        }
+        choice.candidates.retain(|(_, loss)| loss.is_finite());
+        log::debug!("group {}: {:?}", choice.group, choice.candidates);
+        progress(place + 1, count);
+    }
+    Ok(())
+}
+
+/// Without samples: the same share of every group, as nearly as steps allow.
+fn assume(budget: &mut Budget<'_>) {
+    for choice in &mut budget.choices {
+        let total = choice.order.len().max(1) as f64;
+        for (gone, loss) in &mut choice.candidates {
+            let share = *gone as f64 / total;
+            *loss = total * share * share;
+        }
+    }
+}
+
+/// Whole pruned models, measured.
+struct Trial<'a> {
+    graph: &'a Graph,
+    groups: &'a Groups,
+    evaluator: &'a dyn Evaluate,
+    judge: &'a Judge,
+    repair: Option<&'a Moments>,
+}
+
+impl Trial<'_> {
+    fn error(&self, budget: &Budget<'_>) -> Result<f64, PruneError> {
+        let copy = pruned(self.graph, self.groups, &budget.gone(), self.repair)?;
+        self.judge.error(&copy, self.evaluator, None)
+    }
+
+    /// With all groups pruned, each one's next step up and down is measured again; the best pairs change places while the
+    /// error falls. Returns the error.
+    fn exchange(&self, budget: &mut Budget<'_>, ratio: f64) -> Result<f64, PruneError> {
+        let mut best = self.error(budget)?;
+        let first = best;
+        let (mut ups, mut downs) = (Vec::new(), Vec::new());
+        for place in 0..budget.choices.len() {
+            let chosen = budget.choices[place].chosen;
+            for (index, list) in [(chosen.checked_sub(1), &mut ups), (chosen.checked_add(1), &mut downs)] {
+                let Some(index) = index.filter(|&index| index < budget.choices[place].candidates.len()) else {
+                    continue;
+                };
+                let saved = budget.removed_with(place, index) - budget.removed();
+                budget.choices[place].chosen = index;
+                let error = self.error(budget);
+                budget.choices[place].chosen = chosen;
+                list.push(((error? - best) / saved.abs().max(1e-12), place, index));
+            }
+        }
+        // Up: the most error taken away for a multiply-add; down: the least added.
+        ups.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        downs.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let mut moved: BTreeSet<usize> = BTreeSet::new();
+        for _ in 0..EXCHANGES {
+            let Some(&(_, up, to)) = ups.iter().find(|(_, place, _)| !moved.contains(place)) else { break };
+            let before: Vec<usize> = budget.choices.iter().map(|choice| choice.chosen).collect();
+            budget.choices[up].chosen = to;
+            let mut touched = vec![up];
+            for &(_, place, index) in &downs {
+                if budget.removed() >= ratio {
+                    break;
+                }
+                if !moved.contains(&place) && !touched.contains(&place) {
+                    budget.choices[place].chosen = index;
+                    touched.push(place);
+                }
+            }
+            let error = if budget.removed() >= ratio { self.error(budget)? } else { f64::INFINITY };
+            if error < best {
+                best = error;
+                moved.extend(touched);
+            } else {
+                budget.choices.iter_mut().zip(before).for_each(|(choice, chosen)| choice.chosen = chosen);
+                moved.insert(up);
+            }
+        }
+        log::info!("error of the logits {first:.5}, after exchanges {best:.5}");
+        Ok(best)
+    }
+}

@@ -1,0 +1,250 @@
+//! Solves every layer behind a removal again, in the order of the graph: each sees what the layers before it make by now
+//! and is to give what the original gave.
+//!
+//! A layer whose output is added to a branch is to give the original's *sum* minus what that branch is by now, so that each
+//! block takes up what the ones before it lost. Part of the samples is not fitted and judges: what does not help there is
+//! not taken. **Never** changes a graph that it is given; memory for values that are kept between layers has a limit.
+//! **Source:** `reference/methods.md` §9, recipe 7 and 8; He et al. 2017, arXiv 1707.06168.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, PoisonError},
+};
+
+use ndarray::Array2;
+use onnx_shrink_ir::{
+    Evaluate, Graph, OpId, Patch, Prepared, Tensor, Use, ValueId,
+    ops::{Binary, BinaryKind},
+};
+use rayon::prelude::*;
+
+use super::{
+    groups::{Groups, Unit},
+    layer::Layer,
+    trial::{PruneError, kept_outputs, not_fitting, positions, pruned},
+};
+use crate::{
+    quantize::calibration::SampleSource,
+    solver::{Gram, LANES, repair},
+};
+
+/// New weights of one layer.
+#[derive(Clone, Debug)]
+pub struct Solved {
+    /// The op, of the pruned graph and of the original
+    pub op: OpId,
+    /// Its weights, as [`Layer::weights`] gives them; `None`: they stay
+    pub weights: Option<Array2<f64>>,
+    /// Relative squared error of what it is to give, on samples that were not fitted, with the old weights
+    pub before: f64,
+    /// And with the new ones
+    pub after: f64,
+}
+
+/// Layers with more inputs than this are not solved for: the moments would take over a GiB.
+const MOST_INPUTS: usize = 5000;
+
+/// Bytes for values that are kept between layers.
+const CACHE_BYTES: usize = 1 << 30;
+
+/// Values of a sample that are kept for each of the two graphs.
+const CACHED: usize = 6;
+
+/// Every `JUDGES`th sample is not fitted.
+const JUDGES: usize = 8;
+
+/// Values of one sample that are known, the oldest first.
+type Cache = Mutex<Vec<(ValueId, Tensor)>>;
+
+/// One layer with what it is to give.
+struct Target {
+    before: Layer,
+    after: Layer,
+    /// The value of the original that is to be met
+    wanted: ValueId,
+    /// The branch that is added to the layer's output
+    branch: Option<ValueId>,
+    /// Outputs of the original's layer that are left
+    kept: Vec<usize>,
+}
+
+/// New weights for all layers behind the removal of `gone` from `graph`; `progress` is told the layers done and in all.
+pub fn reconstruct(
+    graph: &Graph,
+    groups: &Groups,
+    gone: &BTreeSet<Unit>,
+    evaluator: &dyn Evaluate,
+    samples: &dyn SampleSource,
+    progress: &dyn Fn(usize, usize),
+) -> Result<Vec<Solved>, PruneError> {
+    let mut copy = pruned(graph, groups, gone, None)?;
+    let targets = targets(graph, &copy, groups, gone);
+    let original = evaluator.prepare(graph)?;
+    let count = samples.len();
+    let caches = || (0..count).map(|_| Cache::default()).collect::<Vec<_>>();
+    let (before, after) = (caches(), caches());
+    let mut solved = Vec::new();
+    for (number, target) in targets.iter().enumerate() {
+        let prepared = evaluator.prepare(&copy)?;
+        let fitting = Fitting {
+            target,
+            original: (original.as_ref(), graph, &before),
+            pruned: (prepared.as_ref(), &copy, &after),
+            samples,
+        };
+        let (fit, judge) = fitting.grams()?;
+        drop(prepared);
+        let Some(prior) = target.after.weights(&copy) else { continue };
+        let judge = if judge.rows > 0.0 { &judge } else { &fit };
+        let repaired = repair(&fit, judge, prior.view());
+        log::debug!(
+            "`{}`: error {:.5} → {:.5}, damping {:?}",
+            graph.label_of(target.after.op),
+            repaired.before,
+            repaired.after,
+            repaired.damping
+        );
+        let weights = repaired.damping.map(|_| repaired.weights);
+        if let Some(weights) = &weights {
+            let mut patch = Patch::new(target.after.op);
+            if target.after.set_weights(&copy, weights, &mut patch).is_some() {
+                patch.apply(&mut copy).map_err(not_fitting)?;
+            }
+        }
+        solved.push(Solved { op: target.after.op, weights, before: repaired.before, after: repaired.after });
+        progress(number + 1, targets.len());
+    }
+    Ok(solved)
+}
+
+/// The layers behind the removal, in the order of the graph.
+fn targets(graph: &Graph, copy: &Graph, groups: &Groups, gone: &BTreeSet<Unit>) -> Vec<Target> {
+    let order = graph.ops();
+    let place: BTreeMap<OpId, usize> = order.iter().enumerate().map(|(place, op)| (*op, place)).collect();
+    let reads_gone = |consumer: &&super::Consumer| {
+        groups.units_of(consumer.x, consumer.axis).unwrap_or_default().iter().any(|unit| gone.contains(unit))
+    };
+    let first: BTreeSet<OpId> = groups.consumers.iter().filter(reads_gone).map(|consumer| consumer.op).collect();
+    let mut changed = vec![false; graph.bound()];
+    let mut targets = Vec::new();
+    for op in order {
+        let reads_changed = graph.op(op).inputs().iter().flatten().any(|input| changed[input.index()]);
+        if !first.contains(&op) && !reads_changed {
+            continue;
+        }
+        graph.op(op).outputs().iter().flatten().for_each(|output| changed[output.index()] = true);
+        let (Some(before), Some(after)) = (Layer::of(graph, op), Layer::of(copy, op)) else { continue };
+        if after.row() > MOST_INPUTS {
+            continue;
+        }
+        let sum = residual(graph, &before).filter(|(branch, _)| {
+            // The branch is what it will be: all that makes it comes before this layer.
+            graph.producer(*branch).is_none_or(|maker| place[&maker] < place[&op])
+        });
+        let (branch, wanted) = sum.map_or((None, before.y), |(branch, sum)| (Some(branch), sum));
+        let kept = kept_outputs(groups, &before, gone);
+        targets.push(Target { before, after, wanted, branch, kept });
+    }
+    targets
+}
+
+/// The other side of an Add that alone reads the layer's output, and the sum; of the same shape.
+fn residual(graph: &Graph, layer: &Layer) -> Option<(ValueId, ValueId)> {
+    let uses = graph.uses(layer.y);
+    let [Use::Input(add, _)] = uses[..] else { return None };
+    let binary = Binary::of(graph, add).filter(|binary| binary.kind == BinaryKind::Add)?;
+    let branch = if binary.a == layer.y { binary.b } else { binary.a };
+    let same = graph.ty(branch)?.shape.is_some() && graph.ty(branch) == graph.ty(layer.y);
+    (same && branch != layer.y && graph.constant(branch).is_none()).then_some((branch, binary.y))
+}
+
+/// A graph that runs, and what is known of each sample in it.
+type Side<'a> = (&'a dyn Prepared, &'a Graph, &'a [Cache]);
+
+/// The moments of one layer over all samples.
+struct Fitting<'a> {
+    target: &'a Target,
+    original: Side<'a>,
+    pruned: Side<'a>,
+    samples: &'a dyn SampleSource,
+}
+
+impl Fitting<'_> {
+    fn empty(&self) -> Gram {
+        let layer = &self.target.after;
+        Gram::new(layer.row(), layer.outputs, layer.bias.is_some())
+    }
+
+    /// Of the samples that are fitted, and of those that judge.
+    fn grams(&self) -> Result<(Gram, Gram), PruneError> {
+        let lane = |lane: usize| -> Result<(Gram, Gram), PruneError> {
+            let (mut fit, mut judge) = (self.empty(), self.empty());
+            for index in (lane..self.samples.len()).step_by(LANES) {
+                let judges = self.samples.len() >= 2 * JUDGES && (index / LANES) % JUDGES == JUDGES - 1;
+                self.add(index, if judges { &mut judge } else { &mut fit })?;
+            }
+            Ok((fit, judge))
+        };
+        let lanes: Vec<Result<(Gram, Gram), PruneError>> = (0..LANES).into_par_iter().map(lane).collect();
+        let (mut fit, mut judge) = (self.empty(), self.empty());
+        for lane in lanes {
+            let (more_fit, more_judge) = lane?;
+            fit.merge(&more_fit);
+            judge.merge(&more_judge);
+        }
+        Ok((fit, judge))
+    }
+
+    fn add(&self, index: usize, gram: &mut Gram) -> Result<(), PruneError> {
+        let Target { before, after, wanted, branch, kept } = self.target;
+        let target = self.values(self.original, index, &[*wanted])?.remove(0);
+        let mut list = vec![after.x];
+        list.extend(*branch);
+        let found = self.values(self.pruned, index, &list)?;
+        let positions = positions(after, self.samples.len(), index);
+        let floats = |tensor: &Tensor| tensor.as_slice::<f32>().map(std::borrow::Cow::into_owned);
+        let Some(numbers) = floats(&target) else { return Ok(()) };
+        let whole = before.target_rows(&numbers, target.dims(), positions);
+        let mut rows: Vec<f64> =
+            whole.chunks_exact(before.outputs.max(1)).flat_map(|row| kept.iter().map(|&k| row[k])).collect();
+        if let Some(branch) = found.get(1) {
+            let Some(numbers) = floats(branch) else { return Ok(()) };
+            let taken = after.target_rows(&numbers, branch.dims(), positions);
+            if taken.len() != rows.len() {
+                return Ok(());
+            }
+            rows.iter_mut().zip(taken).for_each(|(row, taken)| *row -= taken);
+        }
+        let area = target.dims().get(2..).unwrap_or_default();
+        if let Some(inputs) = after.input_rows(&found[0], area, positions)
+            && inputs.len() / after.row() * after.outputs == rows.len()
+        {
+            gram.add(&inputs, &rows);
+        }
+        Ok(())
+    }
+
+    /// Values of sample `index`, computed from the newest that are known, and known from now on.
+    fn values(&self, side: Side<'_>, index: usize, wanted: &[ValueId]) -> Result<Vec<Tensor>, PruneError> {
+        let (prepared, graph, caches) = side;
+        let mut cache = caches[index].lock().unwrap_or_else(PoisonError::into_inner);
+        let inputs = self.samples.inputs(index).map_err(PruneError::Sample)?;
+        let mut given = cache.clone();
+        for (&input, tensor) in graph.inputs().iter().zip(inputs) {
+            if let Some(tensor) = tensor.or_else(|| graph.default_of(input).cloned()) {
+                given.push((input, tensor));
+            }
+        }
+        let found = prepared.run_part(&given, wanted)?;
+        for (&value, tensor) in wanted.iter().zip(&found) {
+            if graph.constant(value).is_none() && !cache.iter().any(|(known, _)| *known == value) {
+                cache.push((value, tensor.clone()));
+            }
+        }
+        let limit = CACHE_BYTES / (2 * caches.len().max(1));
+        let mut bytes: usize = cache.iter().map(|(_, tensor)| tensor.byte_len()).sum();
+        while !cache.is_empty() && (cache.len() > CACHED || bytes > limit) {
+            bytes -= cache.remove(0).1.byte_len();
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,288 @@
+//! Ops that compute: weighted ones make labels, the others keep channels apart or freeze them.
+use onnx_shrink_ir::{
+    OpId, ValueId,
+    ops::{Conv, ConvTranspose, Gemm, MatMul, axis_from_front},
+};
+
+use super::{
+    super::groups::{Adjust, Consumer, Weighted},
+    Analysis, Axes, Labels, Rule,
+};
+
+impl Analysis<'_> {
+    fn count(&mut self, op: OpId, weight: ValueId, positions: f64) {
+        self.weighted.push(Weighted { op, weight, positions });
+    }
+
+    /// Product of the known dimensions of `value` along `axes`.
+    fn product(&self, value: ValueId, axes: impl Iterator<Item = usize>) -> f64 {
+        axes.map(|axis| self.dim(value, axis).unwrap_or(1) as f64).product()
+    }
+
+    fn make(&mut self, op: OpId, count: usize) -> Labels {
+        let labels = self.classes.fresh(count);
+        self.made.push((op, labels.clone()));
+        labels
+    }
+
+    fn consume(&mut self, op: OpId, (x, axis): (ValueId, usize), (weight, weight_axis): (ValueId, usize)) {
+        self.consumers.push(Consumer { op, x, axis, weight, weight_axis });
+    }
+
+    /// Freezes channels that lie along other axes than `axis`.
+    fn freeze_others(&mut self, x: ValueId, axis: usize, op: OpId) {
+        let reason = format!("they are no channels to {}", self.name(op));
+        for (_, labels) in self.axes_of(x).iter().enumerate().filter(|(k, _)| *k != axis) {
+            self.classes.freeze(labels.as_deref().unwrap_or_default(), &reason);
+        }
+    }
+
+    fn bias(&mut self, op: OpId, bias: Option<ValueId>, labels: &[u32]) -> Rule {
+        if bias.is_some() { self.cut(op, 2, 0, labels) } else { Ok(()) }
+    }
+
+    /// All groups of channels keep the same places: the labels at one place of each group become one.
+    fn same_places(&mut self, labels: &[u32], length: usize) -> Rule {
+        let (first, rest) = labels.split_at(length.min(labels.len()));
+        for group in rest.chunks(length.max(1)) {
+            self.unite(first, group)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn conv(&mut self, op: OpId) -> Rule {
+        let conv = Conv::of(self.graph, op).ok_or_else(|| format!("{} is not understood", self.name(op)))?;
+        let dims = self.constant(conv.w)?.dims().to_vec();
+        let (filters, inner) = match dims[..] {
+            [filters, inner, _, ..] => (filters, inner),
+            _ => return Err(format!("{} has weights of another form", self.name(op))),
+        };
+        let group = conv.group as usize;
+        let rank = dims.len();
+        self.freeze_others(conv.x, 1, op);
+        let positions = self.product(conv.y, 2..rank);
+        self.count(op, conv.w, positions);
+        let channels = self.labels(conv.x, 1);
+        if channels.as_ref().is_some_and(|labels| labels.len() != inner * group) || !filters.is_multiple_of(group) {
+            return Err(format!("{} has weights of another form", self.name(op)));
+        }
+        let mut axes: Axes = vec![None; rank];
+        axes[1] = if group > 1 && inner == 1 {
+            let Some(channels) = channels else { return Ok(()) };
+            let made: Labels = (0..filters).map(|filter| channels[filter / (filters / group)]).collect();
+            self.cut(op, 1, 0, &made)?;
+            self.bias(op, conv.b, &made)?;
+            self.adjust.push(Adjust::Groups { op, labels: channels });
+            Some(made)
+        } else {
+            if let Some(channels) = channels {
+                self.same_places(&channels, inner)?;
+                self.cut(op, 1, 1, &channels[..inner])?;
+                self.consume(op, (conv.x, 1), (conv.w, 1));
+            }
+            let one = self.make(op, filters / group);
+            let made: Labels = one.iter().copied().cycle().take(filters).collect();
+            self.cut(op, 1, 0, &made)?;
+            self.bias(op, conv.b, &made)?;
+            Some(made)
+        };
+        self.set_axes(conv.y, axes);
+        Ok(())
+    }
+
+    pub(super) fn conv_transpose(&mut self, op: OpId) -> Rule {
+        let conv = ConvTranspose::of(self.graph, op).ok_or_else(|| format!("{} is not understood", self.name(op)))?;
+        let dims = self.constant(conv.w)?.dims().to_vec();
+        let (inputs, outer) = match dims[..] {
+            [inputs, outer, _, ..] => (inputs, outer),
+            _ => return Err(format!("{} has weights of another form", self.name(op))),
+        };
+        let group = conv.group as usize;
+        self.freeze_others(conv.x, 1, op);
+        let positions = self.product(conv.x, 2..dims.len());
+        self.count(op, conv.w, positions);
+        let channels = self.labels(conv.x, 1);
+        if channels.as_ref().is_some_and(|labels| labels.len() != inputs) || !inputs.is_multiple_of(group) {
+            return Err(format!("{} has weights of another form", self.name(op)));
+        }
+        let mut axes: Axes = vec![None; dims.len()];
+        axes[1] = if group > 1 && outer == 1 && inputs == group {
+            let Some(channels) = channels else { return Ok(()) };
+            self.cut(op, 1, 0, &channels)?;
+            self.bias(op, conv.b, &channels)?;
+            self.adjust.push(Adjust::Groups { op, labels: channels.clone() });
+            Some(channels)
+        } else {
+            if let Some(channels) = channels {
+                self.same_places(&channels, inputs / group)?;
+                self.cut(op, 1, 0, &channels)?;
+                self.consume(op, (conv.x, 1), (conv.w, 0));
+            }
+            let one = self.make(op, outer);
+            let made: Labels = one.iter().copied().cycle().take(outer * group).collect();
+            self.cut(op, 1, 1, &one)?;
+            self.bias(op, conv.b, &made)?;
+            Some(made)
+        };
+        self.set_axes(conv.y, axes);
+        Ok(())
+    }
+
+    pub(super) fn gemm(&mut self, op: OpId) -> Rule {
+        let gemm = Gemm::of(self.graph, op).ok_or_else(|| format!("{} is not understood", self.name(op)))?;
+        let dims = self.constant(gemm.b)?.dims().to_vec();
+        let (inner, outer) = if gemm.trans_b { (1, 0) } else { (0, 1) };
+        let Some(&columns) = dims.get(outer) else {
+            return Err(format!("{} has weights of another form", self.name(op)));
+        };
+        if gemm.trans_a && self.axes.contains_key(&gemm.a) {
+            return Err(format!("{} transposes its input", self.name(op)));
+        }
+        self.freeze_others(gemm.a, 1, op);
+        let rows = self.product(gemm.a, if gemm.trans_a { 1..2 } else { 0..1 });
+        self.count(op, gemm.b, rows);
+        if let Some(channels) = self.labels(gemm.a, 1) {
+            self.cut(op, 1, inner, &channels)?;
+            self.consume(op, (gemm.a, 1), (gemm.b, inner));
+        }
+        let made = self.make(op, columns);
+        self.set_axes(gemm.y, vec![None, Some(made.clone())]);
+        self.cut(op, 1, outer, &made)?;
+        if let Some(c) = gemm.c {
+            let last = self.rank(c).and_then(|rank| rank.checked_sub(1));
+            match last.map(|axis| (axis, self.dim(c, axis))) {
+                None => {} // a scalar, or unknown: below
+                Some((_, Some(1))) => {}
+                Some((axis, _)) => self.cut(op, 2, axis, &made)?,
+            }
+            if self.graph.constant(c).is_none() {
+                return Err(format!("the third input of {} is computed", self.name(op)));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn mat_mul(&mut self, op: OpId) -> Rule {
+        let product = MatMul::of(self.graph, op).ok_or_else(|| format!("{} is not understood", self.name(op)))?;
+        let weights = self.graph.constant(product.b).map(|tensor| tensor.dims().to_vec());
+        let (Some(&[_, columns]), Some(rank)) = (weights.as_deref(), self.rank(product.a)) else {
+            return Err(format!("{} is no product with a constant matrix", self.name(op)));
+        };
+        if rank < 2 || self.graph.constant(product.a).is_some() {
+            return Err(format!("{} is no product with a constant matrix", self.name(op)));
+        }
+        let rows = self.product(product.a, 0..rank - 1);
+        self.count(op, product.b, rows);
+        if let Some(channels) = self.labels(product.a, rank - 1) {
+            self.cut(op, 1, 0, &channels)?;
+            self.consume(op, (product.a, rank - 1), (product.b, 0));
+        }
+        let made = self.make(op, columns);
+        let mut axes = self.axes_of(product.a);
+        axes[rank - 1] = Some(made.clone());
+        self.set_axes(product.y, axes);
+        self.cut(op, 1, 1, &made)
+    }
+
+    pub(super) fn unary(&mut self, op: OpId) -> Rule {
+        let (x, y) = (self.input(op, 0)?, self.output(op)?);
+        if self.graph.op(op).inputs().iter().skip(1).flatten().any(|input| self.axes.contains_key(input)) {
+            return Err(format!("{} has channels for a parameter", self.name(op)));
+        }
+        self.set_axes(y, self.axes_of(x));
+        Ok(())
+    }
+
+    /// Broadcast from the right: where a channel meets a channel they are one; a constant is cut along.
+    pub(super) fn elementwise(&mut self, op: OpId) -> Rule {
+        if self.graph.opset() < 7 && self.graph.op(op).attribute("broadcast").is_some() {
+            return Err(format!("{} broadcasts by the older rules", self.name(op)));
+        }
+        let y = self.output(op)?;
+        let inputs: Vec<ValueId> =
+            self.graph.op(op).inputs().iter().copied().collect::<Option<_>>().unwrap_or_default();
+        let rank = inputs.iter().map(|&input| self.rank(input)).collect::<Option<Vec<_>>>();
+        let Some(rank) = rank.and_then(|ranks| ranks.into_iter().max()) else {
+            return Err(format!("the rank of an input of {} is not known", self.name(op)));
+        };
+        let mut axes: Axes = vec![None; rank];
+        for (axis, place) in axes.iter_mut().enumerate() {
+            let own = |input: ValueId, analysis: &Self| (axis + analysis.rank(input).unwrap_or(0)).checked_sub(rank);
+            let labelled = inputs.iter().find_map(|&input| self.labels(input, own(input, self)?));
+            let Some(labels) = labelled else { continue };
+            for (index, &input) in inputs.iter().enumerate() {
+                let Some(own) = own(input, self) else { continue };
+                if self.graph.constant(input).is_some() {
+                    if labels.len() == 1 || self.dim(input, own) != Some(1) {
+                        self.cut(op, index, own, &labels)?;
+                    }
+                } else if let Some(others) = self.labels(input, own) {
+                    self.unite(&labels, &others)?;
+                } else if labels.len() == 1 || self.dim(input, own) != Some(1) {
+                    let name = self.graph.name_of(input);
+                    return Err(format!("in {} they meet `{name}`, which has no channels of its own", self.name(op)));
+                }
+            }
+            *place = Some(labels);
+        }
+        self.set_axes(y, axes);
+        Ok(())
+    }
+
+    pub(super) fn norm(&mut self, op: OpId) -> Rule {
+        let (x, y) = (self.input(op, 0)?, self.output(op)?);
+        self.freeze_others(x, 1, op);
+        let Some(channels) = self.labels(x, 1) else { return Ok(()) };
+        for index in 1..self.graph.op(op).inputs().len() {
+            self.cut(op, index, 0, &channels)?;
+        }
+        self.set_axes(y, self.axes_of(x));
+        Ok(())
+    }
+
+    pub(super) fn pool(&mut self, op: OpId) -> Rule {
+        let (x, y) = (self.input(op, 0)?, self.output(op)?);
+        let axes = self.axes_of(x);
+        if axes.iter().skip(2).any(Option::is_some) {
+            return Err(format!("{} runs over the channels", self.name(op)));
+        }
+        self.set_axes(y, axes);
+        Ok(())
+    }
+
+    pub(super) fn reduce(&mut self, op: OpId) -> Rule {
+        let (x, y) = (self.input(op, 0)?, self.output(op)?);
+        let axes = self.axes_of(x);
+        let node = self.graph.op(op);
+        let from_input =
+            node.input(1).map(|value| self.constant(value).map(|tensor| tensor.to_i64_vec())).transpose()?;
+        let reduced = from_input.flatten().or_else(|| node.ints("axes").map(<[i64]>::to_vec));
+        let reduced: Option<Vec<usize>> =
+            reduced.unwrap_or_default().iter().map(|&axis| axis_from_front(axis, axes.len())).collect();
+        let reduced = reduced.filter(|reduced| !reduced.is_empty());
+        let Some(reduced) = reduced else { return Err(format!("{} runs over the channels", self.name(op))) };
+        if reduced.iter().any(|&axis| axes[axis].is_some()) {
+            return Err(format!("{} runs over the channels", self.name(op)));
+        }
+        let keep = node.int("keepdims").unwrap_or(1) != 0;
+        let left = axes.into_iter().enumerate().filter(|(axis, _)| keep || !reduced.contains(axis));
+        self.set_axes(y, left.map(|(_, labels)| labels).collect());
+        Ok(())
+    }
+
+    /// Ops that need all positions of their axis, or of all axes from theirs on.
+    pub(super) fn softmax(&mut self, op: OpId) -> Rule {
+        let (x, y) = (self.input(op, 0)?, self.output(op)?);
+        let node = self.graph.op(op);
+        let axes = self.axes_of(x);
+        let to_the_end = node.is("LayerNormalization") || self.graph.opset() < 13;
+        let default = if self.graph.opset() < 13 && !node.is("LayerNormalization") { 1 } else { -1 };
+        let axis = axis_from_front(node.int("axis").unwrap_or(default), axes.len());
+        let needed = |k: usize| axis.is_none_or(|axis| if to_the_end { k >= axis } else { k == axis });
+        if axes.iter().enumerate().any(|(k, labels)| labels.is_some() && needed(k)) {
+            return Err(format!("{} runs over the channels", self.name(op)));
+        }
+        self.set_axes(y, axes);
+        Ok(())
+    }
+}

@@ -1,0 +1,278 @@
+//! What a model makes of channels that are gone: pruned copies, repaired layer by layer, held against the original.
+//!
+//! **Never** changes the graph that it looks at. Errors are added in the order of the samples: the same for any threads.
+use std::collections::{BTreeMap, BTreeSet};
+
+use ndarray::Array2;
+use onnx_shrink_ir::{Evaluate, EvaluateError, Graph, OpId, Patch, PatchError, Prepared, Tensor, Use, ValueId};
+use rayon::prelude::*;
+
+use super::{
+    groups::{Groups, Unit},
+    layer::{Layer, Positions},
+    orders::Moments,
+};
+use crate::{
+    PassError,
+    quantize::calibration::SampleSource,
+    solver::{DAMPING, Gram, LANES, matrix},
+};
+
+/// Why pruning ended.
+#[derive(Debug, thiserror::Error)]
+pub enum PruneError {
+    /// A sample that cannot be read
+    #[error("{0}")]
+    Sample(String),
+    /// The model does not run on it
+    #[error(transparent)]
+    Evaluate(#[from] EvaluateError),
+    /// A pass failed: a bug
+    #[error(transparent)]
+    Pass(#[from] PassError),
+    /// What was asked for is not possible; says what is
+    #[error("{0}")]
+    NotPossible(String),
+}
+
+/// A patch that does not fit the copy that it was made for: a bug.
+pub(super) fn not_fitting(source: PatchError) -> PruneError {
+    PassError::Patch { pass: "prune-channels", anchor: String::new(), source }.into()
+}
+
+/// Second moments of the inputs of `layers`, by their weights, over some samples.
+pub fn moments(
+    graph: &Graph,
+    evaluator: &dyn Evaluate,
+    layers: &[Layer],
+    samples: &dyn SampleSource,
+    indices: &[usize],
+) -> Result<Moments, PruneError> {
+    let prepared = evaluator.prepare(graph)?;
+    let mut sums: Vec<Gram> = layers.iter().map(|layer| Gram::new(layer.row(), 0, layer.bias.is_some())).collect();
+    // As many layers at once as fit into memory; the samples run again for the next ones.
+    let mut start = 0;
+    while start < layers.len() {
+        let mut end = start;
+        let mut bytes = 0;
+        while end < layers.len() && (end == start || bytes < MOST_BYTES) {
+            bytes += LANES * 8 * layers[end].row() * layers[end].row();
+            end += 1;
+        }
+        let part = &layers[start..end];
+        let lanes: Vec<Result<Vec<Gram>, PruneError>> = (0..LANES)
+            .into_par_iter()
+            .map(|lane| lane_moments(part, prepared.as_ref(), samples, indices, lane))
+            .collect();
+        for lane in lanes {
+            for (sum, more) in sums[start..end].iter_mut().zip(lane?) {
+                sum.merge(&more);
+            }
+        }
+        start = end;
+    }
+    Ok(layers.iter().map(|layer| layer.weight).zip(sums).collect())
+}
+
+/// Memory for moments that are collected at once.
+const MOST_BYTES: usize = 1 << 30;
+
+fn lane_moments(
+    layers: &[Layer],
+    prepared: &dyn Prepared,
+    samples: &dyn SampleSource,
+    indices: &[usize],
+    lane: usize,
+) -> Result<Vec<Gram>, PruneError> {
+    let mut grams: Vec<Gram> = layers.iter().map(|layer| Gram::new(layer.row(), 0, layer.bias.is_some())).collect();
+    for (number, &index) in indices.iter().enumerate().skip(lane).step_by(LANES) {
+        let inputs = samples.inputs(index).map_err(PruneError::Sample)?;
+        let mut seen: BTreeMap<ValueId, Tensor> = BTreeMap::new();
+        let wanted: BTreeSet<ValueId> = layers.iter().map(|layer| layer.x).collect();
+        let mut shapes: BTreeMap<ValueId, Vec<usize>> = layers.iter().map(|layer| (layer.y, Vec::new())).collect();
+        prepared.run(&inputs, &mut |value, tensor| {
+            if wanted.contains(&value) {
+                seen.insert(value, tensor.clone());
+            }
+            if let Some(dims) = shapes.get_mut(&value) {
+                *dims = tensor.dims().to_vec();
+            }
+        })?;
+        for (layer, gram) in layers.iter().zip(&mut grams) {
+            let positions = positions(layer, indices.len(), number);
+            let dims = &shapes[&layer.y];
+            let Some(x) = seen.get(&layer.x) else { continue };
+            if let Some(rows) = layer.input_rows(x, dims.get(2..).unwrap_or_default(), positions) {
+                gram.add(&rows, &[]);
+            }
+        }
+    }
+    Ok(grams)
+}
+
+/// So many positions of each of `samples` that there are some hundred rows for each column.
+pub(super) fn positions(layer: &Layer, samples: usize, number: usize) -> Positions {
+    Positions { most: (128 * layer.row() / samples.max(1)).clamp(16, 4096), offset: number }
+}
+
+/// The axis of the weights that runs over the outputs, and the units along it.
+pub(super) fn kept_outputs(groups: &Groups, layer: &Layer, gone: &BTreeSet<Unit>) -> Vec<usize> {
+    match groups.units_of(layer.weight, layer.output_axis()) {
+        None => (0..layer.outputs).collect(),
+        Some(units) => (0..layer.outputs).filter(|&k| !gone.contains(&units[k])).collect(),
+    }
+}
+
+/// The rows `rows` and columns `columns` of `whole`.
+pub(super) fn part(whole: &Array2<f64>, rows: &[usize], columns: &[usize]) -> Array2<f64> {
+    matrix(rows.len(), columns.len(), |i, j| whole[(rows[i], columns[j])])
+}
+
+/// A copy of `graph` without the units `gone`, in which each layer that read them is solved for again with the moments of
+/// its original inputs: near what the whole reconstruction reaches, and without running the model.
+pub fn pruned(
+    graph: &Graph,
+    groups: &Groups,
+    gone: &BTreeSet<Unit>,
+    moments: Option<&Moments>,
+) -> Result<Graph, PruneError> {
+    let mut copy = graph.detached();
+    let removal = groups.remove(graph, gone).map_err(|miss| PruneError::NotPossible(miss.sentence(graph)))?;
+    let Some(removal) = removal else { return Ok(copy) };
+    removal.apply(&mut copy).map_err(not_fitting)?;
+    let Some(moments) = moments else { return Ok(copy) };
+    let mut seen = BTreeSet::new();
+    for consumer in &groups.consumers {
+        let reads = groups.units_of(consumer.x, consumer.axis).unwrap_or_default().iter().any(|u| gone.contains(u));
+        if !reads || !seen.insert(consumer.op) {
+            continue;
+        }
+        let Some(layer) = Layer::of(graph, consumer.op) else { continue };
+        let (Some(gram), Some(weights)) = (moments.get(&layer.weight), layer.weights(graph)) else { continue };
+        let rows = layer.kept_columns(graph, groups, |unit| !gone.contains(&unit));
+        let columns = kept_outputs(groups, &layer, gone);
+        let own = part(&weights, &(0..layer.row()).collect::<Vec<_>>(), &columns);
+        let prior = part(&weights, &rows, &columns);
+        let Some(solved) = gram.with_targets_of(own.view()).select(&rows).solve(DAMPING, prior.view()) else {
+            continue;
+        };
+        let Some(new) = Layer::of(&copy, consumer.op) else { continue };
+        let mut patch = Patch::new(consumer.op);
+        if new.set_weights(&copy, &solved, &mut patch).is_some() {
+            patch.apply(&mut copy).map_err(not_fitting)?;
+        }
+    }
+    Ok(copy)
+}
+
+/// The original's answers on a few samples, and how far another model is from them.
+pub struct Judge {
+    /// What is compared: float outputs, or what a last softmax reads
+    wanted: Vec<ValueId>,
+    /// By sample: the graph's inputs
+    inputs: Vec<Vec<(ValueId, Tensor)>>,
+    /// By sample and wanted value
+    expected: Vec<Vec<Tensor>>,
+}
+
+impl Judge {
+    /// Runs `graph` on the samples `indices`.
+    pub fn new(
+        graph: &Graph,
+        evaluator: &dyn Evaluate,
+        samples: &dyn SampleSource,
+        indices: &[usize],
+    ) -> Result<Judge, PruneError> {
+        let logits = |&output: &ValueId| {
+            let last = graph.producer(output).filter(|&op| graph.op(op).is("Softmax") || graph.op(op).is("LogSoftmax"));
+            last.and_then(|op| graph.op(op).input(0)).unwrap_or(output)
+        };
+        let is_float = |value: &ValueId| graph.ty(*value).is_none_or(|ty| ty.dtype.is_float());
+        let wanted: Vec<ValueId> = graph.outputs().iter().map(logits).filter(is_float).collect();
+        let prepared = evaluator.prepare(graph)?;
+        let run = |&index: &usize| -> Result<_, PruneError> {
+            let tensors = samples.inputs(index).map_err(PruneError::Sample)?;
+            let given = graph.inputs().iter().zip(tensors);
+            let given: Vec<(ValueId, Tensor)> = given
+                .filter_map(|(&input, tensor)| Some((input, tensor.or_else(|| graph.default_of(input).cloned())?)))
+                .collect();
+            let expected = prepared.run_part(&given, &wanted)?;
+            Ok((given, expected))
+        };
+        let both: Result<Vec<_>, PruneError> = indices.par_iter().map(run).collect();
+        let (inputs, expected) = both?.into_iter().unzip();
+        Ok(Judge { wanted, inputs, expected })
+    }
+
+    /// Values of the original on every sample: where a change begins.
+    pub fn values(
+        &self,
+        graph: &Graph,
+        evaluator: &dyn Evaluate,
+        wanted: &[ValueId],
+    ) -> Result<Vec<Vec<(ValueId, Tensor)>>, PruneError> {
+        let prepared = evaluator.prepare(graph)?;
+        let run = |given: &Vec<(ValueId, Tensor)>| -> Result<_, PruneError> {
+            let tensors = prepared.run_part(given, wanted)?;
+            Ok(wanted.iter().copied().zip(tensors).chain(given.iter().cloned()).collect())
+        };
+        self.inputs.par_iter().map(run).collect()
+    }
+
+    /// Σ(b − a)² / Σa² of each wanted value, on average; `given` are values that are known, by sample (`None`: the inputs).
+    pub fn error(
+        &self,
+        graph: &Graph,
+        evaluator: &dyn Evaluate,
+        given: Option<&[Vec<(ValueId, Tensor)>]>,
+    ) -> Result<f64, PruneError> {
+        let prepared = evaluator.prepare(graph)?;
+        let given = given.unwrap_or(&self.inputs);
+        let one = |(given, expected): (&Vec<(ValueId, Tensor)>, &Vec<Tensor>)| -> Result<Vec<(f64, f64)>, PruneError> {
+            let found = prepared.run_part(given, &self.wanted)?;
+            Ok(expected.iter().zip(&found).map(|(a, b)| squares(a, b)).collect())
+        };
+        let all: Result<Vec<_>, PruneError> = given.par_iter().zip(&self.expected).map(one).collect();
+        let mut sums = vec![(0.0, 0.0); self.wanted.len()];
+        for sample in all? {
+            for (sum, (noise, signal)) in sums.iter_mut().zip(sample) {
+                *sum = (sum.0 + noise, sum.1 + signal);
+            }
+        }
+        let relative = |(noise, signal): &(f64, f64)| noise / signal.max(f64::MIN_POSITIVE);
+        Ok(sums.iter().map(relative).sum::<f64>() / sums.len().max(1) as f64)
+    }
+}
+
+fn squares(a: &Tensor, b: &Tensor) -> (f64, f64) {
+    let (Some(a), Some(b)) = (a.to_f64_vec(), b.to_f64_vec()) else { return (0.0, 0.0) };
+    if a.len() != b.len() {
+        return (f64::INFINITY, 1.0);
+    }
+    let pairs = a.iter().zip(&b).filter(|(a, _)| a.is_finite());
+    pairs.fold((0.0, 0.0), |(noise, signal), (a, b)| {
+        let difference = if b.is_finite() { b - a } else { f64::INFINITY };
+        (noise + difference * difference, signal + a * a)
+    })
+}
+
+/// Values from which everything follows that `ops` do not change: inputs of `ops` that do not depend on any of them.
+pub fn cut_before(graph: &Graph, ops: &[OpId]) -> Vec<ValueId> {
+    let mut after = vec![false; graph.bound()];
+    let mut open: Vec<OpId> = ops.to_vec();
+    while let Some(op) = open.pop() {
+        for &value in graph.op(op).outputs().iter().flatten() {
+            if std::mem::replace(&mut after[value.index()], true) {
+                continue;
+            }
+            open.extend(graph.uses(value).into_iter().filter_map(|place| match place {
+                Use::Input(op, _) | Use::Capture(op, ..) => Some(op),
+                Use::Output(_) => None,
+            }));
+        }
+    }
+    let inputs = ops.iter().filter_map(|&op| graph.op(op).input(0));
+    let free: BTreeSet<ValueId> =
+        inputs.filter(|value| !after[value.index()] && graph.constant(*value).is_none()).collect();
+    free.into_iter().collect()
+}

@@ -1,0 +1,349 @@
+//! Runs Gemm and MatMul with constant weights in integers, with ranges that each run finds for itself: no samples needed.
+//!
+//! ```onnx before
+//! # x: float[16,256]; w: float[256,256]; b: float[256]
+//! m = MatMul (x, w)
+//! y = Add (m, b)
+//! ```
+//! ```onnx after
+//! q, q_s, q_z = DynamicQuantizeLinear (x)
+//! a = MatMulInteger (q, w_q, q_z)
+//! f = Cast <to = 1> (a)
+//! s_1 = Mul (q_s, w_s)
+//! m = Mul (f, s_1)
+//! y = Add (m, b)
+//! ```
+//! ONNX Runtime fuses all of it into one DynamicQuantizeMatMul (`reference/engines.md` §4.1). A value that several layers read is quantized
+//! once, and they become one MatMulIntegerToFloat each. Weights are s8 a column, such that no pair of them saturates anywhere
+//! ([`super::weights`]). With samples, the bias takes up what rounding the weights takes from the mean.
+//!
+//! **Class:** approximate. **Legal when** the weight is a float matrix, the other operand is a float value of two axes or more, Gemm has alpha = beta = 1
+//! and no transA, and the sums provably fit 32 bits. Where **it pays**: [`ratio`]; [`DynamicInt8::always`] does without.
+//! **Does not** touch what is quantized already.
+use std::collections::BTreeMap;
+
+use ndarray::Array1;
+use onnx_shrink_ir::{DataType, Dim, Graph, NewOp, Op, OpId, Tensor, TensorType, ValueId, ValueRef};
+
+use crate::{
+    Class, Context, Miss, Pass, Result,
+    quantize::{
+        accumulator::Bound,
+        calibration::Calibration,
+        draft::{Constants, Draft},
+        insert_qdq::{linear_rows, output_shift},
+        requantize::cast,
+        weights::{Pairing, quantize_rows},
+    },
+    target::Processor,
+};
+
+/// See the [module](self).
+#[derive(Default)]
+pub struct DynamicInt8<'a> {
+    /// What samples showed of the main graph's values, if there were any
+    pub calibration: Option<&'a Calibration>,
+    /// Also where it does not pay
+    pub always: bool,
+    /// Ops of the main graph to leave float
+    pub kept: &'a [OpId],
+}
+
+impl Pass for DynamicInt8<'_> {
+    fn name(&self) -> &'static str {
+        "dynamic-int8"
+    }
+
+    fn class(&self) -> Class {
+        Class::Approximate
+    }
+
+    fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
+        if graph.opset() < 11 {
+            return Ok(()); // DynamicQuantizeLinear
+        }
+        let mut constants = Constants::of(graph);
+        let mut quantized: BTreeMap<ValueId, [ValueId; 3]> = BTreeMap::new();
+        let seen = self.calibration.filter(|_| !cx.is_in_body());
+        for op in graph.ops() {
+            if !cx.is_in_body() && self.kept.contains(&op) {
+                continue;
+            }
+            match self.rewrite(graph, op, seen, &quantized, &mut constants) {
+                Ok((draft, x, made)) => {
+                    let Some(values) = draft.apply(graph, cx)? else { continue };
+                    let id = |value: ValueRef| match value {
+                        ValueRef::Existing(value) => value,
+                        ValueRef::New(index) => values[index],
+                    };
+                    quantized.insert(x, made.map(id));
+                }
+                Err(miss) => cx.missed(graph, op, &miss),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A Gemm or MatMul.
+struct Linear {
+    x: ValueId,
+    weight: ValueId,
+    transposed: bool,
+    bias: Option<ValueId>,
+    y: ValueId,
+}
+
+fn linear_of(graph: &Graph, node: &Op) -> Result<Linear, Miss> {
+    let is_gemm = node.is("Gemm");
+    if !is_gemm && !node.is("MatMul") {
+        return Err(Miss::NotThisPattern);
+    }
+    let (Some(x), Some(weight), Some(y)) = (node.input(0), node.input(1), node.output(0)) else {
+        return Err(Miss::NotThisPattern);
+    };
+    let Some(tensor) = graph.constant(weight) else { return Err(Miss::NotThisPattern) };
+    if tensor.dtype() != DataType::Float || tensor.dims().len() != 2 || tensor.is_empty() {
+        return Err(Miss::NotThisPattern);
+    }
+    let quantized = graph.producer(x).is_some_and(|from| graph.op(from).is("DequantizeLinear"));
+    if quantized || graph.constant(x).is_some() {
+        return Err(Miss::NotThisPattern);
+    }
+    let rank = graph.ty(x).and_then(TensorType::rank).ok_or(Miss::UnknownType(x))?;
+    if rank < 2 {
+        return Err(Miss::Form("a vector times a matrix"));
+    }
+    let plain = node.float("alpha").unwrap_or(1.0) == 1.0 && node.float("beta").unwrap_or(1.0) == 1.0;
+    if is_gemm && (!plain || node.int("transA").unwrap_or(0) != 0) {
+        return Err(Miss::Form("alpha, beta or transA"));
+    }
+    let transposed = is_gemm && node.int("transB").unwrap_or(0) != 0;
+    Ok(Linear { x, weight, transposed, bias: if is_gemm { node.input(2) } else { None }, y })
+}
+
+/// Time in integers over time in float of `rows` × k times k × n on a processor, DynamicQuantizeLinear included: ONNX Runtime 1.32, one
+/// thread, chains of four layers with bias and Relu, by √(k·n). Without VNNI: `reference/engines.md` §9.6, and between its entries by judgement.
+pub fn ratio(processor: Processor, rows: usize, k: usize, n: usize) -> f64 {
+    type Table = &'static [(f64, f64)];
+    let table: Table = match (processor, rows) {
+        (Processor::Vnni, 0..4) => &[(64.0, 1.5), (128.0, 1.3), (256.0, 0.8), (512.0, 0.5), (1024.0, 0.27)],
+        (Processor::Vnni, 4..16) => &[(64.0, 1.4), (128.0, 1.15), (256.0, 0.7), (512.0, 0.5), (1024.0, 0.2)],
+        (Processor::Vnni, 16..64) => &[(64.0, 1.12), (128.0, 0.72), (256.0, 0.5), (512.0, 0.35)],
+        (Processor::Vnni, _) => &[(64.0, 0.8), (128.0, 0.52), (256.0, 0.4), (512.0, 0.33)],
+        (Processor::Avx2, 0..4) => &[(64.0, 1.4), (128.0, 1.12), (256.0, 0.78), (512.0, 0.51), (1024.0, 0.24)],
+        (Processor::Avx2, 4..16) => &[(64.0, 1.4), (128.0, 1.1), (256.0, 0.77), (512.0, 0.52), (1024.0, 0.24)],
+        (Processor::Avx2, 16..64) => &[(64.0, 1.2), (128.0, 0.93), (256.0, 0.72), (512.0, 0.54)],
+        (Processor::Avx2, _) => &[(64.0, 1.1), (128.0, 0.85), (256.0, 0.65), (512.0, 0.54)],
+    };
+    let size = ((k * n) as f64).sqrt();
+    let after = table.partition_point(|(entry, _)| *entry < size);
+    match (after.checked_sub(1).map(|before| table[before]), table.get(after)) {
+        (Some((low, from)), Some(&(high, to))) => from + (to - from) * (size / low).ln() / (high / low).ln(),
+        (Some((_, last)), None) => last,
+        (None, first) => first.map_or(1.0, |(_, first)| *first),
+    }
+}
+
+/// Mean over both kinds of processor above which a layer stays float: the tables are not exact to a tenth.
+const MOST: f64 = 0.9;
+
+/// Whether the layer `op` of the main graph has a form for which it pays.
+pub fn pays(graph: &Graph, op: OpId, calibration: Option<&Calibration>) -> bool {
+    let Ok(linear) = linear_of(graph, graph.op(op)) else { return false };
+    let Some(&[a, b]) = graph.constant(linear.weight).map(Tensor::dims) else { return false };
+    let (k, n) = if linear.transposed { (b, a) } else { (a, b) };
+    does_not_pay(rows_of(graph, linear.x, calibration), k, n).is_none()
+}
+
+/// Why `rows` × k times k × n does not pay, if it does not.
+fn does_not_pay(rows: Option<usize>, k: usize, n: usize) -> Option<Miss> {
+    let ratios = [Processor::Vnni, Processor::Avx2].map(|processor| ratio(processor, rows.unwrap_or(1), k, n));
+    if (ratios[0] + ratios[1]) / 2.0 <= MOST && ratios.iter().all(|ratio| *ratio <= 1.0) {
+        return None;
+    }
+    let rows = rows.map_or("unknown rows".to_owned(), |rows| format!("rows {rows}"));
+    let [vnni, avx2] = ratios;
+    let times = format!("{vnni:.2} of the float time with VNNI, {avx2:.2} without, by the target's table");
+    Some(Miss::DoesNotPay(format!("a {k}×{n} weight, {rows}: {times}")))
+}
+
+/// Rows of `x`: the product of all dimensions but the last.
+fn rows_of(graph: &Graph, x: ValueId, seen: Option<&Calibration>) -> Option<usize> {
+    if let Some(seen) = seen.and_then(|seen| seen.values.get(&x)) {
+        return Some(seen.dims.iter().rev().skip(1).product());
+    }
+    let dims = graph.ty(x)?.shape.as_ref()?;
+    dims.iter().rev().skip(1).map(Dim::known).product()
+}
+
+impl DynamicInt8<'_> {
+    /// The patch, with what it reads and that in 8 bits: numbers, scale, zero point.
+    fn rewrite<'c>(
+        &self,
+        graph: &Graph,
+        op: OpId,
+        seen: Option<&Calibration>,
+        quantized: &BTreeMap<ValueId, [ValueId; 3]>,
+        constants: &'c mut Constants,
+    ) -> Result<(Draft<'c>, ValueId, [ValueRef; 3]), Miss> {
+        let linear = linear_of(graph, graph.op(op))?;
+        let weight = graph.constant(linear.weight).and_then(Tensor::to_f64).ok_or(Miss::NotThisPattern)?;
+        if weight.iter().any(|w| !w.is_finite()) {
+            return Err(Miss::NotFinite(linear.weight));
+        }
+        let (rows, _) = linear_rows(&weight, linear.transposed);
+        let (n, k) = rows.dim();
+        if let Some(miss) = does_not_pay(rows_of(graph, linear.x, seen), k, n).filter(|_| !self.always) {
+            return Err(miss);
+        }
+        let rounded = quantize_rows(&rows, k, Pairing::Neighbours, &[]);
+        let bound = rounded.integers.outer_iter().map(|row| Bound::of(row.iter().copied(), None)).reduce(Bound::or);
+        if bound.is_some_and(|bound| bound.bits() > 32) {
+            return Err(Miss::Form("its sums could leave 32 bits"));
+        }
+        let mean = seen.and_then(|seen| seen.values.get(&linear.x)).map(|seen| seen.last_axis_mean());
+        let shift = mean.and_then(|mean| output_shift(&(&rows - &rounded.dequantized()), &mean, k, 1));
+
+        let mut draft = Draft::new(op, constants);
+        let x_ty = |dtype| graph.ty(linear.x).map(|ty| TensorType { dtype, ..ty.clone() });
+        let y_ty = |dtype| graph.ty(linear.y).map(|ty| TensorType { dtype, ..ty.clone() });
+        let x: [ValueRef; 3] = match quantized.get(&linear.x) {
+            Some(known) => known.map(Into::into),
+            None => {
+                let outputs = [
+                    Some(("q", x_ty(DataType::Uint8))),
+                    Some(("q_s", Some(TensorType::fixed(DataType::Float, &[])))),
+                    Some(("q_z", Some(TensorType::fixed(DataType::Uint8, &[])))),
+                ];
+                let quantize = NewOp::new("DynamicQuantizeLinear");
+                let made = draft.patch.op_with_outputs(quantize, &[Some(linear.x.into())], &outputs);
+                [made[0], made[1], made[2]]
+            }
+        };
+        let integers: Vec<i8> = rounded.integers.t().iter().copied().collect();
+        let integers = draft.constant(graph, "w", Tensor::from_vec(&[k, n], integers));
+        let scales = draft.constant(graph, "s", Tensor::from_vec(&[n], rounded.scales.clone()));
+        let product = NewOp::new("MatMulInteger").named(graph.label_of(op));
+        let sums = draft.op(product, &[x[0], integers, x[2]], "a", y_ty(DataType::Int32));
+        let sums = draft.op(cast(DataType::Float), &[sums], "f", y_ty(DataType::Float));
+        let scale = draft.op(NewOp::new("Mul"), &[x[1], scales], "s", Some(TensorType::fixed(DataType::Float, &[n])));
+        let mut y = draft.op(NewOp::new("Mul"), &[sums, scale], "m", y_ty(DataType::Float));
+        if let Some(bias) = linear.bias {
+            let bias = match shift.and_then(|shift| shifted(graph, bias, &shift)) {
+                Some(bias) => draft.constant(graph, "b", bias),
+                None => bias.into(),
+            };
+            y = draft.op(NewOp::new("Add"), &[y, bias], "y", y_ty(DataType::Float));
+        } else if let Some(shift) = shift
+            && let Some((add, index)) = graph.only_use(linear.y)
+            && graph.op(add).is("Add")
+            && let Some(bias) = graph.op(add).input(1 - index.min(1))
+            && let Some(bias) = shifted(graph, bias, &shift)
+        {
+            let bias = draft.constant(graph, "b", bias);
+            draft.patch.set_input(add, 1 - index.min(1), Some(bias));
+        }
+        draft.patch.replace(linear.y, y);
+        Ok((draft, linear.x, x))
+    }
+}
+
+/// The constant vector `bias` plus `shift`.
+fn shifted(graph: &Graph, bias: ValueId, shift: &Array1<f64>) -> Option<Tensor> {
+    let bias = graph.constant(bias)?;
+    if bias.dtype() != DataType::Float || bias.dims() != [shift.len()] {
+        return None;
+    }
+    let sum = Array1::from(bias.to_f64_vec()?) + shift;
+    Some(Tensor::from_vec(&[sum.len()], sum.iter().map(|b| *b as f32).collect()))
+}
+
+/// Whether `graph` has attention: a Softmax whose result is multiplied by another value.
+pub fn has_attention(graph: &Graph) -> bool {
+    graph.ops_in_id_order().into_iter().any(|op| {
+        let multiplies = |op: OpId| {
+            let node = graph.op(op);
+            node.is("MatMul") && node.inputs().iter().flatten().all(|input| graph.constant(*input).is_none())
+        };
+        let readers = graph.op(op).output(0).filter(|_| graph.op(op).is("Softmax")).map(|y| graph.uses(y));
+        readers.into_iter().flatten().any(|place| matches!(place, onnx_shrink_ir::Use::Input(op, _) if multiplies(op)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use onnx_shrink_ir::DataType;
+
+    use super::*;
+    use crate::testing::{parse, run, seeded};
+
+    fn model(rows: &str, k: usize, n: usize, tail: &str) -> Graph {
+        let numbers = |name: &str, dims: &[usize]| {
+            let all = seeded(DataType::Float, dims, name, 3).and_then(|tensor| tensor.to_f64_vec()).expect("numbers");
+            all.iter().map(f64::to_string).collect::<Vec<_>>().join(",")
+        };
+        let text = format!(
+            "g (float[{rows},{k}] x) => (float[{rows},{n}] y) <float[{k},{n}] w = {{{}}}, float[{n}] b = {{{}}}> {{ {tail} }}",
+            numbers("w", &[k, n]),
+            numbers("b", &[n])
+        );
+        parse(&text).graph
+    }
+
+    fn ops(graph: &Graph) -> Vec<String> {
+        graph.ops().into_iter().map(|op| graph.op(op).op_type().to_owned()).collect()
+    }
+
+    #[test]
+    fn the_form_that_the_engine_fuses() {
+        let mut graph = model("4", 8, 6, "m = MatMul (x, w)  y = Add (m, b)");
+        run(&DynamicInt8 { always: true, ..DynamicInt8::default() }, &mut graph, crate::Options::default());
+        let wanted = ["DynamicQuantizeLinear", "MatMulInteger", "Cast", "Mul", "Mul", "Add"];
+        let mut found = ops(&graph);
+        found.sort();
+        let mut sorted = wanted.map(str::to_owned).to_vec();
+        sorted.sort();
+        assert_eq!(found, sorted);
+        let integer = graph.ops_of("MatMulInteger")[0];
+        assert_eq!(graph.op(integer).inputs().len(), 3, "no zero point of the weight");
+        // The scales are multiplied apart from the sums, and a Gemm's bias is added behind them.
+        let mut gemm = model("4", 6, 6, "y = Gemm <transB = 1> (x, w, b)");
+        run(&DynamicInt8 { always: true, ..DynamicInt8::default() }, &mut gemm, crate::Options::default());
+        assert_eq!(ops(&gemm).last().map(String::as_str), Some("Add"));
+        let weight = |graph: &Graph| {
+            let op = graph.ops_of("MatMulInteger")[0];
+            graph.op(op).input(1).and_then(|w| graph.constant(w)).and_then(Tensor::to_i64_vec).expect("integers")
+        };
+        let mut plain = model("4", 6, 6, "m = MatMul (x, w)  y = Add (m, b)");
+        run(&DynamicInt8 { always: true, ..DynamicInt8::default() }, &mut plain, crate::Options::default());
+        let (turned, straight) = (weight(&gemm), weight(&plain));
+        let differ = turned.iter().zip(&straight).any(|(a, b)| a != b);
+        assert!(differ, "transB turns the weight");
+    }
+
+    #[test]
+    fn one_quantization_for_all_that_read_a_value() {
+        let mut graph = model("4", 6, 6, "a1 = MatMul (x, w)  b1 = Gemm (x, w, b)  y = Add (a1, b1)");
+        run(&DynamicInt8 { always: true, ..DynamicInt8::default() }, &mut graph, crate::Options::default());
+        assert_eq!(graph.ops_of("DynamicQuantizeLinear").len(), 1);
+        assert_eq!(graph.ops_of("MatMulInteger").len(), 2);
+    }
+
+    #[test]
+    fn small_layers_stay_float_and_say_why() {
+        let mut graph = model("1", 64, 64, "y = MatMul (x, w)");
+        let misses = run(&DynamicInt8::default(), &mut graph, crate::Options::default());
+        assert_eq!(ops(&graph), ["MatMul"]);
+        assert!(misses[0].starts_with("does not pay: a 64×64 weight, rows 1"), "{misses:?}");
+        assert!(does_not_pay(None, 784, 300).is_none() && does_not_pay(Some(64), 64, 172).is_none());
+        assert!(does_not_pay(Some(1), 128, 128).is_some() && does_not_pay(Some(16), 64, 64).is_some());
+    }
+
+    #[test]
+    fn attention_is_a_softmax_that_multiplies() {
+        let attention = "g (float[2,4] x, float[4,3] v) => (float[2,3] y) { s = Softmax (x)  y = MatMul (s, v) }";
+        assert!(has_attention(&parse(attention).graph));
+        assert!(!has_attention(&model("2", 4, 3, "s = Softmax (x)  y = MatMul (s, w)")));
+    }
+}

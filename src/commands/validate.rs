@@ -1,0 +1,87 @@
+//! `validate`: whether one model does what another does.
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Command, Session, shrink::SampleArguments};
+use crate::{
+    progress,
+    report::table::Style,
+    request::{ExitCode, Failure, Gates},
+    validate::{self, Standard, text, validate},
+};
+
+/// The arguments of `validate`.
+#[derive(Debug, Args)]
+pub struct Validate {
+    /// The model that is right
+    #[arg(value_name = "A")]
+    pub before: PathBuf,
+
+    /// The model that is judged
+    #[arg(value_name = "B")]
+    pub after: PathBuf,
+
+    /// Compare every value that both models have under one name, the worst first
+    #[arg(long)]
+    pub all_values: bool,
+
+    /// Print every value, not only the worst
+    #[arg(long, requires = "all_values")]
+    pub all: bool,
+
+    /// Everything as JSON (docs/validate.md)
+    #[arg(long)]
+    pub json: bool,
+
+    /// What B is judged as
+    #[arg(long = "as", value_enum, default_value = "auto", value_name = "STANDARD")]
+    pub standard: Standard,
+
+    /// Change a gate: lossless-rel, lossless-rel-fp16, sqnr, drop; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub gate: Vec<String>,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub samples: SampleArguments,
+}
+
+impl Command for Validate {
+    const NAME: &'static str = "validate";
+    const ABOUT: &'static str = "Run two models on samples and judge the second by the gates";
+    const AFTER_HELP: &'static str = "\
+Examples:
+  onnx-shrink validate model.onnx small.onnx --data eval/
+  onnx-shrink validate model.onnx small.onnx --data eval/ --all-values   which layer is off, the worst first
+  onnx-shrink validate model.onnx small.onnx --data eval/ --gate drop=0.003 --json
+
+All of --data judges. Without it, samples are made up.
+
+Exit codes: 0 every gate holds; 1 a model cannot be used, or A does not run; 2 the command line is wrong;
+3 the samples cannot be used; 5 a gate fails, the inputs or outputs differ, or B does not run.";
+
+    fn run(self, session: &mut Session<'_>) -> Result<ExitCode, Failure> {
+        let mut gates = Gates::default();
+        for gate in &self.gate {
+            gates.set(gate).map_err(|problem| Failure::usage(format_args!("--gate: {problem}")))?;
+        }
+        let request = validate::Validate {
+            before: self.before,
+            after: self.after,
+            data: self.samples.validation_data.clone().or_else(|| self.samples.data.clone()),
+            sample_options: self.samples.options(),
+            gates,
+            standard: self.standard,
+            all_values: self.all_values,
+        };
+        let progress = progress::for_stderr(session.quiet);
+        let verdict = validate(&request, progress.as_ref())?;
+        if self.json {
+            session.print_json(&verdict)?;
+        } else if !session.quiet {
+            session.print(&text::render(&verdict, self.all, &Style::detect(session.terminal)));
+        }
+        Ok(if verdict.passed { ExitCode::Done } else { ExitCode::Different })
+    }
+}

@@ -1,0 +1,215 @@
+//! The part of the main job that removes structure: channels, by `--prune`.
+//!
+//! What goes and which weights make up for it is decided in `onnx_shrink_passes::prune`, on the samples that calibrate; the
+//! gates judge the result on others. **No** rewrite here.
+use std::collections::{BTreeMap, BTreeSet};
+
+use onnx_shrink_ir::{Evaluate, Graph, Model};
+use onnx_shrink_passes::{
+    Context, Entry, Options, PruneChannels, Statistics,
+    prune::{
+        Groups,
+        orders::Criterion,
+        plan::{self, Plan, plan},
+        reconstruct::{Solved, reconstruct},
+        trial::PruneError,
+    },
+    quantize::calibration::SampleSource,
+};
+use serde::Serialize;
+
+use crate::{Failure, Progress, Samples, int8::Source, low_rank::Svd, metrics::Comparison};
+
+/// What is removed, and how it is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StructureOptions {
+    /// Share of the multiply-adds to remove
+    pub prune: Option<f64>,
+    /// How channels are ranked; `None`: as the samples allow
+    pub criterion: Option<Criterion>,
+    /// How ranks of fully connected layers are chosen
+    pub svd: Option<Svd>,
+}
+
+/// A layer before and after.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PrunedLayer {
+    /// The op's name, or that of its output
+    pub name: String,
+    /// The op's type
+    pub op: String,
+    /// Dimensions of its weights before
+    pub weights_before: Vec<usize>,
+    /// And after
+    pub weights_after: Vec<usize>,
+    /// Multiply-adds for a batch of one, before
+    pub macs_before: f64,
+    /// And after
+    pub macs_after: f64,
+    /// Bytes of its weights before
+    pub bytes_before: usize,
+    /// And after
+    pub bytes_after: usize,
+    /// Relative squared error of what it is to give, on samples that were not fitted, with the weights that were left;
+    /// `None` where it was not solved for
+    pub error_before: Option<f64>,
+    /// And with the new ones
+    pub error: Option<f64>,
+}
+
+/// What pruning did.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Structure {
+    /// Share of the multiply-adds that was asked for
+    pub asked: f64,
+    /// Share that went
+    pub removed: f64,
+    /// Groups of channels that lost some
+    pub groups: usize,
+    /// Samples that were fitted
+    pub samples: usize,
+    /// Layers with weights, in the order of the graph
+    pub layers: Vec<PrunedLayer>,
+    /// The result against the original; `None` when it was not run
+    pub comparison: Option<Comparison>,
+}
+
+/// A pruned model and how it came about.
+pub struct Pruned {
+    /// The model
+    pub model: Model,
+    /// Every rewrite and miss
+    pub journal: Vec<Entry>,
+    /// For the report
+    pub structure: Structure,
+    /// What the user should know
+    pub notes: Vec<String>,
+}
+
+/// Below so many samples pruning loses accuracy for want of them (`reference/methods.md` §9: 100 lose a point at half of the
+/// multiply-adds, 32 lose six).
+const FEW_SAMPLES: usize = 100;
+
+/// What pruning needs to know.
+pub struct Pruner<'a> {
+    /// The engine
+    pub evaluator: &'a dyn Evaluate,
+    /// Options of the passes
+    pub options: &'a Options,
+    /// What is asked for
+    pub structure: StructureOptions,
+    /// What batch norms told of values
+    pub statistics: &'a BTreeMap<String, Statistics>,
+}
+
+impl Pruner<'_> {
+    /// `lossless` with channels removed; a sentence when it has none that could go.
+    pub fn prune(
+        &self,
+        lossless: &Model,
+        samples: Option<&Samples>,
+        progress: &dyn Progress,
+    ) -> Result<Result<Pruned, String>, Failure> {
+        let ratio = self.structure.prune.unwrap_or(0.0);
+        let graph = &lossless.graph;
+        let groups = Groups::of(graph);
+        let source = samples.map(Source);
+        let source: Option<&dyn SampleSource> = source.as_ref().map(|source| source as &dyn SampleSource);
+        let by_default = if source.is_some() { Criterion::Reconstruction } else { Criterion::L2 };
+        let criterion = self.structure.criterion.unwrap_or(by_default);
+        if source.is_none() && matches!(criterion, Criterion::Reconstruction | Criterion::Activation) {
+            return Err(Failure::usage("--prune-criterion: this one looks at activations, so it wants --data"));
+        }
+        let has_free = groups.groups.iter().any(|group| !groups.free(group).is_empty());
+        let request = plan::Request { ratio, criterion, samples: source, repair: true, statistics: self.statistics };
+        let stage = progress.stage("choosing channels", None);
+        let planned = plan(graph, &groups, self.evaluator, &request, &|done, all| log::info!("group {done} of {all}"));
+        let chosen = match planned {
+            Err(PruneError::NotPossible(why)) if !has_free => return Ok(Err(why)),
+            planned => planned.map_err(failure)?,
+        };
+        drop(stage);
+        let mut solved = Vec::new();
+        if let Some(source) = source {
+            let _stage = progress.stage("solving for weights", None);
+            let report = |done, all| log::info!("layer {done} of {all}");
+            solved = reconstruct(graph, &groups, &chosen.gone, self.evaluator, source, &report).map_err(failure)?;
+        }
+        self.apply(lossless, &groups, &chosen, &solved, samples.map_or(0, Samples::len)).map(Ok)
+    }
+
+    fn apply(
+        &self,
+        lossless: &Model,
+        groups: &Groups,
+        chosen: &Plan,
+        solved: &[Solved],
+        samples: usize,
+    ) -> Result<Pruned, Failure> {
+        let mut model = lossless.detached();
+        let mut cx = Context::new(self.options.clone(), self.evaluator);
+        let pass = PruneChannels { groups, gone: &chosen.gone, solved };
+        cx.run(&pass, &mut model.graph).map_err(Failure::bug)?;
+        let layers = layers(&lossless.graph, &model.graph, groups, &chosen.gone, solved);
+        let is_touched =
+            |group: &&onnx_shrink_passes::prune::Group| group.units.iter().any(|unit| chosen.gone.contains(unit));
+        let structure = Structure {
+            asked: self.structure.prune.unwrap_or(0.0),
+            removed: chosen.removed,
+            groups: groups.groups.iter().filter(is_touched).count(),
+            samples,
+            layers,
+            comparison: None,
+        };
+        let mut notes = Vec::new();
+        if samples == 0 {
+            notes.push(
+                "no samples were given: channels were chosen by their weights, and no layer was solved for again; \
+                        with --data DIR (500 samples) far less is lost"
+                    .to_owned(),
+            );
+        } else if samples < FEW_SAMPLES {
+            notes.push(format!("pruning was fitted to {samples} samples: 500 lose less, 100 are the least"));
+        }
+        Ok(Pruned { model, journal: std::mem::take(&mut cx.journal).entries, structure, notes })
+    }
+}
+
+fn failure(error: PruneError) -> Failure {
+    match error {
+        PruneError::NotPossible(why) => Failure::usage(format_args!("--prune: {why}")),
+        PruneError::Sample(why) => Failure::samples(anyhow::anyhow!(why)),
+        PruneError::Evaluate(error @ onnx_shrink_ir::EvaluateError::Input { .. }) => Failure::samples(error),
+        PruneError::Evaluate(error) => Failure::input(anyhow::anyhow!(error).context("--prune has to run the model")),
+        PruneError::Pass(error) => Failure::bug(error),
+    }
+}
+
+fn layers(
+    before: &Graph,
+    after: &Graph,
+    groups: &Groups,
+    gone: &BTreeSet<onnx_shrink_passes::prune::Unit>,
+    solved: &[Solved],
+) -> Vec<PrunedLayer> {
+    let dims = |graph: &Graph, weight| graph.constant(weight).map(|tensor| tensor.dims().to_vec()).unwrap_or_default();
+    let bytes = |graph: &Graph, weight| graph.constant(weight).map_or(0, |tensor| tensor.byte_len());
+    let layer = |weighted: &onnx_shrink_passes::prune::Weighted| {
+        let weight = weighted.weight;
+        let found = solved.iter().find(|solved| solved.op == weighted.op);
+        let macs = |gone| groups.kept_volume(before, weight, gone).unwrap_or(0) as f64 * weighted.positions;
+        PrunedLayer {
+            name: before.label_of(weighted.op).to_owned(),
+            op: before.op(weighted.op).op_type().to_owned(),
+            weights_before: dims(before, weight),
+            weights_after: dims(after, weight),
+            macs_before: macs(&BTreeSet::new()),
+            macs_after: macs(gone),
+            bytes_before: bytes(before, weight),
+            bytes_after: bytes(after, weight),
+            error_before: found.map(|solved| solved.before),
+            error: found.map(|solved| solved.after),
+        }
+    };
+    groups.weighted.iter().map(layer).collect()
+}

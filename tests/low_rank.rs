@@ -1,0 +1,75 @@
+//! `--svd` as users run it: on the fixture with two layers that are large enough.
+use std::{fs, path::Path};
+
+use crate::support::{Run, calib, folder_of, run};
+
+/// The MLP with `--svd` of `ranks` and more arguments, and the report.
+fn split(folder: &Path, ranks: &str, more: &[&str]) -> (Run, serde_json::Value) {
+    let flag = format!("--svd={ranks}");
+    let arguments = [&["in.onnx", "-o", "out.onnx", &flag, "--report", "r.json"], more].concat();
+    let run = run(folder, &arguments);
+    let report = fs::read(folder.join("r.json")).map(|text| serde_json::from_slice(&text).unwrap());
+    (run, report.unwrap_or_default())
+}
+
+/// (name, rank) of every layer that was split.
+fn ranks(report: &serde_json::Value) -> Vec<(String, u64)> {
+    let layers = report["low_rank"].as_array().unwrap().iter();
+    layers.filter_map(|layer| Some((layer["name"].as_str()?.to_owned(), layer["rank"].as_u64()?))).collect()
+}
+
+fn size(folder: &Path, name: &str) -> u64 {
+    fs::metadata(folder.join(name)).unwrap().len()
+}
+
+#[test]
+fn a_share_of_the_rank_makes_the_file_smaller_and_samples_make_it_nearer() {
+    let folder = folder_of("digits_mlp");
+    let samples = calib("digits_mlp");
+    let rel = |report: &serde_json::Value| report["quantized"]["outputs"][0]["rel_l2"].as_f64().unwrap();
+    let (run, aware) = split(folder.path(), "25%", &["--data", &samples, "--gate", "sqnr=0", "--gate", "drop=1"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(ranks(&aware).iter().map(|(_, rank)| *rank).collect::<Vec<_>>(), [16, 16]);
+    assert!(size(folder.path(), "out.onnx") < size(folder.path(), "in.onnx") * 6 / 10);
+    let validate = ["--validation-data", samples.as_str(), "--gate", "sqnr=0", "--gate", "drop=1"];
+    let (run, plain) = split(folder.path(), "25%", &validate);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(rel(&aware) < 0.7 * rel(&plain), "{} {}", rel(&aware), rel(&plain));
+}
+
+#[test]
+fn what_is_not_split_says_why_and_a_rank_that_saves_nothing_changes_nothing() {
+    let folder = folder_of("digits_mlp");
+    let (run, report) = split(folder.path(), "100%", &[]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(ranks(&report), []);
+    let reasons: Vec<&str> =
+        report["low_rank"].as_array().unwrap().iter().map(|layer| layer["reason"].as_str().unwrap()).collect();
+    assert!(reasons[0].contains("break-even rank of 42.7"), "{reasons:?}");
+    assert!(reasons[2].contains("fewer than"), "{reasons:?}");
+}
+
+#[test]
+fn measured_ranks_compose_with_8_bits() {
+    let folder = folder_of("digits_mlp");
+    let samples = calib("digits_mlp");
+    let (run, report) = split(folder.path(), "auto", &["--data", &samples]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(!ranks(&report).is_empty());
+    let alone = size(folder.path(), "out.onnx");
+    let (run, report) = split(folder.path(), "auto", &["--data", &samples, "--int8"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(size(folder.path(), "out.onnx") < alone / 2, "{report}");
+}
+
+#[test]
+fn a_gate_that_fails_writes_nothing_and_a_wrong_rank_is_a_mistake() {
+    let folder = folder_of("digits_mlp");
+    let samples = calib("digits_mlp");
+    let (run, _) = split(folder.path(), "5%", &["--data", &samples, "--gate", "sqnr=60"]);
+    assert_eq!(run.code, 4);
+    assert!(run.error().contains("after --svd") && !folder.path().join("out.onnx").exists(), "{}", run.stderr);
+    let (run, _) = split(folder.path(), "1.5", &[]);
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("a share of the rank as 25%"), "{}", run.stderr);
+}
