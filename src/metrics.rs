@@ -443,6 +443,13 @@ impl Gates {
         comparison.outputs.iter().map(judge).collect()
     }
 
+    /// The gate for the bytes of the written model, where there is one.
+    pub fn size(&self, bytes: u64) -> Option<GateResult> {
+        let limit = self.max_bytes?;
+        let problem = (bytes > limit).then(|| format!("the result has {bytes} bytes, at most {limit} are allowed"));
+        Some(GateResult::new("max-bytes", None, Some(bytes as f64), limit as f64, problem))
+    }
+
     /// The gates for quantization.
     pub fn int8(&self, comparison: &Comparison) -> Vec<GateResult> {
         self.approximate(comparison, ("sqnr", self.sqnr))

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails shall panic")]
 
 mod command_line;
+mod control;
+mod culprits;
 mod diff;
 mod diff_page;
 mod errors;
@@ -16,6 +18,7 @@ mod pipeline;
 mod qdq;
 mod ranges;
 mod readme;
+mod report;
 mod samples;
 mod structure;
 mod support;

@@ -45,6 +45,12 @@ pub fn render(report: &Report, explain: bool, style: &Style) -> String {
     for note in &report.notes {
         lines.add(&format!("note: {note}"));
     }
+    if let Some(about) = &report.about {
+        lines.style.width = None; // who asks gets it whole
+        lines.heading(&format!("about `{}`", about.name));
+        about.lines.iter().for_each(|line| lines.add(&format!("  {line}")));
+        return lines.lines.join("\n") + "\n";
+    }
     if !explain && lines.lines.len() > MAX_LINES {
         let more = lines.lines.len() - (MAX_LINES - 1);
         lines.lines.truncate(MAX_LINES - 1);
@@ -105,11 +111,14 @@ fn size(report: &Report, lines: &mut Lines) {
     lines.heading(&format!(
         "{} → {}: {} → {} ({})",
         report.input.path,
-        report.output.path,
+        if report.output.path.is_empty() { "nowhere" } else { &report.output.path },
         bytes(before),
         bytes(after),
         change(before as f64, after as f64)
     ));
+    if !report.written {
+        lines.add("not written: this is a dry run");
+    }
 }
 
 fn ops(report: &Report, lines: &mut Lines) {
@@ -232,6 +241,10 @@ fn quality(report: &Report, lines: &mut Lines) {
             outputs(what, comparison, lines);
         }
     }
+    if let Some(reason) = &report.unproven {
+        let rest = "so nothing was done but what is equal to the bit by its conditions";
+        lines.heading(&format!("not proven: the result could not be run against the input, {rest}: {reason}"));
+    }
     for gate in report.gates.iter().filter(|gate| !gate.passed) {
         lines.heading(&format!("gate {} failed: {}", gate.gate, gate.reason));
     }
@@ -310,6 +323,7 @@ mod tests {
         };
         let mut report = Report::new(side(1_000_000, &[("Conv", 2), ("Identity", 3)]));
         report.output = side(250_000, &[("Conv", 2)]);
+        report.written = true;
         let entry = |op: &str, outcome| Entry {
             pass: "eliminate-identity",
             class: Class::Exact,
