@@ -25,6 +25,7 @@ pub mod qdq;
 pub mod report;
 pub mod request;
 pub mod samples;
+pub mod sensitivity;
 pub mod shrink;
 pub mod structure;
 pub mod validate;

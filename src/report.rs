@@ -100,6 +100,8 @@ pub struct Layer {
     pub accumulator_bits: Option<u32>,
     /// Error of its output, in dB; `None` when it was not measured or nothing differs
     pub sqnr_db: Option<f64>,
+    /// The part of all layers' error that it adds itself, 0 to 1; `None` where `sqnr_db` is
+    pub error_share: Option<f64>,
 }
 
 /// How activations were calibrated.

@@ -34,6 +34,7 @@ use crate::{
     qdq::Cancel,
     report::{Calibration, Report, Side},
     request::{Failure, Request},
+    sensitivity,
     structure::Pruner,
 };
 
@@ -48,6 +49,9 @@ const FROM_MODEL: &str = "ranges follow from the model (batch norms, bounded act
 
 const SYNTHETIC: &str = "ranges are those of synthetic samples, which says the model's metadata, too: with --data DIR (100 to \
                          300 real samples) they would fit";
+
+/// Runs of the held-out samples that look for the layers to keep in float, at most (the first few may be more).
+const FALL_BACK_RUNS: usize = 30;
 
 /// Makes the model of `request` smaller and writes it.
 pub fn shrink(request: &Request, progress: &dyn Progress) -> Result<Report, Failure> {
@@ -421,7 +425,9 @@ impl<'a> Job<'a> {
         if ranges.from_model {
             let calibrated = int8.from_model(lossless, &ranges.inputs)?;
             let held_out = self.samples.clone().map(|(_, held_out)| held_out);
-            return self.fall_back(calibrated, (Calibrator::MinMax, None), held_out, FROM_MODEL);
+            let model = self.fall_back(calibrated, (Calibrator::MinMax, None), held_out, FROM_MODEL)?;
+            self.report.calibration = Some(Calibration { samples: 0, method: "model".to_owned() });
+            return Ok(model);
         }
         if let Some(count) = ranges.synthetic {
             let samples = Samples::generated(&self.original.graph, count).map_err(Failure::samples)?;
@@ -448,61 +454,69 @@ impl<'a> Job<'a> {
     fn fall_back(
         &mut self,
         mut calibrated: Calibrated<'_>,
-        (calibrator, mut chosen): (Calibrator, Option<Quantized>),
+        (calibrator, chosen): (Calibrator, Option<Quantized>),
         held_out: Option<Samples>,
         note: &str,
     ) -> Result<Option<Model>, Failure> {
         if !note.is_empty() {
             self.report.notes.push(note.to_owned());
         }
-        let mut kept = BTreeSet::new();
-        let mut step = 1;
-        let Some(held_out) = held_out else {
-            return self.accept_storage(calibrated.build(&calibrated.placement(&kept), calibrator, &kept)?);
+        let none = BTreeSet::new();
+        let mut first = match chosen {
+            Some(quantized) => quantized,
+            None => calibrated.build(&calibrated.placement(&none), calibrator, &none)?,
         };
-        let mut order: Option<Vec<usize>> = None;
+        let Some(held_out) = held_out else { return self.accept_storage(first) };
+        if !self.request.validate {
+            return Ok(self.accept(first, None, Vec::new()));
+        }
         loop {
-            let placement = calibrated.placement(&kept);
-            let mut quantized = match chosen.take() {
-                Some(quantized) => quantized,
-                None => calibrated.build(&placement, calibrator, &kept)?,
-            };
-            if !self.request.validate {
-                return Ok(self.accept(quantized, None, Vec::new()));
-            }
-            let Some(comparison) = self.compare(&quantized.model, &held_out)? else { return Ok(self.leave_float()) };
+            let Some(comparison) = self.compare(&first.model, &held_out)? else { return Ok(self.leave_float()) };
             let gates = self.request.gates.int8(&comparison);
             let Some(failed) = gates.iter().find(|gate| !gate.passed) else {
-                calibrated.measure_layers(&mut quantized, &held_out)?;
-                return Ok(self.accept(quantized, Some(comparison), gates));
+                return self.accept_measured(&calibrated, first, &held_out, comparison, gates);
             };
-            log::info!("{} units in float: {}", kept.len(), failed.reason);
-            if calibrated.is_dynamic() {
-                calibrated.leave_out_dynamic();
-                chosen = None;
-                continue;
+            log::info!("no units in float: {}", failed.reason);
+            if !calibrated.is_dynamic() {
+                break;
             }
-            if !placement.integer.contains(&true) {
-                let reason = failed.reason.clone();
-                self.report.quantized = Some(comparison);
-                self.report.gates.extend(gates);
-                return Err(Failure::gate(
-                    format_args!("{}: {reason}", self.request.input.display()),
-                    self.report.clone(),
-                ));
-            }
-            // The worst units go back to float, twice as many each time.
-            let order = match &order {
-                Some(order) => order,
-                None => order.insert(calibrated.worst(&quantized, &placement, &held_out)?),
-            };
-            let before = kept.len();
-            kept.extend(order.iter().take(step));
-            if kept.len() == before {
-                kept.extend((0..placement.integer.len()).filter(|unit| placement.integer[*unit]));
-            }
-            step *= 2;
+            calibrated.leave_out_dynamic();
+            first = calibrated.build(&calibrated.placement(&none), calibrator, &none)?;
         }
+        let placement = calibrated.placement(&none);
+        let order = calibrated.worst(&first, &placement, &held_out)?;
+        let mut holds = |kept: &BTreeSet<usize>| -> Result<bool, Failure> {
+            let quantized = calibrated.build(&calibrated.placement(kept), calibrator, kept)?;
+            let comparison = self.compare(&quantized.model, &held_out)?;
+            let held = comparison.is_none_or(|found| self.request.gates.int8(&found).iter().all(|gate| gate.passed));
+            log::info!("{} units in float: the gates {}", kept.len(), if held { "hold" } else { "fail" });
+            Ok(held)
+        };
+        let kept =
+            sensitivity::fewest(&order, FALL_BACK_RUNS, &mut holds)?.unwrap_or((0..placement.integer.len()).collect());
+        let last = calibrated.build(&calibrated.placement(&kept), calibrator, &kept)?;
+        let Some(comparison) = self.compare(&last.model, &held_out)? else { return Ok(self.leave_float()) };
+        let gates = self.request.gates.int8(&comparison);
+        if let Some(failed) = gates.iter().find(|gate| !gate.passed) {
+            let message = format!("{}: {}", self.request.input.display(), failed.reason);
+            self.report.quantized = Some(comparison);
+            self.report.gates.extend(gates);
+            return Err(Failure::gate(message, self.report.clone()));
+        }
+        self.accept_measured(&calibrated, last, &held_out, comparison, gates)
+    }
+
+    /// Takes a model that the gates hold for, with the error of each layer.
+    fn accept_measured(
+        &mut self,
+        calibrated: &Calibrated<'_>,
+        mut quantized: Quantized,
+        held_out: &Samples,
+        comparison: Comparison,
+        gates: Vec<GateResult>,
+    ) -> Result<Option<Model>, Failure> {
+        calibrated.measure_layers(&mut quantized, held_out)?;
+        Ok(self.accept(quantized, Some(comparison), gates))
     }
 
     /// The model without samples: with layers whose ranges each run finds, unless made-up inputs show too much error.

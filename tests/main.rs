@@ -7,6 +7,7 @@ mod culprits;
 mod diff;
 mod diff_page;
 mod errors;
+mod fall_back;
 mod formats;
 mod inspect;
 mod int8;

@@ -56,8 +56,8 @@ pub struct Shrink {
     #[arg(aliases = ["calibration-method", "calibration_method"])]
     pub calibrate: Calibrate,
 
-    /// Keep ops in float: by name, op type, or glob; may be repeated
-    #[arg(long, value_name = "NAME|OP|GLOB", help_heading = "Quantization")]
+    /// Keep ops in float: by name, op type, or glob; may be repeated; `auto`: as few as the gates need (also the default)
+    #[arg(long, value_name = "NAME|OP|GLOB|auto", help_heading = "Quantization")]
     #[arg(aliases = ["keep_float", "nodes-to-exclude", "nodes_to_exclude"])]
     pub keep_float: Vec<String>,
 
