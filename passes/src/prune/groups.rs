@@ -124,11 +124,13 @@ impl Groups {
     /// Multiply-adds that the graph's weighted ops take when the units `gone` are: convolutions compute whole blocks of
     /// outputs, so that what is kept of a block costs as much as all of it.
     pub fn macs(&self, graph: &Graph, gone: &BTreeSet<Unit>) -> f64 {
-        let one = |weighted: &Weighted| {
-            let kept = self.kept_volume(graph, weighted.weight, gone).unwrap_or(0) as f64 * weighted.positions;
-            kept * self.block_share(graph, weighted, gone)
-        };
-        self.weighted.iter().map(one).sum()
+        self.weighted.iter().map(|weighted| self.macs_of(graph, weighted, gone)).sum()
+    }
+
+    /// The same of one op.
+    pub fn macs_of(&self, graph: &Graph, weighted: &Weighted, gone: &BTreeSet<Unit>) -> f64 {
+        let kept = self.kept_volume(graph, weighted.weight, gone).unwrap_or(0) as f64 * weighted.positions;
+        kept * self.block_share(graph, weighted, gone)
     }
 
     /// Outputs that a convolution computes for each that it keeps.
