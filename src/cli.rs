@@ -1,13 +1,11 @@
 //! The command line: arguments to a command, failures to a line and an exit code.
 //!
-//! **Nothing** else ends the process or catches panics.
+//! **Nothing** else ends the process. (Panics are caught once more where passes run: [`lossless`](crate::lossless).)
 use std::{
-    any::Any,
     ffi::OsString,
     io::{IsTerminal, Write},
     panic::{self, AssertUnwindSafe},
     path::PathBuf,
-    sync::{Mutex, PoisonError},
 };
 
 use anyhow::anyhow;
@@ -19,6 +17,7 @@ use clap::{
 
 use crate::{
     commands::{Command as _, OTHERS, Session, shrink::Shrink},
+    panics,
     request::{ExitCode, Failure},
 };
 
@@ -101,7 +100,7 @@ pub fn main() -> std::process::ExitCode {
         }
     };
     start_logging(matches.get_count("verbose"), matches.get_flag("quiet"));
-    keep_panics_quiet();
+    panics::keep_quiet();
     let outcome = guarded(|| {
         start_threads(matches.get_one::<usize>("threads").copied().unwrap_or(0))?;
         let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
@@ -214,29 +213,10 @@ fn start_threads(threads: usize) -> Result<(), Failure> {
     built.map_err(|error| Failure::usage(format_args!("--threads {threads}: {error}")))
 }
 
-/// The last panic: its message and place.
-static LAST_PANIC: Mutex<Option<String>> = Mutex::new(None);
-
-/// Engines panic on odd models and are caught where they run: such a panic is not the user's business.
-fn keep_panics_quiet() {
-    panic::set_hook(Box::new(|info| {
-        let text = info.to_string().replace('\n', " ");
-        log::debug!("{text}");
-        *LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
-    }));
-}
-
 /// `work`, with a panic made into a [`Failure`].
 fn guarded(work: impl FnOnce() -> Result<ExitCode, Failure>) -> Result<ExitCode, Failure> {
-    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
-        let place = LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Err(Failure::bug(anyhow!("{}", place.unwrap_or_else(|| message_of(payload.as_ref())))))
-    })
-}
-
-fn message_of(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<String>().map(String::as_str).or_else(|| payload.downcast_ref::<&str>().copied());
-    text.unwrap_or("a panic without a message").to_owned()
+    panic::catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|payload| Err(Failure::bug(anyhow!("{}", panics::text_of(payload.as_ref())))))
 }
 
 #[cfg(test)]

@@ -69,45 +69,56 @@ pub fn size_of_input(loaded: &Loaded) -> u64 {
     if proto::has_external_data(&loaded.model) { size_of(&loaded.model) } else { loaded.bytes.len() as u64 }
 }
 
-/// Writes `result` to `output` (`-`: standard output), or the input itself if `result` is equal, or would be larger and may
-/// not grow.
-pub fn write(
-    result: &ModelProto,
-    loaded: &Loaded,
-    input: &Path,
-    output: &Path,
-    external: &ExternalData,
-    may_grow: bool,
-) -> Result<Written, Failure> {
-    let (before, after) = (size_of_input(loaded), size_of(result));
-    let external_before = proto::has_external_data(&loaded.model);
-    let same = *result == loaded.model;
-    let larger = after > before && !same && !may_grow;
-    let input_kept = larger || (same && loaded.unknown.is_empty());
-    // Dropping fields is what the user asked for: then the input's own bytes are not what is wanted.
-    let verbatim = input_kept && !external_before && loaded.unknown.is_empty();
-    let chosen = if input_kept { &loaded.model } else { result };
-    let bytes = if input_kept { before } else { after };
-    let failed = |error: proto::SaveError| Failure::new(ExitCode::Usage, error);
-    if output == Path::new("-") {
-        let mut out = std::io::stdout().lock();
-        if verbatim {
-            let written = out.write_all(&loaded.bytes).and_then(|()| out.flush());
-            written.map_err(|error| Failure::new(ExitCode::Usage, anyhow!(error).context("standard output")))?;
-        } else {
-            proto::write_to(chosen, &mut out).map_err(failed)?;
-        }
-        return Ok(Written { bytes, input_kept, larger });
+/// What is to be written: a result, or the input itself if the result is equal or would be larger.
+pub struct Plan<'a> {
+    result: &'a ModelProto,
+    loaded: &'a Loaded,
+    same: bool,
+    written: Written,
+}
+
+impl<'a> Plan<'a> {
+    /// Chooses between `result` and what was `loaded`; a result that `may_grow` is chosen even if it is larger.
+    pub fn new(result: &'a ModelProto, loaded: &'a Loaded, may_grow: bool) -> Plan<'a> {
+        let (before, after) = (size_of_input(loaded), size_of(result));
+        let same = *result == loaded.model;
+        let larger = after > before && !same && !may_grow;
+        // Dropping fields is what the user asked for: then the input's own bytes are not what is wanted.
+        let input_kept = larger || (same && loaded.unknown.is_empty());
+        let bytes = if input_kept { before } else { after };
+        Plan { result, loaded, same, written: Written { bytes, input_kept, larger } }
     }
-    match external {
-        ExternalData::Auto | ExternalData::Keep | ExternalData::Never if verbatim => {
-            proto::save_bytes(&loaded.bytes, output).map_err(failed)?;
-        }
-        // In place, unchanged, with its data beside it: all is as it shall be.
-        ExternalData::Auto | ExternalData::Keep if same && is_same_file(input, output) => {}
-        _ => proto::save(chosen, output, &SaveOptions { external: external.clone() }).map_err(failed)?,
+
+    /// What will be written.
+    pub fn written(&self) -> Written {
+        self.written
     }
-    Ok(Written { bytes, input_kept, larger })
+
+    /// Writes it to `output` (`-`: standard output); `input` is where the model was read.
+    pub fn write(&self, input: &Path, output: &Path, external: &ExternalData) -> Result<(), Failure> {
+        let Written { input_kept, .. } = self.written;
+        let has_external = proto::has_external_data(&self.loaded.model);
+        let verbatim = input_kept && !has_external && self.loaded.unknown.is_empty();
+        let chosen = if input_kept { &self.loaded.model } else { self.result };
+        let failed = |error: proto::SaveError| Failure::new(ExitCode::Usage, error);
+        if output == Path::new("-") {
+            let mut out = std::io::stdout().lock();
+            if verbatim {
+                let written = out.write_all(&self.loaded.bytes).and_then(|()| out.flush());
+                return written
+                    .map_err(|error| Failure::new(ExitCode::Usage, anyhow!(error).context("standard output")));
+            }
+            return proto::write_to(chosen, &mut out).map_err(failed);
+        }
+        match external {
+            ExternalData::Auto | ExternalData::Keep | ExternalData::Never if verbatim => {
+                proto::save_bytes(&self.loaded.bytes, output).map_err(failed)
+            }
+            // In place, unchanged, with its data beside it: all is as it shall be.
+            ExternalData::Auto | ExternalData::Keep if self.same && is_same_file(input, output) => Ok(()),
+            _ => proto::save(chosen, output, &SaveOptions { external: external.clone() }).map_err(failed),
+        }
+    }
 }
 
 /// Whether both names lead to the same file.

@@ -75,6 +75,16 @@ impl FormatOptions {
 
     /// Whether the rest of `request` goes with it.
     pub fn check(&self, request: &Request) -> Result<(), Failure> {
+        let format = clap::ValueEnum::to_possible_value(&self.format)
+            .map_or_else(String::new, |value| value.get_name().to_owned());
+        let target = request.target;
+        if self.format != Format::Qdq && !target.formats.contains(&format.as_str()) {
+            let runs = if target.formats.is_empty() { "none".to_owned() } else { target.formats.join(", ") };
+            let name = target.name;
+            return Err(Failure::usage(format_args!(
+                "--format {format}: the target {name} runs other forms in integers: {runs}"
+            )));
+        }
         let has_ranges = request.data.is_some() || request.ranges.from_model || request.ranges.synthetic.is_some();
         if self.format != Format::Qdq && !(request.int8 && has_ranges) {
             return Err(Failure::usage(

@@ -15,7 +15,7 @@ use onnx_shrink_passes::{
         dynamic_int8::{has_attention, pays},
         model_ranges::{ModelRangesError, model_ranges},
         place::{Costs, Placement, place, place_all},
-        units::{Form, Units, find_units},
+        units::{Form, Unit, Units, find_units},
     },
 };
 use rayon::prelude::*;
@@ -286,7 +286,9 @@ impl Int8<'_> {
                 "the model's outputs are fed back as inputs: errors of 8-bit layers would add up over the steps";
             storage_only = Some(reason.to_owned());
         }
-        let patterns = Patterns::new(self.keep_float)?;
+        // `auto` says what is done anyway: where a gate fails, as few layers as possible stay float.
+        let named: Vec<String> = self.keep_float.iter().filter(|word| *word != "auto").cloned().collect();
+        let patterns = Patterns::new(&named)?;
         let user_kept = (0..units.units.len())
             .filter(|&unit| patterns.matches(&model.graph, units.units[unit].op))
             .collect::<BTreeSet<_>>();
@@ -598,43 +600,41 @@ impl Calibrated<'_> {
         placement: &Placement,
         samples: &Samples,
     ) -> Result<Vec<usize>, Failure> {
-        let on = self.units.units.iter().zip(&placement.integer).filter(|(_, on)| **on).map(|(unit, _)| unit);
-        let edges = on.flat_map(|unit| unit.inputs.iter().map(|input| input.1).chain(unit.outputs.iter().copied()));
-        let noise = self.noise(quantized.pairs.as_ref().unwrap_or(&quantized.model), samples, &edges.collect())?;
-        let of = |value: onnx_shrink_ir::ValueId| noise.get(self.model.graph.name_of(value)).copied().unwrap_or(0.0);
-        let mut added: Vec<(f64, usize)> = self
-            .units
-            .units
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| placement.integer[*index])
-            .map(|(index, unit)| {
-                let before = unit.inputs.iter().map(|(_, value)| of(*value)).fold(0.0, f64::max);
-                let after = unit.outputs.iter().map(|value| of(*value)).fold(0.0, f64::max);
-                (after - before, index)
-            })
-            .collect();
+        let on = self.units.units.iter().enumerate().filter(|(index, _)| placement.integer[*index]);
+        let edges = edges_of(on.clone().map(|(_, unit)| unit));
+        let noise = self.noise(quantized.pairs.as_ref().unwrap_or(&quantized.model), samples, &edges)?;
+        let mut added: Vec<(f64, usize)> = on.map(|(index, unit)| (self.added(&noise, unit), index)).collect();
         added.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         Ok(added.into_iter().map(|(_, unit)| unit).collect())
     }
 
     /// Fills in how far the output of each layer is from the float model's, where both have it under one name.
     pub fn measure_layers(&self, quantized: &mut Quantized, samples: &Samples) -> Result<(), Failure> {
-        let weighted = self.units.units.iter().filter(|unit| unit.is_weighted());
-        let made = weighted.flat_map(|unit| unit.outputs.iter().copied()).collect();
-        let noise = self.noise(quantized.pairs.as_ref().unwrap_or(&quantized.model), samples, &made)?;
+        let edges = edges_of(self.units.units.iter().filter(|unit| unit.is_weighted()));
+        let noise = self.noise(quantized.pairs.as_ref().unwrap_or(&quantized.model), samples, &edges)?;
         let graph = &self.model.graph;
-        let mut of_layer: BTreeMap<&str, f64> = BTreeMap::new();
+        let mut of_layer: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
         for unit in self.units.units.iter().filter(|unit| unit.is_weighted()) {
             let error = unit.outputs.iter().find_map(|output| noise.get(graph.name_of(*output)));
             if let Some(error) = error.filter(|error| **error > 0.0) {
-                of_layer.insert(graph.label_of(unit.op), *error);
+                of_layer.insert(graph.label_of(unit.op), (*error, self.added(&noise, unit).max(0.0)));
             }
         }
+        let whole: f64 = of_layer.values().map(|(_, added)| added).sum();
         for layer in &mut quantized.layers {
-            layer.sqnr_db = of_layer.get(layer.name.as_str()).map(|error| -10.0 * error.log10());
+            let found = of_layer.get(layer.name.as_str());
+            layer.sqnr_db = found.map(|(error, _)| -10.0 * error.log10());
+            layer.error_share = found.map(|(_, added)| if whole > 0.0 { added / whole } else { 0.0 });
         }
         Ok(())
+    }
+
+    /// Relative squared error of the outputs of `unit` beyond that of its inputs.
+    fn added(&self, noise: &BTreeMap<String, f64>, unit: &Unit) -> f64 {
+        let of = |value: onnx_shrink_ir::ValueId| noise.get(self.model.graph.name_of(value)).copied().unwrap_or(0.0);
+        let before = unit.inputs.iter().map(|(_, value)| of(*value)).fold(0.0, f64::max);
+        let after = unit.outputs.iter().map(|value| of(*value)).fold(0.0, f64::max);
+        after - before
     }
 
     /// Relative squared error of those of `values` that both models have under one name. (They are held in memory, for one
@@ -686,6 +686,11 @@ impl Calibrated<'_> {
         }
         Ok(sums.into_iter().map(|(name, (error, signal))| (name, error / signal.max(f64::MIN_POSITIVE))).collect())
     }
+}
+
+/// Values that `units` read and make.
+fn edges_of<'u>(units: impl Iterator<Item = &'u Unit>) -> BTreeSet<onnx_shrink_ir::ValueId> {
+    units.flat_map(|unit| unit.inputs.iter().map(|input| input.1).chain(unit.outputs.iter().copied())).collect()
 }
 
 /// Samples that tell how far each value is off, at most and at least, and numbers that are enough.

@@ -112,6 +112,7 @@ fn gather(pair: &Pair<'_>, verdict: Verdict<'_>, layers: &mut Vec<Layer>) {
                 bytes_after: after.bytes,
                 accumulator_bits: if is_dynamic { None } else { accumulator_bits(pair.after, id) },
                 sqnr_db: None,
+                error_share: None,
             });
         }
         if op.regions().is_empty() || !pair.after.has_op(id) {

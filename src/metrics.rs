@@ -443,17 +443,29 @@ impl Gates {
         comparison.outputs.iter().map(judge).collect()
     }
 
+    /// The gate for the bytes of the written model, where there is one.
+    pub fn size(&self, bytes: u64) -> Option<GateResult> {
+        let limit = self.max_bytes?;
+        let problem = (bytes > limit).then(|| format!("the result has {bytes} bytes, at most {limit} are allowed"));
+        Some(GateResult::new("max-bytes", None, Some(bytes as f64), limit as f64, problem))
+    }
+
     /// The gates for quantization.
     pub fn int8(&self, comparison: &Comparison) -> Vec<GateResult> {
-        self.approximate(comparison, ("sqnr", self.sqnr))
+        self.approximate(comparison, ("sqnr", self.sqnr), ("drop", self.drop))
     }
 
     /// The gates for pruning: its error is larger than quantization's, so that accuracy counts where it can be told.
     pub fn structure(&self, comparison: &Comparison) -> Vec<GateResult> {
-        self.approximate(comparison, ("prune-sqnr", self.prune_sqnr))
+        self.approximate(comparison, ("prune-sqnr", self.prune_sqnr), ("prune-drop", self.prune_drop))
     }
 
-    fn approximate(&self, comparison: &Comparison, (gate, least): (&'static str, f64)) -> Vec<GateResult> {
+    fn approximate(
+        &self,
+        comparison: &Comparison,
+        (gate, least): (&'static str, f64),
+        drop: (&'static str, f64),
+    ) -> Vec<GateResult> {
         let judge = |metrics: &OutputMetrics| {
             let sqnr = metrics.sqnr_db;
             // No SQNR: nothing differs, or the original is zero everywhere.
@@ -472,26 +484,30 @@ impl Gates {
                 results.push(GateResult::new(gate, Some(&metrics.name), None, least, Some(problem)));
             }
         }
-        results.extend(self.accuracy(comparison));
+        results.extend(accuracy_gate(comparison, drop));
         results
     }
 
     /// The gate for accuracy, where there are labels.
     pub fn accuracy(&self, comparison: &Comparison) -> Option<GateResult> {
-        let accuracy = comparison.accuracy.as_ref()?;
-        let certain = accuracy.certain_drop();
-        let far = || {
-            let (before, after, samples) = (100.0 * accuracy.before, 100.0 * accuracy.after, accuracy.samples);
-            format!(
-                "accuracy falls from {before:.1} to {after:.1} % on {samples} samples: {:.1} points beyond two \
-                 standard errors, at most {:.1} are allowed",
-                100.0 * certain,
-                100.0 * self.drop
-            )
-        };
-        let problem = (certain > self.drop).then(far);
-        Some(GateResult::new("drop", None, Some(certain), self.drop, problem))
+        accuracy_gate(comparison, ("drop", self.drop))
     }
+}
+
+fn accuracy_gate(comparison: &Comparison, (gate, most): (&'static str, f64)) -> Option<GateResult> {
+    let accuracy = comparison.accuracy.as_ref()?;
+    let certain = accuracy.certain_drop();
+    let far = || {
+        let (before, after, samples) = (100.0 * accuracy.before, 100.0 * accuracy.after, accuracy.samples);
+        format!(
+            "accuracy falls from {before:.1} to {after:.1} % on {samples} samples: {:.1} points beyond two \
+             standard errors, at most {:.1} are allowed",
+            100.0 * certain,
+            100.0 * most
+        )
+    };
+    let problem = (certain > most).then(far);
+    Some(GateResult::new(gate, None, Some(certain), most, problem))
 }
 
 #[cfg(test)]

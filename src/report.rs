@@ -5,10 +5,11 @@
 use std::{collections::BTreeMap, path::Path};
 
 use onnx_shrink_ir::{Graph, Model};
-use onnx_shrink_passes::{Entry, Outcome, quantize::Exactness};
+use onnx_shrink_passes::{Class, Entry, Outcome, quantize::Exactness};
 use serde::Serialize;
 
 use crate::{
+    about::About,
     files::Written,
     low_rank::SplitLayer,
     metrics::{Comparison, GateResult},
@@ -99,6 +100,8 @@ pub struct Layer {
     pub accumulator_bits: Option<u32>,
     /// Error of its output, in dB; `None` when it was not measured or nothing differs
     pub sqnr_db: Option<f64>,
+    /// The part of all layers' error that it adds itself, 0 to 1; `None` where `sqnr_db` is
+    pub error_share: Option<f64>,
 }
 
 /// How activations were calibrated.
@@ -108,6 +111,51 @@ pub struct Calibration {
     pub samples: usize,
     /// The method
     pub method: String,
+}
+
+/// A rewrite that was left out because the result was wrong with it, or because its pass gave up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Culprit {
+    /// The pass
+    pub pass: &'static str,
+    /// What the pass may do to values
+    pub class: Class,
+    /// The op that the rewrite stands for, "" when the pass was left out as a whole
+    pub op: String,
+    /// Its type
+    pub op_type: String,
+    /// What was wrong with it
+    pub reason: String,
+    /// What reproduces it, without the ending: `.before.onnx`, `.before.onnxtxt`, `.after.onnxtxt`; only with `--dump-dir`
+    pub dump: Option<String>,
+}
+
+impl Culprit {
+    /// The rewrite that `guilty` names, or its whole pass.
+    pub fn new(guilty: &Entry, whole_pass: bool, reason: String, dump: Option<String>) -> Culprit {
+        let op = if whole_pass { String::new() } else { guilty.op.clone() };
+        let op_type = if whole_pass { String::new() } else { guilty.op_type.clone() };
+        Culprit { pass: guilty.pass, class: guilty.class, op, op_type, reason, dump }
+    }
+
+    /// It as a line of the journal: a rewrite that was not done.
+    pub fn as_entry(&self) -> Entry {
+        let outcome = Outcome::Missed { reason: format!("left out: with it {}", self.reason) };
+        Entry { pass: self.pass, class: self.class, op: self.op.clone(), op_type: self.op_type.clone(), outcome }
+    }
+
+    /// The sentence for people.
+    pub fn sentence(&self) -> String {
+        let what = match self.op.as_str() {
+            "" => format!("the pass {}", self.pass),
+            op => format!("{} at `{op}` ({})", self.pass, self.op_type),
+        };
+        let with = match &self.dump {
+            Some(dump) => format!(" with {dump}.*"),
+            None => ", with a --dump-dir".to_owned(),
+        };
+        format!("{what} was left out: with it {}; this is a bug, please report it{with}", self.reason)
+    }
 }
 
 /// What depends on the clock.
@@ -130,6 +178,13 @@ pub struct Report {
     pub output: Side,
     /// Whether the input's own model was written, because nothing changed or the result was larger
     pub input_kept: bool,
+    /// Whether a model was written: not in a dry run, and not when a gate failed
+    pub written: bool,
+    /// Why the result could not be run against the input; `None` when it was, or did not have to be. Then only rewrites
+    /// were done that are equal to the bit by their conditions
+    pub unproven: Option<String>,
+    /// Rewrites that were left out because the result was wrong with them
+    pub culprits: Vec<Culprit>,
     /// Every rewrite and every miss, in order
     pub journal: Vec<Entry>,
     /// Steps by which Quantize/Dequantize pairs were cancelled, by what they lose
@@ -154,6 +209,9 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// What depends on the clock
     pub timing: Timing,
+    /// What `--explain NAME` asks for
+    #[serde(skip)]
+    pub about: Option<About>,
 }
 
 impl Report {
@@ -165,6 +223,9 @@ impl Report {
             output: input.clone(),
             input,
             input_kept: false,
+            written: false,
+            unproven: None,
+            culprits: Vec::new(),
             journal: Vec::new(),
             cancelled: BTreeMap::new(),
             layers: Vec::new(),
@@ -177,6 +238,7 @@ impl Report {
             notes: Vec::new(),
             warnings: Vec::new(),
             timing: Timing::default(),
+            about: None,
         }
     }
 

@@ -8,10 +8,13 @@ use std::{
 };
 
 use onnx_shrink_ir::proto::ExternalData;
-use onnx_shrink_passes::target::{ORT_CPU, Target};
+use onnx_shrink_passes::{
+    Options,
+    target::{ORT_CPU, Target},
+};
 
 use crate::{
-    Report,
+    Control, Report,
     formats::{Dynamic, FormatOptions},
     qdq::{Place, QdqOptions},
     samples::SampleOptions,
@@ -123,36 +126,78 @@ pub struct Gates {
     pub sqnr: f64,
     /// Largest loss of accuracy, as a share, beyond two standard errors of the paired difference
     pub drop: f64,
+    /// Most bytes of the written model, its external data included; `None`: as many as the input
+    pub max_bytes: Option<u64>,
     /// Least SQNR of a float output after pruning, in dB: less is another model
     pub prune_sqnr: f64,
+    /// As `drop`, after pruning alone: who asks for less of a model expects some of it
+    pub prune_drop: f64,
 }
 
 impl Default for Gates {
     fn default() -> Gates {
-        Gates { lossless_rel: 1e-4, lossless_rel_fp16: 1e-2, sqnr: 10.0, drop: 0.01, prune_sqnr: 3.0 }
+        Gates {
+            lossless_rel: 1e-4,
+            lossless_rel_fp16: 1e-2,
+            sqnr: 10.0,
+            drop: 0.01,
+            max_bytes: None,
+            prune_sqnr: 3.0,
+            prune_drop: 0.1,
+        }
     }
 }
 
 impl Gates {
     /// Changes the gate that `text` names: `KEY=VALUE`.
     pub fn set(&mut self, text: &str) -> Result<(), String> {
-        const KEYS: &str =
-            "lossless-rel, lossless-rel-fp16, sqnr (dB), drop (a share: 0.01 is one point), prune-sqnr (dB)";
+        const KEYS: &str = "lossless-rel, lossless-rel-fp16, sqnr or min-sqnr (dB), drop or max-drop (a share: 0.01 is one \
+                            point), max-bytes (a number, or one with k, M or G), prune-sqnr (dB), prune-drop (a share)";
         let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not KEY=VALUE; keys: {KEYS}"))?;
-        let gate = match key.trim() {
+        let key = key.trim().replace('_', "-");
+        let gate = match key.as_str() {
             "lossless-rel" => &mut self.lossless_rel,
             "lossless-rel-fp16" => &mut self.lossless_rel_fp16,
-            "sqnr" => &mut self.sqnr,
-            "drop" => &mut self.drop,
+            "sqnr" | "min-sqnr" => &mut self.sqnr,
+            "drop" | "max-drop" => &mut self.drop,
             "prune-sqnr" => &mut self.prune_sqnr,
+            "prune-drop" => &mut self.prune_drop,
+            "max-bytes" => {
+                let bytes = parse_bytes(value).ok_or_else(|| format!("the gate `{key}` wants bytes, not `{value}`"))?;
+                self.max_bytes = Some(bytes);
+                return Ok(());
+            }
             _ => return Err(format!("there is no gate `{key}`; keys: {KEYS}")),
         };
         *gate = match value.trim().parse::<f64>() {
             Ok(number) if !number.is_nan() => number,
             _ => return Err(format!("the gate `{key}` wants a number, not `{value}`")),
         };
+        if key == "drop" || key == "max-drop" {
+            self.prune_drop = self.drop;
+        }
         Ok(())
     }
+}
+
+/// Bytes in "1500", "1.5k", "2 MB", "1GiB": k, M and G are powers of 1000, Ki, Mi and Gi of 1024.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let unit = unit.trim().to_ascii_lowercase();
+    let factor = match unit.strip_suffix('b').unwrap_or(&unit) {
+        "" => 1.0,
+        "k" => 1e3,
+        "m" => 1e6,
+        "g" => 1e9,
+        "ki" => 1024.0,
+        "mi" => 1024.0 * 1024.0,
+        "gi" => 1024.0 * 1024.0 * 1024.0,
+        _ => return None,
+    };
+    let bytes = number.parse::<f64>().ok()? * factor;
+    (bytes.is_finite() && bytes >= 0.0).then_some(bytes as u64)
 }
 
 /// Where ranges come from when there are no samples.
@@ -211,6 +256,8 @@ pub struct Request {
     pub external_data: ExternalData,
     /// Whether fields that this version of ONNX does not know may be dropped
     pub allow_unknown_fields: bool,
+    /// How the work is done: passes, shapes, what is shown on the way
+    pub control: Control,
 }
 
 impl Request {
@@ -237,7 +284,13 @@ impl Request {
             threads: 0,
             external_data: ExternalData::Auto,
             allow_unknown_fields: false,
+            control: Control::default(),
         }
+    }
+
+    /// What passes need to know of it.
+    pub fn options(&self) -> Result<Options, Failure> {
+        self.control.options(&self.skip, self.exact)
     }
 
     /// Which layers find their ranges in each run: none where all are to be wrapped in pairs.
@@ -255,6 +308,9 @@ impl Request {
 
     /// The output, checked as far as that goes before it is written: long work shall not end at a folder that is missing.
     pub fn checked_output(&self) -> Result<&Path, Failure> {
+        if self.control.dry_run {
+            return Ok(self.output.as_deref().unwrap_or(Path::new("")));
+        }
         let Some(output) = self.output.as_deref() else {
             let example = self.input.with_extension("small.onnx");
             return Err(Failure::usage(format_args!(
@@ -288,7 +344,7 @@ pub fn checked_file(path: &Path) -> Result<(), Failure> {
     if !folder.is_dir() {
         return refused(format!("the folder `{}` does not exist; create it first", folder.display()));
     }
-    match tempfile::Builder::new().prefix(".onnx-shrink-").tempfile_in(folder) {
+    match tempfile::tempfile_in(folder) {
         Ok(_) => Ok(()),
         Err(error) => refused(format!("its folder takes no new file: {error}")),
     }
@@ -303,11 +359,19 @@ mod tests {
         let mut gates = Gates::default();
         gates.set("sqnr=20").unwrap();
         gates.set("drop = 0.003").unwrap();
-        assert_eq!(gates, Gates { sqnr: 20.0, drop: 0.003, ..Gates::default() });
+        assert_eq!(gates, Gates { sqnr: 20.0, drop: 0.003, prune_drop: 0.003, ..Gates::default() });
         for (text, part) in [("sqnr", "KEY=VALUE"), ("snr=1", "no gate `snr`"), ("drop=x", "wants a number")] {
             assert!(gates.set(text).unwrap_err().contains(part), "{text}");
         }
         assert!(gates.set("drop=NaN").is_err());
+        for (text, bytes) in [("1500", 1500), ("1.5k", 1500), ("2 MB", 2_000_000), ("1GiB", 1 << 30), ("0", 0)] {
+            gates.set(&format!("max-bytes={text}")).unwrap();
+            assert_eq!(gates.max_bytes, Some(bytes), "{text}");
+        }
+        assert!(gates.set("max-bytes=many").is_err() && gates.set("max-bytes=-1").is_err());
+        gates.set("min-sqnr=30").unwrap();
+        gates.set("max_drop=0.5").unwrap();
+        assert_eq!((gates.sqnr, gates.drop), (30.0, 0.5));
     }
 
     #[test]

@@ -9,9 +9,10 @@ use std::{
 
 use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
-use onnx_shrink_ir::{DataType, Graph, Model, export, import, infer};
+use onnx_shrink_ir::{DataType, Graph, Model, export, import, infer, verify};
 use onnx_shrink_passes::{
-    Context, Entry, Journal, Options, Outcome, Statistics, pipeline,
+    Context, Entry, Options, Statistics,
+    pipeline::Pipeline,
     quantize::{
         CancelQdq, FixSaturation,
         calibrators::Calibrator,
@@ -22,20 +23,27 @@ use onnx_shrink_passes::{
 };
 
 use crate::{
-    Progress, Samples, files,
+    Progress, Samples,
+    about::About,
+    dump::Dump,
+    files,
     formats::Dynamic,
     int8::{Calibrated, Int8, Quantized},
+    lossless::Lossless,
     low_rank::{LowRank, Svd},
     metrics::{CompareError, Comparison, GateResult, compare_graphs},
+    proof::{Compared, Proof},
     qdq::Cancel,
     ranges_file::{self, Digest, Stamp},
     report::{Calibration, Report, Side},
+<<<<<<< HEAD
     request::{Calibrate, Failure, Request},
+=======
+    request::{Failure, Request},
+    sensitivity,
+>>>>>>> main
     structure::Pruner,
 };
-
-/// Made-up samples that show whether two models compute the same.
-const GENERATED_SAMPLES: usize = 2;
 
 /// Largest relative error on made-up inputs with which layers run in 8 bits without samples.
 const MOST_MADE_UP_ERROR: f64 = 0.05;
@@ -49,12 +57,23 @@ const FROM_MODEL: &str = "ranges follow from the model (batch norms, bounded act
 const SYNTHETIC: &str = "ranges are those of synthetic samples, which says the model's metadata, too: with --data DIR (100 to \
                          300 real samples) they would fit";
 
-/// Real samples that judge the lossless part, at most: an error there is no matter of chance.
-const LOSSLESS_SAMPLES: usize = 4;
+/// Runs of the held-out samples that look for the layers to keep in float, at most (the first few may be more).
+const FALL_BACK_RUNS: usize = 30;
 
 /// Makes the model of `request` smaller and writes it.
 pub fn shrink(request: &Request, progress: &dyn Progress) -> Result<Report, Failure> {
-    let work = || Job::new(request, progress)?.run();
+    let mut pipeline = request.control.pipeline()?;
+    let is_named = |only: &String| only.replace('_', "-") == "cancel-qdq";
+    if request.qdq.cancel.is_some() || request.control.only.iter().any(is_named) {
+        pipeline = pipeline.and(Box::new(CancelQdq::exact()));
+    }
+    shrink_with(request, progress, pipeline)
+}
+
+/// The same with other lossless passes: for tests that plant a wrong one.
+#[doc(hidden)]
+pub fn shrink_with(request: &Request, progress: &dyn Progress, pipeline: Pipeline) -> Result<Report, Failure> {
+    let work = || Job::new(request, progress)?.run(&pipeline);
     match rayon::ThreadPoolBuilder::new().num_threads(request.threads).build() {
         Ok(pool) => pool.install(work),
         Err(_) => work(),
@@ -87,41 +106,46 @@ struct Job<'a> {
     report: Report,
     /// Samples that calibrate, and those that judge
     samples: Option<(Samples, Samples)>,
+    dump: Option<Dump>,
+}
+
+/// What the lossless part gives to what follows it.
+struct Lean {
+    model: Model,
+    statistics: BTreeMap<String, Statistics>,
+    /// Whether a rewrite was done
+    changed: bool,
 }
 
 impl<'a> Job<'a> {
     fn new(request: &'a Request, progress: &'a dyn Progress) -> Result<Job<'a>, Failure> {
         request.checked_output()?;
         request.formats.check(request)?;
-        let known: BTreeSet<&str> = pipeline::names();
-        if let Some(pass) = request.skip.iter().find(|pass| !known.contains(pass.as_str())) {
-            let known = known.into_iter().collect::<Vec<_>>().join(", ");
-            return Err(Failure::usage(format_args!("--skip {pass}: there is no such pass; there are: {known}")));
+        if request.exact && request.int8 {
+            return Err(Failure::usage("--exact forbids every rewrite that --int8 stands for: leave out one of them"));
         }
+        let options = request.options()?;
         let stage = progress.stage("loading", None);
         let loaded = files::load(&request.input, request.allow_unknown_fields)?;
         let name = request.input.display().to_string();
         let mut original =
             import(loaded.model.clone()).map_err(|error| Failure::input(anyhow!(error).context(name.clone())))?;
         let mut report = Report::new(Side::of(&name, files::size_of_input(&loaded), &original));
-        let frozen = if original.ir_version() < 4 || request.int8 { original.graph.freeze_defaults() } else { 0 };
+        let asked = request.int8 || request.control.freeze_initializers;
+        let frozen = if original.ir_version() < 4 || asked { original.graph.freeze_defaults() } else { 0 };
         if original.ir_version() >= 4 && frozen > 0 {
             // (Before version 4 every initializer had to be an input; none was meant to be given.)
-            let note =
-                "initializers that were inputs, too, and could be overridden, are constants now: 8 bits need that";
-            report.notes.push(format!("{frozen} {note}"));
+            let note = "initializers that were inputs, too, and could be overridden, are constants now";
+            let why = if request.control.freeze_initializers { "" } else { ": 8 bits need that" };
+            report.notes.push(format!("{frozen} {note}{why}"));
         }
+        request.control.fix_shapes(&mut original.graph)?;
         infer::infer(&mut original.graph);
         drop(stage);
         let samples = Self::open_samples(request, &original.graph)?;
-        let options = Options {
-            skip: request.skip.iter().cloned().collect(),
-            exact: request.exact,
-            verify_each: cfg!(debug_assertions),
-            ..Options::default()
-        };
+        let dump = request.control.dump_dir.as_deref().map(Dump::new).transpose()?;
         let evaluator = Arc::new(Interpreter::new(onnx_shrink_exec::Options::default()));
-        Ok(Job { request, progress, evaluator, options, loaded, original, report, samples })
+        Ok(Job { request, progress, evaluator, options, loaded, original, report, samples, dump })
     }
 
     fn open_samples(request: &Request, graph: &Graph) -> Result<Option<(Samples, Samples)>, Failure> {
@@ -137,16 +161,18 @@ impl<'a> Job<'a> {
         }))
     }
 
-    fn run(mut self) -> Result<Report, Failure> {
-        let evaluator = self.evaluator.clone();
-        let mut cx = Context::new(self.options.clone(), evaluator.as_ref());
-        let mut lossless = self.lossless(&mut cx)?;
-        let statistics = std::mem::take(&mut cx.statistics);
-        let mut changed = cx.journal.done() > 0;
-        self.report.journal = std::mem::take(&mut cx.journal).entries;
-        self.report.cancelled = std::mem::take(&mut cx.cancelled);
-        drop(cx);
+    fn run(mut self, pipeline: &Pipeline) -> Result<Report, Failure> {
+        let Lean { model: mut lossless, statistics, mut changed } = self.lossless(pipeline)?;
+        if self.request.control.stops_early() {
+            return self.write(lossless, changed);
+        }
         changed |= self.mend(&mut lossless)?;
+        if self.report.unproven.is_some()
+            && (self.request.structure.prune.is_some() || self.request.structure.svd.is_some())
+        {
+            self.leave_float();
+            return self.write(lossless, changed);
+        }
         if self.request.structure.prune.is_some()
             && let Some(model) = self.prune(&lossless, &statistics)?
         {
@@ -163,15 +189,13 @@ impl<'a> Job<'a> {
             changed = true;
         }
         if self.request.int8 {
-            if self.request.exact {
-                return Err(Failure::usage(
-                    "--exact forbids every rewrite that --int8 stands for: leave out one of them",
-                ));
-            }
             if is_quantized(&self.original.graph) {
                 let note = "the model is quantized already: it is not quantized again";
                 self.report.notes.push(note.to_owned());
             } else if let Some(model) = self.int8(&lossless, &statistics)? {
+                if let Some(dump) = &self.dump {
+                    dump.at("int8", &model.graph);
+                }
                 lossless = model;
                 changed = true;
             }
@@ -180,37 +204,49 @@ impl<'a> Job<'a> {
     }
 
     /// The model after the lossless passes, proven where it can be run.
-    fn lossless(&mut self, cx: &mut Context<'_>) -> Result<Model, Failure> {
+    fn lossless(&mut self, pipeline: &Pipeline) -> Result<Lean, Failure> {
         let stage = self.progress.stage("rewriting", None);
-        let mut model = self.original.detached();
-        let in_file = |error: onnx_shrink_passes::PassError| {
-            Failure::bug(anyhow!(error).context(self.request.input.display().to_string()))
+        let judges = self.samples.as_ref().map(|(_, judges)| judges.clone());
+        let evaluator = self.evaluator.clone();
+        let proof = Proof::new(evaluator.as_ref(), self.progress, &self.original.graph, judges.as_ref());
+        let proof = self.request.validate.then_some(&proof);
+        let work = Lossless {
+            original: &self.original,
+            pipeline,
+            options: &self.options,
+            evaluator: evaluator.as_ref(),
+            proof,
+            gates: &self.request.gates,
+            is_half: is_half(&self.original.graph),
+            dump: self.dump.as_ref(),
         };
-        pipeline::run_lossless(&mut model.graph, cx).map_err(in_file)?;
-        let is_named = |only: &BTreeSet<String>| only.contains("cancel-qdq");
-        if self.request.qdq.cancel.is_some() || self.options.only.as_ref().is_some_and(is_named) {
-            cx.run(&CancelQdq::exact(), &mut model.graph).map_err(in_file)?;
-        }
+        let proven = work.run()?;
         drop(stage);
-        if !self.request.validate || cx.journal.done() == 0 {
-            return Ok(model);
+        self.report.unproven = proof.filter(|proof| !proof.is_possible()).and_then(Proof::unproven);
+        self.report.warnings.extend(proven.culprits.iter().map(|culprit| culprit.sentence()));
+        self.report.culprits = proven.culprits;
+        self.report.lossless = proven.comparison;
+        self.report.gates.extend(proven.gates);
+        self.report.cancelled = proven.cancelled;
+        let changed = proven.journal.done() > 0;
+        self.report.journal = proven.journal.entries;
+        // What is guilty stays out of later runs of the same passes.
+        self.options = Options { exact: self.options.exact, ..proven.options };
+        Ok(Lean { model: proven.model, statistics: proven.statistics, changed })
+    }
+
+    /// What cannot be run against the original is not approximated.
+    fn leave_float(&mut self) -> Option<Model> {
+        let note = "nothing approximate was done (8 bits, pruning, low rank): the result could not be run against the input; \
+                    --no-validate does it all the same";
+        if !self.report.notes.iter().any(|known| known == note) {
+            self.report.notes.push(note.to_owned());
         }
-        let Some(comparison) = self.judge_lossless(&model)? else { return Ok(model) };
-        let gates = self.request.gates.lossless(&comparison, is_half(&self.original.graph));
-        if let Some(failed) = gates.iter().find(|gate| !gate.passed) {
-            // The next best thing that is proven: the model as it was.
-            self.report.warnings.push(format!(
-                "the lossless rewrites changed the result, so all of them were left out: {}; this is a bug, please report it",
-                failed.reason
-            ));
-            cx.journal = Journal::default();
-            cx.statistics.clear();
-            cx.cancelled.clear();
-            return Ok(self.original.detached());
-        }
-        self.report.lossless = Some(comparison);
-        self.report.gates.extend(gates);
-        Ok(model)
+        None
+    }
+
+    fn gate_failed(&self, reason: &str) -> Failure {
+        Failure::gate(format_args!("{}: {reason}", self.request.input.display()), self.report.clone())
     }
 
     /// What the user wants mended in a model that others quantized, beyond what is exact: weights that can saturate get other
@@ -225,6 +261,13 @@ impl<'a> Job<'a> {
         }
         if fixes && layers.is_empty() {
             self.report.notes.push(format!("{}: no sums of 8-bit weights can saturate", saturation::FLAG));
+        }
+        if self.report.unproven.is_some() {
+            self.report.warnings.extend(saturation::warning(&layers));
+            if fixes || merges {
+                self.leave_float();
+            }
+            return Ok(false);
         }
         let evaluator = self.evaluator.clone();
         let mut cx = Context::new(self.options.clone(), evaluator.as_ref());
@@ -354,23 +397,19 @@ impl<'a> Job<'a> {
 
     /// The lossless result against the original, on real samples or made-up ones; `None` where neither can be run.
     fn judge_lossless(&mut self, model: &Model) -> Result<Option<Comparison>, Failure> {
-        let samples = match &self.samples {
-            Some((_, held_out)) => {
-                let count = held_out.len().min(LOSSLESS_SAMPLES);
-                held_out.subset(&(0..count).collect::<Vec<_>>())
-            }
-            None => match Samples::generated(&self.original.graph, GENERATED_SAMPLES) {
-                Ok(samples) => samples,
-                Err(error) => {
-                    self.report.notes.push(format!("the result was not run against the input: {error:#}"));
-                    return Ok(None);
-                }
-            },
+        let judges = self.samples.as_ref().map(|(_, judges)| judges.clone());
+        let proof = Proof::new(self.evaluator.as_ref(), self.progress, &self.original.graph, judges.as_ref());
+        let unproven = match proof.compare(&model.graph)? {
+            Compared::Done(comparison) => return Ok(Some(comparison)),
+            Compared::Fails(reason) => return Err(Failure::bug(anyhow!("the result does not run: {reason}"))),
+            Compared::Unproven => proof.unproven(),
         };
-        self.compare(model, &samples)
+        drop(proof);
+        self.report.unproven = unproven;
+        Ok(None)
     }
 
-    /// Both models on `samples`; `None`, with a note, when the original does not run (the engine lacks an op, or made-up
+    /// Both models on `samples`; `None` when the original does not run (the engine lacks an op, or made-up
     /// inputs do not suit it). An error when only the new model fails.
     fn compare(&mut self, model: &Model, samples: &Samples) -> Result<Option<Comparison>, Failure> {
         let stage = self.progress.stage("validating", Some(samples.len() as u64));
@@ -379,7 +418,7 @@ impl<'a> Job<'a> {
         match compared {
             Ok(comparison) => Ok(Some(comparison)),
             Err(CompareError::Run { model: "original", source, .. }) => {
-                self.report.notes.push(format!("the result was not run against the input: {source}"));
+                self.report.unproven = Some(source.to_string());
                 Ok(None)
             }
             Err(CompareError::Sample(error)) => Err(Failure::samples(error)),
@@ -389,13 +428,18 @@ impl<'a> Job<'a> {
 
     /// The quantized model, when the gates hold for it; `None` when nothing was gained.
     fn int8(&mut self, lossless: &Model, statistics: &BTreeMap<String, Statistics>) -> Result<Option<Model>, Failure> {
+        if self.report.unproven.is_some() {
+            return Ok(self.leave_float());
+        }
         let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
         let int8 = self.quantizer(evaluator.as_ref(), &options, statistics);
         let ranges = &self.request.ranges;
         if ranges.from_model {
             let calibrated = int8.from_model(lossless, &ranges.inputs)?;
             let held_out = self.samples.clone().map(|(_, held_out)| held_out);
-            return self.fall_back(calibrated, (Calibrator::MinMax, None), held_out, FROM_MODEL);
+            let model = self.fall_back(calibrated, (Calibrator::MinMax, None), held_out, FROM_MODEL)?;
+            self.report.calibration = Some(Calibration { samples: 0, method: "model".to_owned() });
+            return Ok(model);
         }
         if !ranges.files.is_empty() {
             return self.int8_of_shards(&int8, lossless);
@@ -498,62 +542,69 @@ impl<'a> Job<'a> {
     fn fall_back(
         &mut self,
         mut calibrated: Calibrated<'_>,
-        (calibrator, mut chosen): (Calibrator, Option<Quantized>),
+        (calibrator, chosen): (Calibrator, Option<Quantized>),
         held_out: Option<Samples>,
         note: &str,
     ) -> Result<Option<Model>, Failure> {
         if !note.is_empty() {
             self.report.notes.push(note.to_owned());
         }
-        let mut kept = BTreeSet::new();
-        let mut step = 1;
-        let Some(held_out) = held_out else {
-            return self.accept_storage(calibrated.build(&calibrated.placement(&kept), calibrator, &kept)?);
+        let none = BTreeSet::new();
+        let mut first = match chosen {
+            Some(quantized) => quantized,
+            None => calibrated.build(&calibrated.placement(&none), calibrator, &none)?,
         };
-        let mut order: Option<Vec<usize>> = None;
+        let Some(held_out) = held_out else { return self.accept_storage(first) };
+        if !self.request.validate {
+            return Ok(self.accept(first, None, Vec::new()));
+        }
         loop {
-            let placement = calibrated.placement(&kept);
-            let mut quantized = match chosen.take() {
-                Some(quantized) => quantized,
-                None => calibrated.build(&placement, calibrator, &kept)?,
-            };
-            if !self.request.validate {
-                return Ok(self.accept(quantized, None, Vec::new()));
-            }
-            let Some(comparison) = self.compare(&quantized.model, &held_out)? else {
-                return Ok(self.accept(quantized, None, Vec::new()));
-            };
+            let Some(comparison) = self.compare(&first.model, &held_out)? else { return Ok(self.leave_float()) };
             let gates = self.request.gates.int8(&comparison);
             let Some(failed) = gates.iter().find(|gate| !gate.passed) else {
-                calibrated.measure_layers(&mut quantized, &held_out)?;
-                return Ok(self.accept(quantized, Some(comparison), gates));
+                return self.accept_measured(&calibrated, first, &held_out, comparison, gates);
             };
-            log::info!("{} units in float: {}", kept.len(), failed.reason);
-            if calibrated.is_dynamic() {
-                calibrated.leave_out_dynamic();
-                continue;
+            log::info!("no units in float: {}", failed.reason);
+            if !calibrated.is_dynamic() {
+                break;
             }
-            if !placement.integer.contains(&true) {
-                let reason = failed.reason.clone();
-                self.report.quantized = Some(comparison);
-                self.report.gates.extend(gates);
-                return Err(Failure::gate(
-                    format_args!("{}: {reason}", self.request.input.display()),
-                    self.report.clone(),
-                ));
-            }
-            // The worst units go back to float, twice as many each time.
-            let order = match &order {
-                Some(order) => order,
-                None => order.insert(calibrated.worst(&quantized, &placement, &held_out)?),
-            };
-            let before = kept.len();
-            kept.extend(order.iter().take(step));
-            if kept.len() == before {
-                kept.extend((0..placement.integer.len()).filter(|unit| placement.integer[*unit]));
-            }
-            step *= 2;
+            calibrated.leave_out_dynamic();
+            first = calibrated.build(&calibrated.placement(&none), calibrator, &none)?;
         }
+        let placement = calibrated.placement(&none);
+        let order = calibrated.worst(&first, &placement, &held_out)?;
+        let mut holds = |kept: &BTreeSet<usize>| -> Result<bool, Failure> {
+            let quantized = calibrated.build(&calibrated.placement(kept), calibrator, kept)?;
+            let comparison = self.compare(&quantized.model, &held_out)?;
+            let held = comparison.is_none_or(|found| self.request.gates.int8(&found).iter().all(|gate| gate.passed));
+            log::info!("{} units in float: the gates {}", kept.len(), if held { "hold" } else { "fail" });
+            Ok(held)
+        };
+        let kept =
+            sensitivity::fewest(&order, FALL_BACK_RUNS, &mut holds)?.unwrap_or((0..placement.integer.len()).collect());
+        let last = calibrated.build(&calibrated.placement(&kept), calibrator, &kept)?;
+        let Some(comparison) = self.compare(&last.model, &held_out)? else { return Ok(self.leave_float()) };
+        let gates = self.request.gates.int8(&comparison);
+        if let Some(failed) = gates.iter().find(|gate| !gate.passed) {
+            let message = format!("{}: {}", self.request.input.display(), failed.reason);
+            self.report.quantized = Some(comparison);
+            self.report.gates.extend(gates);
+            return Err(Failure::gate(message, self.report.clone()));
+        }
+        self.accept_measured(&calibrated, last, &held_out, comparison, gates)
+    }
+
+    /// Takes a model that the gates hold for, with the error of each layer.
+    fn accept_measured(
+        &mut self,
+        calibrated: &Calibrated<'_>,
+        mut quantized: Quantized,
+        held_out: &Samples,
+        comparison: Comparison,
+        gates: Vec<GateResult>,
+    ) -> Result<Option<Model>, Failure> {
+        calibrated.measure_layers(&mut quantized, held_out)?;
+        Ok(self.accept(quantized, Some(comparison), gates))
     }
 
     /// The model without samples: with layers whose ranges each run finds, unless made-up inputs show too much error.
@@ -597,6 +648,9 @@ impl<'a> Job<'a> {
             Some(judges) => self.compare(&quantized.model, &judges)?,
             None => self.judge_lossless(&quantized.model)?,
         };
+        if judged.is_none() && self.request.validate {
+            return Ok(self.leave_float());
+        }
         if let Some(comparison) = &judged
             && self.samples.is_some()
         {
@@ -644,17 +698,37 @@ impl<'a> Job<'a> {
 
     fn write(mut self, mut model: Model, changed: bool) -> Result<Report, Failure> {
         let _stage = self.progress.stage("writing", None);
-        let output = self.request.checked_output()?;
+        let control = &self.request.control;
+        let is_fixed = !control.input_shapes.is_empty() || !control.dims.is_empty();
+        let changed = changed || is_fixed || control.freeze_initializers;
         if changed && model.ir_version() < 4 {
             model.set_ir_version(4); // the first in which initializers need not be inputs
         }
+        if let Some(violation) = verify::new_violations(&self.original, &model).first() {
+            let input = self.request.input.display();
+            return Err(Failure::bug(anyhow!("{input}: the result breaks an invariant: {violation}")));
+        }
         let result = if changed { export(&model) } else { self.loaded.model.clone() };
         // A repair is asked for, and worth the bytes of its scales.
-        let is_repair = |entry: &Entry| entry.pass == "fix-saturation" && matches!(entry.outcome, Outcome::Done { .. });
+        let is_repair = |entry: &Entry| entry.pass == "fix-saturation" && entry.is_done();
         let may_grow = self.report.journal.iter().any(is_repair);
-        let (input, external) = (&self.request.input, &self.request.external_data);
-        let written = files::write(&result, &self.loaded, input, output, external, may_grow)?;
-        self.report.finish(output, &written, &model);
+        let plan = files::Plan::new(&result, &self.loaded, may_grow);
+        if let Some(name) = &control.explain {
+            self.report.about = About::of(name, &self.original.graph, &model.graph, &self.report);
+        }
+        let output = self.request.checked_output()?;
+        self.report.finish(output, &plan.written(), &model);
+        self.report.written = !control.dry_run;
+        let gate = self.request.gates.size(plan.written().bytes);
+        let failed = gate.as_ref().filter(|gate| !gate.passed).map(|gate| gate.reason.clone());
+        self.report.gates.extend(gate);
+        if let Some(reason) = failed {
+            self.report.written = false;
+            return Err(self.gate_failed(&reason));
+        }
+        if !control.dry_run {
+            plan.write(&self.request.input, output, &self.request.external_data)?;
+        }
         Ok(self.report)
     }
 }

@@ -197,7 +197,7 @@ fn layers(
     let layer = |weighted: &onnx_shrink_passes::prune::Weighted| {
         let weight = weighted.weight;
         let found = solved.iter().find(|solved| solved.op == weighted.op);
-        let macs = |gone| groups.kept_volume(before, weight, gone).unwrap_or(0) as f64 * weighted.positions;
+        let macs = |gone| groups.macs_of(before, weighted, gone);
         PrunedLayer {
             name: before.label_of(weighted.op).to_owned(),
             op: before.op(weighted.op).op_type().to_owned(),

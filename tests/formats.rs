@@ -404,7 +404,10 @@ fn a_form_without_what_it_needs_is_a_mistake_on_the_command_line() {
     for (arguments, part) in [
         (&["--format", "integer"][..], "--int8"),
         (&["--dynamic"], "--int8"),
-        (&["--int8", "--data", &data, "--format", "integer", "--target", "tensorrt"], "tensorrt has int8 activations"),
+        (
+            &["--int8", "--data", &data, "--format", "integer", "--target", "tensorrt"],
+            "the target tensorrt runs other forms in integers",
+        ),
         (&["--int8", "--format", "qoperator"], "--data"),
         (&["--int8", "--data", &data, "--requantize", "shrink"], "--format integer"),
     ] {

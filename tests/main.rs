@@ -3,9 +3,12 @@
 
 mod calibrate;
 mod command_line;
+mod control;
+mod culprits;
 mod diff;
 mod diff_page;
 mod errors;
+mod fall_back;
 mod formats;
 mod inspect;
 mod int8;
@@ -16,6 +19,7 @@ mod pipeline;
 mod qdq;
 mod ranges;
 mod readme;
+mod report;
 mod samples;
 mod structure;
 mod support;

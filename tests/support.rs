@@ -1,4 +1,5 @@
 //! Running the binary, and the files that it is run on.
+#![allow(clippy::print_stderr, reason = "a skipped test says so")]
 use std::{
     fs,
     io::Write,

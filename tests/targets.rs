@@ -178,3 +178,14 @@ fn help_prints_every_target_and_needs_no_input() {
     }
     assert!(text.starts_with("target ") && text.contains("ncnn ") && text.contains("RKNN "), "{text}");
 }
+
+#[test]
+fn a_format_that_the_target_does_not_run_is_refused() {
+    let folder = folder();
+    let data = calib("digits_cnn");
+    let arguments =
+        ["in.onnx", "-o", "out.onnx", "--int8", "--data", &data, "--target", "openvino", "--format", "integer"];
+    let run = run(folder.path(), &arguments);
+    assert_eq!(run.code, 2, "{}", run.stderr);
+    assert!(run.error().contains("the target openvino runs other forms in integers: qdq"), "{}", run.error());
+}

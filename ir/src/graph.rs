@@ -195,6 +195,16 @@ pub enum Use {
     Output(usize),
 }
 
+impl Use {
+    /// The op that uses the value; `None` for the graph itself.
+    pub fn op(self) -> Option<OpId> {
+        match self {
+            Use::Input(op, _) | Use::Capture(op, ..) => Some(op),
+            Use::Output(_) => None,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Port {
     In(u32),
@@ -708,6 +718,12 @@ impl Graph {
             self.drop_input(index);
         }
         frozen.len()
+    }
+
+    /// The graph has no outputs any more; the values stay.
+    pub(crate) fn clear_outputs(&mut self) {
+        self.outputs.clear();
+        self.rest.output.clear();
     }
 
     pub(crate) fn set_output(&mut self, index: usize, value: ValueId) {

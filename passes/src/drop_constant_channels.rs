@@ -12,7 +12,7 @@
 //! r = Relu (t)
 //! y = Conv (r, w2)
 //! ```
-//! A channel is constant where its weights are zero (γ = 0 in training), or where intervals of its inputs and weights show
+//! A channel is constant where its weights are zero (γ = 0 in training; 1e-15 in sum counts as that), or where intervals of its inputs and weights show
 //! that a Relu never lets it through. A constant `a` that is not 0 goes into the bias of what reads it: `b + a · Σ w`.
 //! A channel that all readers multiply by zeros goes, too. A multiple of four channels stays, as engines' kernels want.
 //!
@@ -32,7 +32,7 @@ use crate::{
     Class, Context, Miss, Pass, Result,
     prune::{
         Consumer, Groups, Unit,
-        ranges::{Ranges, is_padded},
+        ranges::{NOTHING, Ranges, is_padded},
     },
     target::{CHANNEL_ALIGNMENT, channel_step},
 };
@@ -111,9 +111,6 @@ struct Found {
     folds: Vec<Fold>,
     misses: Vec<(OpId, Miss)>,
 }
-
-/// Columns whose weights sum to no more than this in magnitude are zeros: see `prune::ranges`.
-const NOTHING: f64 = 1e-30;
 
 impl Found {
     fn of(graph: &Graph, groups: &Groups) -> Found {

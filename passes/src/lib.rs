@@ -93,7 +93,7 @@ pub enum PassError {
 pub type Result<T, E = PassError> = std::result::Result<T, E>;
 
 /// A rewrite of a whole graph.
-pub trait Pass {
+pub trait Pass: Sync {
     /// The file's name with dashes, and the command line's: "fold-batch-norm".
     fn name(&self) -> &'static str;
 

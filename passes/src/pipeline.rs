@@ -130,11 +130,24 @@ impl Pipeline {
         Ok(Pipeline { passes, to_fixpoint: false, stop_after: None })
     }
 
+    /// With `pass` behind the others.
+    #[must_use]
+    pub fn and(mut self, pass: Box<dyn Pass>) -> Pipeline {
+        self.passes.push(pass);
+        self
+    }
+
     /// Ends when the pass `name` has run for the first time.
     #[must_use]
     pub fn stop_after(mut self, name: &str) -> Pipeline {
         self.stop_after = Some(name.to_owned());
         self
+    }
+
+    /// The class of the pass `name`; the least exact one where it comes once per class.
+    pub fn class_of(&self, name: &str) -> Class {
+        let named = self.passes.iter().filter(|pass| pass.name() == name).map(|pass| pass.class());
+        named.max().unwrap_or(Class::Exact)
     }
 
     /// Runs the passes on `graph`.

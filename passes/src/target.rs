@@ -184,7 +184,7 @@ pub const TARGETS: [Target; 11] = [
         about: "tract, which runs Q/DQ pairs in float (2.5 times slower): weights are stored in 8 bits, nothing runs in them",
         places: Places::Nothing,
         ops: &[],
-        formats: &["qoperator"],
+        formats: &[],
         ..PLAIN
     },
     Target {

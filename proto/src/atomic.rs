@@ -2,6 +2,9 @@
 //!
 //! A file is staged (written beside its target under another name, and synced) and then committed (renamed).
 //!
+//! Where the system has files without a name (Linux, most file systems), the staged file has none: whatever ends the process
+//! before the commit, nothing is left. Names of staged files are never given twice, so that runs onto one target do not mix.
+//!
 //! **Never** changes an existing file in place, **never** follows a link, **never** leaves anything behind on failure.
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -50,29 +53,88 @@ impl Target {
 impl TargetFile {
     /// Writes `parts` to a temporary file beside the target.
     pub(crate) fn stage<T: AsRef<[u8]>>(self, parts: impl IntoIterator<Item = T>) -> Result<Staged, SaveProblem> {
+        if let Some(mut file) = unnamed(&self.folder) {
+            write_parts(&mut file, parts).map_err(io("write"))?;
+            self.complete(&file)?;
+            return Ok(Staged { file: StagedFile::Unnamed(file), target: self });
+        }
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".onnx-shrink-");
+        builder.prefix(PREFIX);
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask: the system does that
         let mut file = builder.tempfile_in(&self.folder).map_err(io("create a file in its folder"))?;
         write_parts(file.as_file_mut(), parts).map_err(io("write"))?;
-        if let Some(old) = &self.old {
-            file.as_file().set_permissions(old.clone()).map_err(io("set the file's permissions"))?;
-        }
-        file.as_file().sync_all().map_err(io("write to the disk"))?;
-        Ok(Staged { file, target: self })
+        self.complete(file.as_file())?;
+        Ok(Staged { file: StagedFile::Named(file), target: self })
     }
+
+    /// Gives `file` the rights of what it replaces, and brings it to the disk.
+    fn complete(&self, file: &File) -> Result<(), SaveProblem> {
+        if let Some(old) = &self.old {
+            file.set_permissions(old.clone()).map_err(io("set the file's permissions"))?;
+        }
+        file.sync_all().map_err(io("write to the disk"))
+    }
+}
+
+/// How the names of staged files begin.
+const PREFIX: &str = ".onnx-shrink-";
+
+/// A new file in `folder` without a name; `None` where the system has no such files, or no way to give them one.
+#[cfg(target_os = "linux")]
+fn unnamed(folder: &Path) -> Option<File> {
+    use rustix::fs::{Mode, OFlags, open};
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = File::from(open(folder, flags, Mode::from_raw_mode(0o666)).ok()?); // less the umask: the system does that
+    descriptor_path(&file).exists().then_some(file)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn unnamed(_: &Path) -> Option<File> {
+    None
+}
+
+#[cfg(target_os = "linux")]
+fn descriptor_path(file: &File) -> PathBuf {
+    use std::os::fd::AsRawFd;
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// Gives `file`, which has no name, the name `path`, which must be free.
+#[cfg(target_os = "linux")]
+fn give_name(file: &File, path: &Path) -> io::Result<()> {
+    use rustix::fs::{AtFlags, CWD, linkat};
+    Ok(linkat(CWD, descriptor_path(file), CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn give_name(_: &File, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+enum StagedFile {
+    Unnamed(File),
+    Named(NamedTempFile),
 }
 
 /// A file that is complete, but has not its name yet. Dropped, it is gone.
 pub(crate) struct Staged {
-    file: NamedTempFile,
+    file: StagedFile,
     target: TargetFile,
 }
 
 impl Staged {
     pub(crate) fn commit(self) -> Result<(), SaveProblem> {
-        self.file.persist(&self.target.path).map_err(|error| io("rename the finished file")(error.error))?;
+        let path = &self.target.path;
+        let renamed = match self.file {
+            StagedFile::Named(file) => file.persist(path).map(|_| ()).map_err(|error| error.error),
+            // A name beside the target first: linking cannot replace what is there.
+            StagedFile::Unnamed(file) => tempfile::Builder::new()
+                .prefix(PREFIX)
+                .make_in(&self.target.folder, |spare| give_name(&file, spare))
+                .and_then(|spare| spare.into_temp_path().persist(path).map_err(|error| error.error)),
+        };
+        renamed.map_err(io("rename the finished file"))?;
         if let Ok(folder) = File::open(&self.target.folder) {
             let _ = folder.sync_all(); // not every system can: the file itself is safe
         }
@@ -84,7 +146,7 @@ impl Staged {
         let mut backup = None;
         if self.target.old.is_some() {
             let spare = tempfile::Builder::new()
-                .prefix(".onnx-shrink-")
+                .prefix(PREFIX)
                 .make_in(&self.target.folder, |spare| fs::hard_link(&path, spare));
             backup = spare.ok().map(NamedTempFile::into_temp_path); // not every system has links: then there is no way back
         }
@@ -134,6 +196,20 @@ mod tests {
 
     use super::Target;
     use crate::testing::names;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn nothing_is_to_be_seen_of_a_file_before_its_commit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.onnx");
+        let Target::File(file) = Target::of(&path).unwrap() else { panic!() };
+        let staged = file.stage([b"model"]).unwrap();
+        let has_unnamed = super::unnamed(folder.path()).is_some();
+        assert_eq!(names(&folder).len(), usize::from(!has_unnamed), "{:?}", names(&folder));
+        staged.commit().unwrap();
+        assert_eq!(names(&folder), ["m.onnx"]);
+        assert_eq!(fs::read(&path).unwrap(), b"model");
+    }
 
     #[test]
     fn a_failed_second_rename_takes_the_first_back() {

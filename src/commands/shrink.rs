@@ -1,14 +1,19 @@
 //! The main form: read a model, make it smaller, prove it right, write it.
-use std::{path::PathBuf, time::Instant};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use clap::Args;
 use onnx_shrink_ir::proto::{self, ExternalData};
+use onnx_shrink_passes::pipeline::{self, Known};
 
 use super::{
     Command, Session,
     arguments::{
-        formats::FormatArguments, qdq::QdqArguments, ranges::RangesArguments, structure::StructureArguments,
-        target::TargetArguments,
+        control::ControlArguments, formats::FormatArguments, qdq::QdqArguments, ranges::RangesArguments,
+        structure::StructureArguments, target::TargetArguments,
     },
 };
 use crate::{
@@ -24,14 +29,14 @@ use crate::{
 pub struct Shrink {
     /// The model to read; `-` is standard input
     #[arg(value_name = "IN")]
-    pub input: PathBuf,
+    pub input: Option<PathBuf>,
 
     /// The file to write; the same as -o
     #[arg(value_name = "OUT", conflicts_with = "output")]
     pub output_position: Option<PathBuf>,
 
     /// The file to write; `-` is standard output; may be the input
-    #[arg(short, long, value_name = "OUT")]
+    #[arg(short, long, value_name = "OUT", aliases = ["output_path", "output-path"])]
     pub output: Option<PathBuf>,
 
     /// Quantize to 8-bit integers where the target gains from it
@@ -51,8 +56,8 @@ pub struct Shrink {
     #[arg(aliases = ["calibration-method", "calibration_method"])]
     pub calibrate: Calibrate,
 
-    /// Keep ops in float: by name, op type, or glob; may be repeated
-    #[arg(long, value_name = "NAME|OP|GLOB", help_heading = "Quantization")]
+    /// Keep ops in float: by name, op type, or glob; may be repeated; `auto`: as few as the gates need (also the default)
+    #[arg(long, value_name = "NAME|OP|GLOB|auto", help_heading = "Quantization")]
     #[arg(aliases = ["keep_float", "nodes-to-exclude", "nodes_to_exclude"])]
     pub keep_float: Vec<String>,
 
@@ -72,33 +77,38 @@ pub struct Shrink {
     #[allow(missing_docs)]
     pub samples: SampleArguments,
 
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub control: ControlArguments,
+
     /// Leave a pass out; may be repeated, or a list with commas
     #[arg(long, value_name = "PASS", value_delimiter = ',', help_heading = "Rewrites")]
+    #[arg(aliases = ["skip-optimization", "skip_optimization", "skip-optimizations", "skip-fusion-patterns"])]
     pub skip: Vec<String>,
 
     /// Only rewrites whose results are equal to the bit
     #[arg(long, help_heading = "Rewrites")]
     pub exact: bool,
 
-    /// Change a gate: lossless-rel, lossless-rel-fp16, sqnr, drop; may be repeated
+    /// Change a gate: lossless-rel, lossless-rel-fp16, min-sqnr, max-drop, max-bytes; may be repeated
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Validation")]
     pub gate: Vec<String>,
 
     /// Do not run the result against the input
-    #[arg(long, help_heading = "Validation", conflicts_with = "gate")]
+    #[arg(long, help_heading = "Validation", aliases = ["no_validate", "no-check", "skip-check"])]
     pub no_validate: bool,
 
     /// Write what was done, and what not and why, as JSON
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub report: Option<PathBuf>,
 
-    /// Print every rewrite, and every one that was not done and why
-    #[arg(long, help_heading = "Output")]
-    pub explain: bool,
+    /// Print every rewrite, and every one that was not done and why; or, with a NAME, everything about one op, tensor or pass
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", help_heading = "Output")]
+    pub explain: Option<String>,
 
     /// Put tensors into a file of their own beside the model (default name: <OUT>.data)
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
-    #[arg(help_heading = "Output", aliases = ["external_data", "save-as-external-data"])]
+    #[arg(help_heading = "Output", aliases = ["external_data", "save-as-external-data", "use-external-data-format"])]
     pub external_data: Option<String>,
 
     /// Drop fields that this version of ONNX does not know, instead of refusing the model
@@ -171,8 +181,30 @@ impl SampleArguments {
 }
 
 impl Shrink {
+    /// What `--explain` took that is no name but the model: `--explain in.onnx -o out.onnx` has both meanings.
+    fn settle(&mut self) {
+        let Some(word) = self.explain.clone().filter(|word| !word.is_empty()) else { return };
+        let has_output = self.output.is_some() || self.output_position.is_some() || self.control.dry_run;
+        if self.input.is_none() {
+            self.input = Some(PathBuf::from(&word));
+        } else if !has_output && Path::new(&word).is_file() {
+            self.output_position = self.input.replace(PathBuf::from(&word));
+        } else {
+            return;
+        }
+        self.explain = Some(String::new());
+    }
+
     /// What is asked for.
     pub fn request(&self) -> Result<Request, Failure> {
+        let Some(input) = self.input.clone() else {
+            return Err(Failure::usage("no input file: name one, as in `onnx-shrink <IN> -o <OUT>`; see --help"));
+        };
+        if self.no_validate
+            && let Some(gate) = self.gate.iter().find(|gate| !gate.trim_start().starts_with("max-bytes"))
+        {
+            return Err(Failure::usage(format_args!("--no-validate judges no --gate {gate}: leave out one of them")));
+        }
         let mut gates = Gates::default();
         for gate in &self.gate {
             gates.set(gate).map_err(|problem| Failure::usage(format_args!("--gate: {problem}")))?;
@@ -183,7 +215,7 @@ impl Shrink {
             Some(name) => ExternalData::Always { file_name: Some(name.to_owned()) },
         };
         Ok(Request {
-            input: self.input.clone(),
+            input,
             output: self.output.clone().or_else(|| self.output_position.clone()),
             int8: self.int8,
             data: self.samples.data.clone(),
@@ -203,6 +235,7 @@ impl Shrink {
             threads: self.threads,
             external_data,
             allow_unknown_fields: self.allow_unknown_fields,
+            control: self.control.control(self.explain.clone().filter(|name| !name.is_empty()))?,
         })
     }
 
@@ -214,11 +247,28 @@ impl Shrink {
     }
 }
 
+/// A line for each pass.
+fn passes_text() -> String {
+    let known = pipeline::known();
+    let width = known.iter().map(|pass| pass.name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for Known { name, class, about } in known {
+        let class = format!("{class:?}").to_lowercase();
+        let _ = writeln!(text, "{name:width$}  {class:11}  {about}");
+    }
+    text
+}
+
 impl Command for Shrink {
     const NAME: &'static str = "onnx-shrink";
     const ABOUT: &'static str = "A compiler from ONNX to ONNX: smaller, faster, proven right";
 
-    fn run(self, session: &mut Session<'_>) -> Result<ExitCode, Failure> {
+    fn run(mut self, session: &mut Session<'_>) -> Result<ExitCode, Failure> {
+        if self.control.list_passes {
+            let _ = session.out.write_all(passes_text().as_bytes());
+            return Ok(ExitCode::Done);
+        }
+        self.settle();
         let request = self.request()?;
         request.checked_output()?;
         if let Some(report) = &self.report {
@@ -240,7 +290,10 @@ impl Command for Shrink {
         self.write_report(&report)?;
         if !self.quiet {
             let style = table::Style::detect(session.terminal && !request.to_stdout());
-            let text = table::render(&report, self.explain, &style);
+            if let (Some(name), None) = (&request.control.explain, &report.about) {
+                report.notes.push(format!("--explain {name}: no op, tensor or pass has this name"));
+            }
+            let text = table::render(&report, self.explain.as_deref() == Some(""), &style);
             // The model itself is on standard output then. A reader that has gone away is no failure of ours.
             let out = if request.to_stdout() { &mut session.err } else { &mut session.out };
             let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());

@@ -351,8 +351,8 @@ impl<'v, 'g> View<'v, 'g> {
             Source::Made(maker, _) if roles[maker] == Role::Constant => source,
             source => through(index, matched, source),
         };
-        for reader in 0..index.ops.len() {
-            let Some(twin) = matched[reader] else { continue };
+        for (reader, twin) in matched.iter().enumerate() {
+            let Some(twin) = *twin else { continue };
             for (port, &source) in index.inputs[reader].iter().enumerate() {
                 if let Source::Made(maker, _) = origin(source)
                     && roles[maker] != Role::Matched

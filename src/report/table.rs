@@ -45,6 +45,12 @@ pub fn render(report: &Report, explain: bool, style: &Style) -> String {
     for note in &report.notes {
         lines.add(&format!("note: {note}"));
     }
+    if let Some(about) = &report.about {
+        lines.style.width = None; // who asks gets it whole
+        lines.heading(&format!("about `{}`", about.name));
+        about.lines.iter().for_each(|line| lines.add(&format!("  {line}")));
+        return lines.lines.join("\n") + "\n";
+    }
     if !explain && lines.lines.len() > MAX_LINES {
         let more = lines.lines.len() - (MAX_LINES - 1);
         lines.lines.truncate(MAX_LINES - 1);
@@ -105,11 +111,14 @@ fn size(report: &Report, lines: &mut Lines) {
     lines.heading(&format!(
         "{} → {}: {} → {} ({})",
         report.input.path,
-        report.output.path,
+        if report.output.path.is_empty() { "nowhere" } else { &report.output.path },
         bytes(before),
         bytes(after),
         change(before as f64, after as f64)
     ));
+    if !report.written {
+        lines.add("not written: this is a dry run");
+    }
 }
 
 fn ops(report: &Report, lines: &mut Lines) {
@@ -205,11 +214,19 @@ fn layers(report: &Report, lines: &mut Lines) {
         let more = if names.len() > 2 { format!(" and {} more", names.len() - 2) } else { String::new() };
         lines.add(&format!("  not integer: {reason}: {}{more}", names[..names.len().min(2)].join(", ")));
     }
-    let mut worst: Vec<(f64, &str)> =
-        report.layers.iter().filter_map(|layer| Some((layer.sqnr_db?, layer.name.as_str()))).collect();
-    worst.sort_by(|one, other| one.0.total_cmp(&other.0).then_with(|| one.1.cmp(other.1)));
+    // Those that add most to the error first; a layer behind others has their error, too.
+    let share = |layer: &super::Layer| layer.error_share.unwrap_or(0.0);
+    let mut worst: Vec<(f64, &super::Layer)> =
+        report.layers.iter().filter_map(|layer| Some((layer.sqnr_db?, layer))).collect();
+    worst.sort_by(|one, other| {
+        share(other.1).total_cmp(&share(one.1)).then(one.0.total_cmp(&other.0)).then(one.1.name.cmp(&other.1.name))
+    });
     if !worst.is_empty() {
-        let worst: Vec<String> = worst.iter().take(3).map(|(sqnr, name)| format!("{name} {sqnr:.1} dB")).collect();
+        let text = |(sqnr, layer): &(f64, &super::Layer)| match (share(layer) * 100.0).round() {
+            0.0 => format!("{} {sqnr:.1} dB", layer.name),
+            percent => format!("{} {sqnr:.1} dB ({percent:.0} % of the error)", layer.name),
+        };
+        let worst: Vec<String> = worst.iter().take(3).map(text).collect();
         lines.add(&format!("  worst layers: {}", worst.join(", ")));
     }
 }
@@ -223,6 +240,10 @@ fn quality(report: &Report, lines: &mut Lines) {
         if let Some(comparison) = comparison {
             outputs(what, comparison, lines);
         }
+    }
+    if let Some(reason) = &report.unproven {
+        let rest = "so nothing was done but what is equal to the bit by its conditions";
+        lines.heading(&format!("not proven: the result could not be run against the input, {rest}: {reason}"));
     }
     for gate in report.gates.iter().filter(|gate| !gate.passed) {
         lines.heading(&format!("gate {} failed: {}", gate.gate, gate.reason));
@@ -279,7 +300,8 @@ fn journal(report: &Report, lines: &mut Lines) {
             Fate::Float { reason } => format!("float: {reason}"),
         };
         let sqnr = layer.sqnr_db.map(|sqnr| format!(", {sqnr:.1} dB")).unwrap_or_default();
-        lines.add(&format!("  layer `{}` ({}): {text}{sqnr}", layer.name, layer.op));
+        let share = layer.error_share.map(|share| format!(", {:.1} % of the error", share * 100.0)).unwrap_or_default();
+        lines.add(&format!("  layer `{}` ({}): {text}{sqnr}{share}", layer.name, layer.op));
     }
 }
 
@@ -301,6 +323,7 @@ mod tests {
         };
         let mut report = Report::new(side(1_000_000, &[("Conv", 2), ("Identity", 3)]));
         report.output = side(250_000, &[("Conv", 2)]);
+        report.written = true;
         let entry = |op: &str, outcome| Entry {
             pass: "eliminate-identity",
             class: Class::Exact,
@@ -339,13 +362,14 @@ mod tests {
                 bytes_after: 10,
                 accumulator_bits: None,
                 sqnr_db: Some(f64::from(index)),
+                error_share: Some(if index == 0 { 0.5 } else { 0.0 }),
             });
             report.notes.push(format!("note {index}"));
         }
         let text = render(&report, false, &PLAIN);
         assert_eq!(text.lines().count(), MAX_LINES);
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
-        assert!(text.contains("worst layers: layer0 0.0 dB, layer1 1.0 dB, layer2 2.0 dB"), "{text}");
+        assert!(text.contains("worst layers: layer0 0.0 dB (50 % of the error), layer1 1.0 dB"), "{text}");
     }
 
     #[test]

@@ -1,11 +1,31 @@
 //! Samples that are made up: for comparing two models when there are no real ones.
 use ndarray::{ArrayD, IxDyn};
-use onnx_shrink_ir::{DataType, Tensor, element_count};
+use onnx_shrink_ir::{DataType, Dim, Tensor, element_count};
 
 use super::{Raw, SampleProblem, Source, fit::Inputs};
 
 /// Most elements of an input that is made up.
 const MAX_ELEMENTS: usize = 1 << 28;
+
+/// Lengths of the dimensions that a model leaves open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenDims {
+    length: usize,
+    first_only: bool,
+}
+
+impl OpenDims {
+    /// `length` for all but the first axis of an input, which is 1 (it is mostly the batch). What is called as a first axis
+    /// is 1, too.
+    pub fn all(length: usize) -> OpenDims {
+        OpenDims { length, first_only: false }
+    }
+
+    /// The same for the first input; all that the others leave open is 1.
+    pub fn first(length: usize) -> OpenDims {
+        OpenDims { length, first_only: true }
+    }
+}
 
 /// Made-up samples, the same on every call.
 pub(super) struct Generated {
@@ -15,13 +35,21 @@ pub(super) struct Generated {
 
 impl Generated {
     /// An error when the type or rank of an input is not known.
-    pub(super) fn new(inputs: &Inputs, count: usize) -> Result<Generated, SampleProblem> {
-        let made = |input: &super::fit::Input| {
+    pub(super) fn new(inputs: &Inputs, count: usize, open: OpenDims) -> Result<Generated, SampleProblem> {
+        let first_axes = inputs.required().filter_map(|input| input.ty.as_ref()?.shape.as_ref()?.first());
+        let batches: Vec<&Dim> = first_axes.filter(|dim| matches!(dim, Dim::Symbol(_))).collect();
+        let made = |(place, input): (usize, &super::fit::Input)| {
             let unknown =
                 || SampleProblem::Format(format!("the shape of the input `{}` is not known; give --data", input.name));
             let ty = input.ty.as_ref().ok_or_else(unknown)?;
             let shape = ty.shape.as_ref().ok_or_else(unknown)?;
-            let dims: Vec<usize> = shape.iter().map(|dim| dim.known().unwrap_or(1)).collect();
+            let length = |(axis, dim): (usize, &Dim)| match dim.known() {
+                Some(known) => known,
+                None if axis == 0 && shape.len() > 1 || batches.contains(&dim) && shape.len() > 1 => 1,
+                None if open.first_only && place > 0 => 1,
+                None => open.length,
+            };
+            let dims: Vec<usize> = shape.iter().enumerate().map(length).collect();
             if element_count(&dims).is_none_or(|elements| elements > MAX_ELEMENTS) {
                 return Err(SampleProblem::Format(format!("the input `{}` is too large to make up", input.name)));
             }
@@ -30,7 +58,12 @@ impl Generated {
             }
             Ok((input.name.clone(), ty.dtype, dims))
         };
-        Ok(Generated { inputs: inputs.required().map(made).collect::<Result<_, _>>()?, count })
+        Ok(Generated { inputs: inputs.required().enumerate().map(made).collect::<Result<_, _>>()?, count })
+    }
+
+    /// The dimensions of every input.
+    pub(super) fn shapes(&self) -> impl Iterator<Item = &[usize]> {
+        self.inputs.iter().map(|(.., dims)| dims.as_slice())
     }
 }
 

@@ -21,6 +21,7 @@ use onnx_shrink_ir::{Graph, Tensor};
 
 pub use error::{SampleError, SampleProblem};
 use fit::Inputs;
+pub use generated::OpenDims;
 
 /// One sample.
 #[derive(Clone, Debug)]
@@ -153,14 +154,27 @@ impl Samples {
         Ok(samples)
     }
 
-    /// `count` made-up samples for `graph`, the same on every call: floats from about -2 to 2, small integers, unknown
-    /// dimensions as 1. They show whether two models compute the same, and nothing about accuracy. An error when an input
+    /// `count` made-up samples for `graph`, the same on every call: floats from about -2 to 2, small integers,
+    /// dimensions that `graph` leaves open as `open` has them. They show whether two models compute the same, and nothing about accuracy. An error when an input
     /// cannot be made up (no shape, or not a tensor of numbers).
-    pub fn generated(graph: &Graph, count: usize) -> Result<Samples, SampleError> {
+    pub fn generated_as(graph: &Graph, count: usize, open: OpenDims) -> Result<Samples, SampleError> {
         let at = |problem| SampleError { path: "generated samples".into(), problem: Box::new(problem) };
         let inputs = Inputs::of(graph).map_err(at)?;
-        let source = generated::Generated::new(&inputs, count).map_err(at)?;
+        let source = generated::Generated::new(&inputs, count, open).map_err(at)?;
         Ok(Samples { indices: (0..count).collect(), source: Arc::new(source), inputs: Arc::new(inputs) })
+    }
+
+    /// The same with 1 for what `graph` leaves open.
+    pub fn generated(graph: &Graph, count: usize) -> Result<Samples, SampleError> {
+        Samples::generated_as(graph, count, OpenDims::all(1))
+    }
+
+    /// The dimensions of every input of such samples.
+    pub fn generated_shapes(graph: &Graph, open: OpenDims) -> Result<Vec<Vec<usize>>, SampleError> {
+        let at = |problem| SampleError { path: "generated samples".into(), problem: Box::new(problem) };
+        let inputs = Inputs::of(graph).map_err(at)?;
+        let source = generated::Generated::new(&inputs, 1, open).map_err(at)?;
+        Ok(source.shapes().map(<[usize]>::to_vec).collect())
     }
 
     /// How many there are.

@@ -14,6 +14,7 @@ use std::fmt::Write;
 use onnx_shrink_ir::{Graph, OpId, ValueId};
 
 use super::rules::Analysis;
+use crate::target::{Processor, channel_block};
 
 /// Channels that go together or not at all; a number of the [`Groups`] that it is of.
 pub type Unit = u32;
@@ -120,12 +121,28 @@ impl Groups {
         Some(kept.product())
     }
 
-    /// Multiply-adds of the graph's weighted ops when the units `gone` are.
+    /// Multiply-adds that the graph's weighted ops take when the units `gone` are: convolutions compute whole blocks of
+    /// outputs, so that what is kept of a block costs as much as all of it.
     pub fn macs(&self, graph: &Graph, gone: &BTreeSet<Unit>) -> f64 {
-        let one = |weighted: &Weighted| {
-            self.kept_volume(graph, weighted.weight, gone).unwrap_or(0) as f64 * weighted.positions
-        };
-        self.weighted.iter().map(one).sum()
+        self.weighted.iter().map(|weighted| self.macs_of(graph, weighted, gone)).sum()
+    }
+
+    /// The same of one op.
+    pub fn macs_of(&self, graph: &Graph, weighted: &Weighted, gone: &BTreeSet<Unit>) -> f64 {
+        let kept = self.kept_volume(graph, weighted.weight, gone).unwrap_or(0) as f64 * weighted.positions;
+        kept * self.block_share(graph, weighted, gone)
+    }
+
+    /// Outputs that a convolution computes for each that it keeps.
+    fn block_share(&self, graph: &Graph, weighted: &Weighted, gone: &BTreeSet<Unit>) -> f64 {
+        let block = channel_block(Processor::Vnni); // the widest, so that the share holds on others, too
+        let outputs = graph.constant(weighted.weight).and_then(|tensor| tensor.dims().first().copied()).unwrap_or(0);
+        if !graph.op(weighted.op).is("Conv") || outputs < block {
+            return 1.0;
+        }
+        let units = self.axes.get(&weighted.weight).and_then(|axes| axes.first()).and_then(Option::as_ref);
+        let kept = units.map_or(outputs, |units| units.iter().filter(|unit| !gone.contains(unit)).count());
+        kept.next_multiple_of(block).min(outputs) as f64 / kept.max(1) as f64
     }
 
     /// The groups as text, one line for each, and why units are frozen: what `inspect --groups` shows.

@@ -114,13 +114,11 @@ fn gammas(graph: &Graph, groups: &Groups, group: &Group, statistics: &BTreeMap<S
     (!scores.is_empty()).then_some(scores)
 }
 
-/// The layers that read `group`, with their moments and the columns of each unit.
-fn readers<'m>(
-    graph: &Graph,
-    groups: &Groups,
-    group: &Group,
-    moments: &'m Moments,
-) -> Vec<(Layer, &'m Gram, BTreeMap<Unit, Vec<usize>>)> {
+/// A layer with its moments and the columns of each unit.
+type Reader<'m> = (Layer, &'m Gram, BTreeMap<Unit, Vec<usize>>);
+
+/// The layers that read `group`.
+fn readers<'m>(graph: &Graph, groups: &Groups, group: &Group, moments: &'m Moments) -> Vec<Reader<'m>> {
     let mut readers = Vec::new();
     for &consumer in &group.consumers {
         let consumer = &groups.consumers[consumer];

@@ -47,7 +47,7 @@ pub(crate) fn movable(graph: &Graph, op: OpId) -> Option<Move> {
         "Pad" if opset >= 13 => {
             let pad = Pad::of(graph, op)?;
             let pads_with = match pad.mode {
-                PadMode::Constant(value) if value == 0.0 => Some(2),
+                PadMode::Constant(0.0) => Some(2),
                 PadMode::Constant(_) => return None,
                 _ if node.input(2).is_none() => None,
                 _ => return None,

@@ -69,8 +69,7 @@ fn table() -> String {
 
 fn row(target: &Target) -> [String; 6] {
     if target.places == Places::Nothing {
-        let formats = target.formats.join(", ");
-        return [target.name, "float", "s8 storage", "float", "nothing", &formats].map(str::to_owned);
+        return [target.name, "float", "s8 storage", "float", "nothing", "none"].map(str::to_owned);
     }
     let signed = |ty| if ty == DataType::Int8 { "s8" } else { "u8" };
     let scales = if target.power_of_two { ", scales 2^n" } else { "" };
