@@ -36,12 +36,8 @@ use crate::{
     qdq::Cancel,
     ranges_file::{self, Digest, Stamp},
     report::{Calibration, Report, Side},
-<<<<<<< HEAD
     request::{Calibrate, Failure, Request},
-=======
-    request::{Failure, Request},
     sensitivity,
->>>>>>> main
     structure::Pruner,
 };
 
