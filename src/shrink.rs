@@ -88,7 +88,7 @@ pub struct Shard {
 
 /// What calibration for `request`, which asks for no samples, sees on all samples in `data`.
 pub fn calibrate_shard(request: &Request, data: &Path, progress: &dyn Progress) -> Result<Shard, Failure> {
-    Job::new(request, progress)?.calibrate(data)
+    Job::new(request, progress)?.calibrate(&pipeline, data)
 }
 
 /// One run.
@@ -485,7 +485,7 @@ impl<'a> Job<'a> {
     }
 
     /// Runs the lossless passes and calibration on all samples in `data`; the bytes of a file of ranges and what it holds.
-    fn calibrate(mut self, data: &Path) -> Result<Shard, Failure> {
+    fn calibrate(mut self, pipeline: &Pipeline, data: &Path) -> Result<Shard, Failure> {
         let input = self.request.input.display();
         if is_quantized(&self.original.graph) {
             return Err(Failure::input(anyhow!("{input}: the model is quantized already")));
@@ -496,9 +496,8 @@ impl<'a> Job<'a> {
             return Err(Failure::samples(anyhow!("{}: more than {MOST_SAMPLES} samples", data.display())));
         }
         let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
-        let mut cx = Context::new(options.clone(), evaluator.as_ref());
-        let lossless = self.lossless(&mut cx)?;
-        let int8 = self.quantizer(evaluator.as_ref(), &options, &cx.statistics);
+        let Lean { model: lossless, statistics, .. } = self.lossless(pipeline)?;
+        let int8 = self.quantizer(evaluator.as_ref(), &options, &statistics);
         let (model, unfit) = int8.raised(&lossless)?;
         if let Some(why) = unfit {
             return Err(Failure::input(anyhow!("{input}: {why}")));
