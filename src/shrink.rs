@@ -88,6 +88,7 @@ pub struct Shard {
 
 /// What calibration for `request`, which asks for no samples, sees on all samples in `data`.
 pub fn calibrate_shard(request: &Request, data: &Path, progress: &dyn Progress) -> Result<Shard, Failure> {
+    let pipeline = request.control.pipeline()?;
     Job::new(request, progress)?.calibrate(&pipeline, data)
 }
 
