@@ -50,7 +50,7 @@ fn pairs_of(name: &str, count: usize) -> Pairs {
     pipeline::run_lossless(&mut model.graph, &mut cx).unwrap();
     let samples = Samples::open(calib(name).as_ref(), &model.graph, &SampleOptions::default()).unwrap();
     let samples = samples.subset(&(0..count).collect::<Vec<_>>());
-    let calibration = calibrate(&model.graph, &evaluator, &Source(&samples), &|_| {}).unwrap();
+    let calibration = calibrate(&model.graph, &evaluator, &Source { samples: &samples, keeps: true }, &|_| {}).unwrap();
     let units = find_units(&model.graph, &calibration, &ORT_CPU);
     let integer = vec![true; units.units.len()];
     let pass =
