@@ -1,4 +1,5 @@
 //! `calibrate` on shards of the samples, and `--ranges-in`, which merges them.
+#![allow(clippy::print_stderr, reason = "a skipped test says so")]
 use std::{fs, path::Path, process::Command};
 
 use tempfile::TempDir;

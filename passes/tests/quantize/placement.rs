@@ -27,8 +27,7 @@ fn placed(model: &str) -> Placed {
     for value in graph.values() {
         let Some(ty) = graph.ty(value).filter(|ty| ty.dtype == DataType::Float) else { continue };
         let Some(dims) = ty.dims().filter(|_| graph.constant(value).is_none()) else { continue };
-        let mut seen = Observed::default();
-        seen.dims = dims;
+        let mut seen = Observed { dims, ..Observed::default() };
         seen.histogram.add(&[-1.0, 1.0]);
         calibration.values.insert(value, seen);
     }
