@@ -22,7 +22,7 @@
 //! y = DequantizeLinear (q, t, v)
 //! ```
 //! Between two layers stands u8 alone. How the range comes about: [`super::requantize`]. A layer that ends in float is Cast and
-//! Mul by s_x·s_w. Weights of ConvInteger are u8 with zero point 128: ONNX Runtime runs that 4 to 6 times faster than int8, and
+//! Mul by s_x·s_w. Weights of ConvInteger are u8 with zero point 128: ONNX Runtime runs that 2 to 6 times faster than int8, and
 //! u8·u8 sums saturate nowhere. Weights of MatMulInteger stay int8.
 //!
 //! The sums are proven to fit their bits ([`super::accumulator`]); a layer that could overflow is split over its input channels and
