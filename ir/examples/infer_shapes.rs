@@ -1,5 +1,5 @@
 //! Prints `name<TAB>type` of every value of a model's main graph, as inferred. For comparing with other tools by hand.
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, reason = "printing is what this example does")]
 use std::{error::Error, path::Path};
 
 use onnx_shrink_ir::{

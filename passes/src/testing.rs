@@ -9,7 +9,7 @@ pub use reference::Reference;
 
 use onnx_shrink_ir::{Evaluate, Graph, Model, Tensor, ValueId, text, verify};
 
-use crate::{Class, Context, Options, Outcome, Pass};
+use crate::{Class, Context, Options, Outcome, Pass, quantize::calibration::SampleSource};
 
 /// ONNX's opset of texts that do not say another.
 pub const OPSET: i64 = 17;
@@ -24,6 +24,19 @@ pub fn parse(source: &str) -> Model {
     match model {
         Ok(model) => model,
         Err(error) => panic!("{}\nin\n{source}", error.render()),
+    }
+}
+
+/// Samples that stand in memory: the inputs of each.
+pub struct Samples(pub Vec<Vec<Option<Tensor>>>);
+
+impl SampleSource for Samples {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn inputs(&self, index: usize) -> Result<Vec<Option<Tensor>>, String> {
+        Ok(self.0[index].clone())
     }
 }
 

@@ -1,17 +1,11 @@
 //! Properties of passes over random float graphs: what holds for every model, tried on small ones. The seed is fixed.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
-use onnx_shrink_ir::{DataType, Evaluate, Model, Tensor, text, verify};
+use onnx_shrink_ir::{DataType, Evaluate, Model, text, verify};
 use onnx_shrink_passes::{
     Class, Context, Options, pipeline,
-    quantize::{
-        InsertQdq,
-        calibration::{SampleSource, calibrate},
-        calibrators::Calibrator,
-        histogram::Histogram,
-        units::find_units,
-    },
+    quantize::{InsertQdq, calibration::calibrate, calibrators::Calibrator, histogram::Histogram, units::find_units},
     target::ORT_CPU,
-    testing::{Reference, assert_same_values, parse, run, seeded},
+    testing::{Reference, Samples, assert_same_values, parse, run, seeded},
 };
 use proptest::{
     collection::vec,
@@ -109,18 +103,6 @@ fn lossless(model: &Model) -> Model {
     let mut cx = Context::new(Options { verify_each: true, ..Options::default() }, &Reference);
     pipeline::run_lossless(&mut result.graph, &mut cx).expect("no pass fails");
     result
-}
-
-struct Samples(Vec<Vec<Option<Tensor>>>);
-
-impl SampleSource for Samples {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn inputs(&self, index: usize) -> Result<Vec<Option<Tensor>>, String> {
-        Ok(self.0[index].clone())
-    }
 }
 
 /// A copy of `model` with all its units in integers, and the ratio of signal to noise of its output in dB.

@@ -13,7 +13,7 @@ use super::{
     layout::{self, Boxes},
     pairs::input_name,
     show_attribute,
-    text::{show_bytes, show_detail},
+    text::show_detail,
 };
 
 const PAGE: &str = include_str!("page.html");
@@ -99,7 +99,7 @@ pub fn render(diff: &Diff, a: &Model, b: &Model) -> Result<String, serde_json::E
         pairs: &diff.pairs,
         sentences: diff.changes.iter().map(|change| change.details.iter().map(show_detail).collect()).collect(),
         around: diff.changes.iter().map(|change| change.around).collect(),
-        sizes: [show_bytes(diff.a.bytes), show_bytes(diff.b.bytes)],
+        sizes: [crate::columns::bytes(diff.a.bytes), crate::columns::bytes(diff.b.bytes)],
     };
     let json = escape(&serde_json::to_string(&page)?);
     // The data last: what it holds is not looked at for places to fill.
@@ -138,7 +138,7 @@ fn collect(index: &Index<'_>) -> (GraphData, Boxes) {
                 Source::Nothing => continue,
                 Source::Constant(constant) => {
                     let constant = &index.constants[constant];
-                    let bytes = show_bytes(constant.tensor.byte_len() as u64);
+                    let bytes = crate::columns::bytes(constant.tensor.byte_len() as u64);
                     format!("{} · {} · {bytes}", constant.name, constant.tensor.ty())
                 }
                 source => {

@@ -2,6 +2,7 @@
 use std::fmt::Write;
 
 use super::{Change, Detail, Diff, Facts, Kind};
+use crate::columns::bytes;
 
 /// How text is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,16 +37,6 @@ fn word(kind: Kind) -> (&'static str, u8) {
     }
 }
 
-/// "1.05 MB"
-pub fn show_bytes(count: u64) -> String {
-    match count {
-        ..10_000 => format!("{count} B"),
-        10_000..1_000_000 => format!("{:.1} kB", count as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.2} MB", count as f64 / 1e6),
-        _ => format!("{:.2} GB", count as f64 / 1e9),
-    }
-}
-
 /// "0.41 %", "2.3e-7"
 pub fn show_error(error: f64) -> String {
     if error >= 1e-4 { format!("{:.2} %", 100.0 * error) } else { format!("{error:.1e}") }
@@ -54,9 +45,7 @@ pub fn show_error(error: f64) -> String {
 /// One detail on one line.
 pub fn show_detail(detail: &Detail) -> String {
     let facts = |facts: &Option<Facts>| {
-        facts
-            .as_ref()
-            .map_or_else(|| "none".to_owned(), |facts| format!("{} {}", facts.ty, show_bytes(facts.bytes as u64)))
+        facts.as_ref().map_or_else(|| "none".to_owned(), |facts| format!("{} {}", facts.ty, bytes(facts.bytes as u64)))
     };
     let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
     match detail {
@@ -94,7 +83,7 @@ pub fn render(diff: &Diff, style: Style) -> String {
     let verdict = if diff.equal { "equal" } else { "different" };
     let _ = writeln!(out, "{} → {}: {}", diff.a.path, diff.b.path, paint(verdict, 1));
     let (a, b) = (&diff.a, &diff.b);
-    let mut sizes = format!("{} → {}", show_bytes(a.bytes), show_bytes(b.bytes));
+    let mut sizes = format!("{} → {}", bytes(a.bytes), bytes(b.bytes));
     if a.bytes > 0 && a.bytes != b.bytes {
         let _ = write!(sizes, " ({:+.1} %)", 100.0 * (b.bytes as f64 - a.bytes as f64) / a.bytes as f64);
     }
@@ -183,8 +172,8 @@ fn details(group: &[&Change], all: bool, out: &mut String) {
         if count > 0 {
             let plural = if count == 1 { "constant" } else { "constants" };
             let size = match before == after {
-                true => show_bytes(before),
-                false => format!("{} → {}", show_bytes(before), show_bytes(after)),
+                true => bytes(before),
+                false => format!("{} → {}", bytes(before), bytes(after)),
             };
             let _ = write!(out, "          {count} {plural}: {size}");
             if let Some((error, name)) = worst {

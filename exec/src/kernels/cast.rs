@@ -2,8 +2,7 @@
 //!
 //! Integers wrap, floats are rounded once, floats to integers are truncated; beyond the integer's range ONNX leaves the
 //! result open: narrow and unsigned types then wrap, as compilers on x86 do. **Never** touches strings.
-// Bodies are written once for all types, the target's own among them.
-#![allow(clippy::unnecessary_cast)]
+#![allow(clippy::unnecessary_cast, reason = "bodies are written once for all types, the target's own among them")]
 use half::{bf16, f16};
 use onnx_shrink_ir::{DataType, Tensor};
 

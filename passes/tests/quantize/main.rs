@@ -15,27 +15,14 @@ use onnx_shrink_passes::{
     Options,
     quantize::{
         InsertQdq,
-        calibration::{Calibration, SampleSource, calibrate},
+        calibration::{Calibration, calibrate},
         calibrators::Calibrator,
         is_quantized,
         units::{Units, find_units},
     },
     target::ORT_CPU,
-    testing::{Reference, parse, run, seeded},
+    testing::{Reference, Samples, parse, run, seeded},
 };
-
-/// Samples that stand in memory.
-struct Samples(Vec<Vec<Option<Tensor>>>);
-
-impl SampleSource for Samples {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn inputs(&self, index: usize) -> Result<Vec<Option<Tensor>>, String> {
-        Ok(self.0[index].clone())
-    }
-}
 
 /// `count` seeded samples for the inputs of `graph`, all of known dimensions.
 fn samples_of(graph: &Graph, count: u64) -> Samples {
