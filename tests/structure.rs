@@ -95,4 +95,8 @@ fn pruning_and_int8_compose() {
     let both = size("both.onnx", &["--prune", "0.3", "--int8"]);
     assert!(both < size("int8.onnx", &["--int8"]));
     assert!(both < size("pruned.onnx", &["--prune", "0.3"]));
+    size("both.onnx", &["--prune", "0.3", "--int8", "--report", "r.json"]);
+    let report: serde_json::Value = serde_json::from_slice(&fs::read(folder.path().join("r.json")).unwrap()).unwrap();
+    let sqnr = |step: &serde_json::Value| step["outputs"][0]["sqnr_db"].as_f64().unwrap();
+    assert!(sqnr(&report["total"]) < sqnr(&report["quantized"]), "the total is against the original: {report}");
 }
