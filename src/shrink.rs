@@ -102,12 +102,14 @@ impl<'a> Job<'a> {
         let mut original =
             import(loaded.model.clone()).map_err(|error| Failure::input(anyhow!(error).context(name.clone())))?;
         let mut report = Report::new(Side::of(&name, files::size_of_input(&loaded), &original));
-        let asked = request.int8 || request.control.freeze_initializers;
+        let structure = request.structure;
+        let asked =
+            request.int8 || structure.prune.is_some() || structure.svd.is_some() || request.control.freeze_initializers;
         let frozen = if original.ir_version() < 4 || asked { original.graph.freeze_defaults() } else { 0 };
         if original.ir_version() >= 4 && frozen > 0 {
             // (Before version 4 every initializer had to be an input; none was meant to be given.)
             let note = "initializers that were inputs, too, and could be overridden, are constants now";
-            let why = if request.control.freeze_initializers { "" } else { ": 8 bits need that" };
+            let why = if request.control.freeze_initializers { "" } else { ": what rewrites weights needs that" };
             report.notes.push(format!("{frozen} {note}{why}"));
         }
         request.control.fix_shapes(&mut original.graph)?;

@@ -71,6 +71,28 @@ fn a_model_without_channels_comes_back_with_the_reason() {
 }
 
 #[test]
+fn weights_that_are_inputs_too_are_pruned() {
+    let folder = folder();
+    let numbers = |count: usize| (0..count).map(|k| format!("{}", k % 7)).collect::<Vec<_>>().join(", ");
+    let text = format!(
+        "<ir_version: 8, opset_import: [\"\" : 17]>
+        g (float[1,8] x, float[32,8] a, float[4,32] b) => (float[1,4] y)
+        <float[32,8] a = {{{}}}, float[4,32] b = {{{}}}> {{
+            h = Gemm <transB = 1> (x, a)
+            r = Relu (h)
+            y = Gemm <transB = 1> (r, b)
+        }}",
+        numbers(256),
+        numbers(128)
+    );
+    fs::write(folder.path().join("in.onnx"), model_of_text(&text)).unwrap();
+    let found = run(folder.path(), &["in.onnx", "-o", "out.onnx", "--prune", "0.5"]);
+    assert_eq!(found.code, 0, "{}", found.stderr);
+    assert!(found.text().contains("pruning removed 50.0 %"), "{}", found.text());
+    assert!(found.text().contains("are constants now: what rewrites weights needs that"), "{}", found.text());
+}
+
+#[test]
 fn nothing_is_written_when_a_gate_fails() {
     let folder = folder();
     let (model, data) = (digits(), calib("digits_cnn"));
