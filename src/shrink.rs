@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
-use onnx_shrink_ir::{DataType, Graph, Model, export, import, infer, verify};
+use onnx_shrink_ir::{DataType, Graph, Model, OpId, ValueId, export, import, infer, verify};
 use onnx_shrink_passes::{
     Entry, Options, Statistics,
     pipeline::Pipeline,
@@ -102,9 +102,10 @@ impl<'a> Job<'a> {
         let mut original =
             import(loaded.model.clone()).map_err(|error| Failure::input(anyhow!(error).context(name.clone())))?;
         let mut report = Report::new(Side::of(&name, files::size_of_input(&loaded), &original));
-        let structure = request.structure;
-        let asked =
-            request.int8 || structure.prune.is_some() || structure.svd.is_some() || request.control.freeze_initializers;
+        let structure = request.structure.prune.is_some() || request.structure.svd.is_some();
+        let asked = request.int8
+            || request.control.freeze_initializers
+            || structure && has_weights_with_defaults(&original.graph);
         let frozen = if original.ir_version() < 4 || asked { original.graph.freeze_defaults() } else { 0 };
         if original.ir_version() >= 4 && frozen > 0 {
             // (Before version 4 every initializer had to be an input; none was meant to be given.)
@@ -254,6 +255,17 @@ impl<'a> Job<'a> {
         }
         Ok(self.report)
     }
+}
+
+/// Whether a layer of the main graph has weights that are inputs, too, which nothing can be taken out of.
+fn has_weights_with_defaults(graph: &Graph) -> bool {
+    let is_layer = |op: &OpId| ["Conv", "ConvTranspose", "Gemm", "MatMul"].iter().any(|name| graph.op(*op).is(name));
+    let is_default = |value: &ValueId| graph.constant(*value).is_none() && graph.default_of(*value).is_some();
+    graph
+        .ops_in_id_order()
+        .into_iter()
+        .filter(is_layer)
+        .any(|op| graph.op(op).inputs().iter().flatten().any(is_default))
 }
 
 /// Whether the model computes in 16-bit floats.
