@@ -16,6 +16,7 @@ use crate::{
     structure::Structure,
 };
 
+mod structure_table;
 pub mod table;
 
 /// Version of the JSON. It rises when a field changes its meaning or goes; new fields do not count.

@@ -74,21 +74,6 @@ pub struct Structure {
     pub comparison: Option<Comparison>,
 }
 
-impl Structure {
-    /// The sentence for people.
-    pub fn sentence(&self) -> String {
-        let mut sentence = format!("pruning removed {:.1} % of the multiply-adds", 100.0 * self.removed);
-        if let Some(output) = self.comparison.as_ref().and_then(|comparison| comparison.outputs.first()) {
-            let sqnr = output.sqnr_db.map_or_else(String::new, |sqnr| format!(", SQNR {sqnr:.1} dB"));
-            let agrees = output
-                .top1_agreement
-                .map_or_else(String::new, |share| format!(", top-1 agrees {:.1} %", 100.0 * share));
-            sentence += &format!(": output `{}`{sqnr}{agrees}", output.name);
-        }
-        sentence
-    }
-}
-
 /// A pruned model and how it came about.
 pub struct Pruned {
     /// The model

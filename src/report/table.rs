@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use onnx_shrink_passes::{Outcome, quantize::Exactness};
 
-use super::{Fate, Report};
+use super::{Fate, Report, structure_table::structure_lines};
 use crate::{columns::bytes, metrics::Comparison};
 
 /// Longest text, in lines, without `--explain`.
@@ -37,6 +37,9 @@ pub fn render(report: &Report, explain: bool, style: &Style) -> String {
     ops(report, &mut lines);
     rewrites(report, &mut lines);
     cancelled(report, &mut lines);
+    for line in structure_lines(report, explain) {
+        lines.add(&line);
+    }
     layers(report, &mut lines);
     quality(report, &mut lines);
     for warning in &report.warnings {
@@ -240,6 +243,7 @@ fn quality(report: &Report, lines: &mut Lines) {
     let step = |what| if report.total.is_some() { (what, "against the model before") } else { ("result", ORIGINAL) };
     let compared = [
         (("lossless part", ORIGINAL), &report.lossless),
+        (step("pruned"), report.structure.as_ref().map_or(&None, |structure| &structure.comparison)),
         (step("low rank"), &report.split),
         (step("8 bits"), &report.quantized),
         (("result", ORIGINAL), &report.total),

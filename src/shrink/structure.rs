@@ -35,7 +35,6 @@ impl Job<'_> {
         };
         let verdict = self.judge(&pruned.model, Gates::structure)?;
         pruned.structure.comparison = verdict.comparison;
-        self.report.notes.push(pruned.structure.sentence());
         self.report.structure = Some(pruned.structure);
         self.report.notes.extend(pruned.notes);
         self.report.journal.extend(pruned.journal);
