@@ -293,7 +293,7 @@ impl Int8<'_> {
             .filter(|&unit| patterns.matches(&model.graph, units.units[unit].op))
             .collect::<BTreeSet<_>>();
         notes.extend(patterns.unused(&model.graph));
-        // Attention runs faster with ranges of each run: Q/DQ break the engine's other fusions (`reference/engines.md` §0.9).
+        // Attention runs faster with ranges of each run: Q/DQ break the engine's other fusions (`docs/engines.md` §0.9).
         let prefers = storage_only.is_some() || has_attention(&model.graph);
         let is_dynamic = |unit: &usize| {
             let linear = matches!(units.units[*unit].form, Form::Gemm | Form::MatMul) && !user_kept.contains(unit);

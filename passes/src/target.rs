@@ -1,6 +1,6 @@
 //! What each engine wants of a quantized model: one row each, as facts. What an op costs: [`costs`].
 //!
-//! Source: `reference/engines.md` §2 (types), §6 (other engines), §9 (saturation), §10 (OpenVINO). **Nothing** else knows an
+//! Source: `docs/engines.md` §2 (types), §6 (other engines), §9 (saturation), §10 (OpenVINO). **Nothing** else knows an
 //! engine: units, placement and insertion read the row.
 mod costs;
 
@@ -89,7 +89,7 @@ pub struct Target {
     pub formats: &'static [&'static str],
 }
 
-/// Ops with integer kernels in ONNX Runtime's CPU provider (`reference/engines.md` §1).
+/// Ops with integer kernels in ONNX Runtime's CPU provider (`docs/engines.md` §1).
 const ORT: &[&str] = &[
     "Conv",
     "Gemm",
