@@ -256,6 +256,8 @@ pub struct Request {
     pub external_data: ExternalData,
     /// Whether fields that this version of ONNX does not know may be dropped
     pub allow_unknown_fields: bool,
+    /// Whether nodes that ONNX does not have may stay as they are
+    pub allow_unknown_ops: bool,
     /// How the work is done: passes, shapes, what is shown on the way
     pub control: Control,
 }
@@ -284,6 +286,7 @@ impl Request {
             threads: 0,
             external_data: ExternalData::Auto,
             allow_unknown_fields: false,
+            allow_unknown_ops: false,
             control: Control::default(),
         }
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
-use onnx_shrink_ir::{DataType, Graph, Model, OpId, ValueId, export, import, infer, verify};
+use onnx_shrink_ir::{DataType, Graph, Model, OpId, ValueId, conform, export, import, infer, verify};
 use onnx_shrink_passes::{
     Entry, Options, Statistics,
     pipeline::Pipeline,
@@ -80,6 +80,18 @@ struct Job<'a> {
     dump: Option<Dump>,
 }
 
+/// An error for the first node that ONNX does not have: no engine loads such a model, and none would load what becomes of it.
+fn refuse_departures(model: &Model, name: &str) -> Result<(), Failure> {
+    let departures = conform::departures(model);
+    let Some(first) = departures.first() else { return Ok(()) };
+    let more = match departures.len() {
+        1 => String::new(),
+        count => format!("; {} more nodes are none of ONNX's", count - 1),
+    };
+    let way_out = "if your engine takes such nodes in ONNX's domain, say --allow-unknown-ops";
+    Err(Failure::input(anyhow!("{name}: {first}{more}; {way_out}")))
+}
+
 /// What the lossless part gives to what follows it.
 struct Lean {
     model: Model,
@@ -101,6 +113,9 @@ impl<'a> Job<'a> {
         let name = request.input.display().to_string();
         let mut original =
             import(loaded.model.clone()).map_err(|error| Failure::input(anyhow!(error).context(name.clone())))?;
+        if !request.allow_unknown_ops {
+            refuse_departures(&original, &name)?;
+        }
         let mut report = Report::new(Side::of(&name, files::size_of_input(&loaded), &original));
         let structure = request.structure.prune.is_some() || request.structure.svd.is_some();
         let asked = request.int8

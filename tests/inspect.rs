@@ -149,3 +149,20 @@ fn completions_and_manual_pages_know_the_commands() {
     );
     assert_eq!(run(folder.path(), &["man", "paint"]).code, 2);
 }
+
+#[test]
+fn channels_that_go_together_are_shown_with_what_keeps_the_others() {
+    let folder = folder();
+    let found = json(run(folder.path(), &["inspect", "in.onnx", "--groups", "--no-int8", "--json"]).text());
+    let groups = found["groups"].as_array().unwrap();
+    // The first convolution, the residual block with its two ends, what is between them, and the outputs.
+    let counts: Vec<_> = groups.iter().map(|group| (group["channels"].clone(), group["free"].clone())).collect();
+    assert_eq!(counts, [(16, 16), (24, 24), (24, 24), (10, 0)].map(|(all, free)| (all.into(), free.into())));
+    let block = &groups[1];
+    assert_eq!(block["producers"], json("[\"/conv2/Conv\", \"/block/conv2/Conv\"]"));
+    assert_eq!(groups[3]["frozen"], "`logits` is a graph output");
+    let told = run(folder.path(), &["inspect", "in.onnx", "--groups", "--no-int8"]);
+    assert!(told.text().contains("4 groups of channels: 64 of 74 channels may go with --prune"), "{}", told.text());
+    let without = json(run(folder.path(), &["inspect", "in.onnx", "--no-int8", "--json"]).text());
+    assert!(without.get("groups").is_none());
+}

@@ -115,6 +115,10 @@ pub struct Shrink {
     #[arg(long, help_heading = "Output")]
     pub allow_unknown_fields: bool,
 
+    /// Keep ops and attributes that ONNX's own domain does not have, instead of refusing the model
+    #[arg(long, help_heading = "Output")]
+    pub allow_unknown_ops: bool,
+
     /// Threads; 0 is one for each processor
     #[arg(long, value_name = "N", default_value_t = 0, global = true, help_heading = "Output")]
     pub threads: usize,
@@ -235,6 +239,7 @@ impl Shrink {
             threads: self.threads,
             external_data,
             allow_unknown_fields: self.allow_unknown_fields,
+            allow_unknown_ops: self.allow_unknown_ops,
             control: self.control.control(self.explain.clone().filter(|name| !name.is_empty()))?,
         })
     }
