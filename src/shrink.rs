@@ -31,10 +31,11 @@ use crate::{
     int8::{Calibrated, Int8, Quantized},
     lossless::Lossless,
     low_rank::{LowRank, Svd},
-    metrics::{CompareError, Comparison, GateResult, compare_graphs},
+    metrics::{CompareError, Comparison, GateResult, OutputMetrics, compare_graphs},
     proof::{Compared, Proof},
     qdq::Cancel,
     ranges_file::{self, Digest, Stamp},
+    regions,
     report::{Calibration, Report, Side},
     request::{Calibrate, Failure, Request},
     sensitivity,
@@ -53,8 +54,21 @@ const FROM_MODEL: &str = "ranges follow from the model (batch norms, bounded act
 const SYNTHETIC: &str = "ranges are those of synthetic samples, which says the model's metadata, too: with --data DIR (100 to \
                          300 real samples) they would fit";
 
+const LEFT_FLOAT: &str = "nothing approximate was done (8 bits, pruning, low rank): the result could not be run against the \
+                          input; --no-validate does it all the same";
+
 /// Runs of the held-out samples that look for the layers to keep in float, at most (the first few may be more).
 const FALL_BACK_RUNS: usize = 30;
+
+/// Why a region in 8 bits is too far from the original, by the bound that holds for made-up inputs of whole models.
+fn too_far(comparison: &Comparison) -> Option<String> {
+    let is_far = |output: &&OutputMetrics| {
+        let most = if output.float { MOST_MADE_UP_ERROR } else { 0.0 };
+        output.misshapen > 0 || output.not_finite > 0 || output.rel_l2.is_nan() || output.rel_l2 > most
+    };
+    let far = comparison.outputs.iter().find(is_far)?;
+    Some(format!("in 8 bits it differs by {:.2e} (relative L2) on made-up inputs", far.rel_l2))
+}
 
 /// Makes the model of `request` smaller and writes it.
 pub fn shrink(request: &Request, progress: &dyn Progress) -> Result<Report, Failure> {
@@ -223,6 +237,7 @@ impl<'a> Job<'a> {
         self.report.warnings.extend(proven.culprits.iter().map(|culprit| culprit.sentence()));
         self.report.culprits = proven.culprits;
         self.report.lossless = proven.comparison;
+        self.report.regions = proven.regions;
         self.report.gates.extend(proven.gates);
         self.report.cancelled = proven.cancelled;
         let changed = proven.journal.done() > 0;
@@ -234,10 +249,8 @@ impl<'a> Job<'a> {
 
     /// What cannot be run against the original is not approximated.
     fn leave_float(&mut self) -> Option<Model> {
-        let note = "nothing approximate was done (8 bits, pruning, low rank): the result could not be run against the input; \
-                    --no-validate does it all the same";
-        if !self.report.notes.iter().any(|known| known == note) {
-            self.report.notes.push(note.to_owned());
+        if !self.report.notes.iter().any(|known| known == LEFT_FLOAT) {
+            self.report.notes.push(LEFT_FLOAT.to_owned());
         }
         None
     }
@@ -429,11 +442,25 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// The quantized model, when the gates hold for it; `None` when nothing was gained.
+    /// The quantized model, when the gates hold for it, or its regions are proven; `None` when nothing was gained.
     fn int8(&mut self, lossless: &Model, statistics: &BTreeMap<String, Statistics>) -> Result<Option<Model>, Failure> {
-        if self.report.unproven.is_some() {
-            return Ok(self.leave_float());
+        if self.report.unproven.is_none() {
+            let model = self.int8_as_a_whole(lossless, statistics)?;
+            if model.is_some() || self.report.unproven.is_none() {
+                return Ok(model);
+            }
+            // Only now it was run, and could not be.
+            self.report.notes.retain(|note| note != LEFT_FLOAT);
         }
+        self.int8_by_region(lossless, statistics)
+    }
+
+    /// The same for a model that can be run.
+    fn int8_as_a_whole(
+        &mut self,
+        lossless: &Model,
+        statistics: &BTreeMap<String, Statistics>,
+    ) -> Result<Option<Model>, Failure> {
         let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
         let int8 = self.quantizer(evaluator.as_ref(), &options, statistics);
         let ranges = &self.request.ranges;
@@ -465,6 +492,49 @@ impl<'a> Job<'a> {
         let calibrated = int8.calibrated(lossless, &calibrating, self.progress)?;
         let chosen = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &calibrating, self.progress)?;
         self.fall_back(calibrated, chosen, Some(held_out), "")
+    }
+
+    /// The model as without samples, where it cannot be run as a whole: what is proven region by region.
+    fn int8_by_region(
+        &mut self,
+        lossless: &Model,
+        statistics: &BTreeMap<String, Statistics>,
+    ) -> Result<Option<Model>, Failure> {
+        let (evaluator, mut options) = (self.evaluator.clone(), self.options.clone());
+        let mut taken_back = Vec::new();
+        let (mut quantized, mut found) = loop {
+            let int8 = self.quantizer(evaluator.as_ref(), &options, statistics);
+            let quantized = match int8.without_samples(lossless, int8.dynamic)? {
+                Ok(quantized) => quantized,
+                Err(nothing) => {
+                    self.report.notes.push(nothing);
+                    return Ok(None);
+                }
+            };
+            let (before, after) = (&lossless.graph, &quantized.model.graph);
+            let mut found = regions::prove(evaluator.as_ref(), before, after, &too_far)?;
+            let denied = regions::denied(&found, &quantized.journal);
+            match denied {
+                _ if found.open.is_empty() => break (quantized, found),
+                Some(denied) if denied.iter().any(|rewrite| !options.deny.contains(rewrite)) => {
+                    options.deny.extend(denied);
+                    taken_back.append(&mut found.open);
+                }
+                _ => return Ok(self.leave_float()),
+            }
+        };
+        found.open = taken_back;
+        let mut all = self.report.regions.take().unwrap_or_default();
+        all.add(found);
+        self.report.regions = Some(all);
+        if self.samples.is_some() {
+            let note = "the model cannot be run on the samples: it was made smaller as without any";
+            quantized.notes = vec![note.to_owned()];
+        }
+        self.report.layers = quantized.layers;
+        self.report.journal.extend(quantized.journal.entries);
+        self.report.notes.extend(quantized.notes);
+        Ok(Some(quantized.model))
     }
 
     /// The model with the ranges of `--ranges-in`. Samples that are given choose among the range estimators, and judge.
