@@ -28,7 +28,7 @@ fn documented() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// What stands under a field, by the heading that describes it.
-const OBJECTS: [(&str, &str); 14] = [
+const OBJECTS: [(&str, &str); 16] = [
     ("input", "Side"),
     ("output", "Side"),
     ("journal", "Entry"),
@@ -36,7 +36,9 @@ const OBJECTS: [(&str, &str); 14] = [
     ("regions", "Regions"),
     ("layers", "Layer"),
     ("lossless", "Comparison"),
+    ("split", "Comparison"),
     ("quantized", "Comparison"),
+    ("total", "Comparison"),
     ("outputs", "Output"),
     ("accuracy", "Accuracy"),
     ("calibration", "Calibration"),
