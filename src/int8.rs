@@ -534,7 +534,8 @@ impl Calibrated<'_> {
         let mut layers = layers(&self.model.graph, &model.graph, &verdict);
         if any && self.int8.place == Place::Wrap {
             // Behind everything that knows ops by their ids: these change now.
-            cx.run(&CancelQdq::local(), &mut model.graph).map_err(Failure::bug)?;
+            let cancel = if formats.keeps_ranges() { CancelQdq::local() } else { CancelQdq::beside_activations() };
+            cx.run(&cancel, &mut model.graph).map_err(Failure::bug)?;
         }
         let (model, pairs) = match if any { formats.write(&model, &mut cx)? } else { None } {
             Some(written) => (written, Some(model)),

@@ -23,6 +23,7 @@ pub mod progress;
 pub mod proof;
 pub mod qdq;
 pub mod ranges_file;
+pub mod regions;
 pub mod report;
 pub mod request;
 pub mod samples;

@@ -23,6 +23,7 @@ use crate::{
     request::{Failure, Request},
 };
 
+mod by_region;
 mod judge;
 mod mend;
 mod quantize;
@@ -226,6 +227,7 @@ impl<'a> Job<'a> {
         self.report.warnings.extend(proven.culprits.iter().map(|culprit| culprit.sentence()));
         self.report.culprits = proven.culprits;
         self.report.lossless = proven.comparison;
+        self.report.regions = proven.regions;
         self.report.gates.extend(proven.gates);
         self.report.cancelled = proven.cancelled;
         let changed = proven.journal.done() > 0;

@@ -25,5 +25,6 @@ mod samples;
 mod structure;
 mod support;
 mod targets;
+mod tract_formats;
 mod validate;
 mod writing;
