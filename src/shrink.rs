@@ -38,6 +38,7 @@ use crate::{
     report::{Calibration, Report, Side},
     request::{Calibrate, Failure, Request},
     sensitivity,
+    small_weights::{SmallWeights, Weights},
     structure::Pruner,
 };
 
@@ -197,7 +198,39 @@ impl<'a> Job<'a> {
                 changed = true;
             }
         }
+        if let Some(weights) = self.request.weights.weights
+            && let Some(model) = self.small_weights(&lossless, weights)?
+        {
+            lossless = model;
+            changed = true;
+        }
         self.write(lossless, changed)
+    }
+
+    /// The model with weights in fewer bits, when the gates hold for it; `None` when none got smaller.
+    fn small_weights(&mut self, model: &Model, weights: Weights) -> Result<Option<Model>, Failure> {
+        if self.request.exact || self.request.int8 {
+            let other = if self.request.exact { "--exact" } else { "--int8" };
+            return Err(Failure::usage(format_args!("--weights does not go with {other}: leave out one of them")));
+        }
+        let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
+        let stage = SmallWeights { evaluator: evaluator.as_ref(), options: &options, weights };
+        let stored = stage.store(model, self.samples.as_ref(), self.progress)?;
+        let Some(model) = stored.model else {
+            self.report.notes.push("--weights: no weight is large enough to be stored in fewer bits".to_owned());
+            return Ok(None);
+        };
+        let samples = self.samples.as_ref().map_or(0, |(calibrating, _)| calibrating.len());
+        let quantized = Quantized {
+            model,
+            pairs: None,
+            layers: stored.layers,
+            journal: stored.journal,
+            notes: Vec::new(),
+            samples,
+            calibrator: None,
+        };
+        self.accept_storage(quantized)
     }
 
     /// The model after the lossless passes, proven where it can be run.

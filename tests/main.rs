@@ -25,4 +25,5 @@ mod structure;
 mod support;
 mod targets;
 mod validate;
+mod weights;
 mod writing;

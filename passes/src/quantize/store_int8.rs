@@ -31,6 +31,7 @@ use crate::{
         calibration::Calibration,
         insert_qdq::{linear_rows, output_shift},
         moments::clipped,
+        store_fp16::store_half,
         weights::{Pairing, conv_from_rows, conv_rows, quantize_rows},
     },
 };
@@ -86,7 +87,7 @@ fn candidate(graph: &Graph, value: ValueId) -> Option<&Tensor> {
 }
 
 /// Whether `value` multiplies a Cast of constant integers: the scales of what an earlier run stored are not stored again.
-fn scales_stored_weights(graph: &Graph, value: ValueId) -> bool {
+pub(super) fn scales_stored_weights(graph: &Graph, value: ValueId) -> bool {
     graph.uses(value).into_iter().any(|place| {
         let Use::Input(op, index) = place else { return false };
         let node = graph.op(op);
@@ -139,22 +140,6 @@ impl StoreInt8<'_> {
         let Some(x) = graph.op(op).input(0) else { return false };
         self.calibration.is_some() || self.mean(graph, cx, x, graph.op(op).is("Conv")).is_some()
     }
-}
-
-/// The constant in 16-bit floats behind a Cast; `None` when its range is too wide for them.
-fn store_half(graph: &Graph, value: ValueId, array: &ArrayD<f64>, op: OpId) -> Option<Patch> {
-    let half = Tensor::from_f64(DataType::Float16, array)?;
-    let error = &half.to_f64()? - array;
-    let (noise, signal) = (error.iter().map(|x| x * x).sum::<f64>(), array.iter().map(|x| x * x).sum::<f64>());
-    if noise.is_nan() || noise > signal * 1e-5 {
-        return None; // overflow, or mostly denormal
-    }
-    let mut patch = Patch::new(op);
-    let half = patch.constant("w", half);
-    let cast = NewOp::new("Cast").with(attributes::int("to", DataType::Float as i64));
-    let cast = patch.op(cast, &[Some(half)], "c", graph.ty(value).cloned());
-    patch.replace(value, cast);
-    Some(patch)
 }
 
 /// A constant in 8 bits, as the two ops read it.
