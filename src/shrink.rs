@@ -119,6 +119,7 @@ impl<'a> Job<'a> {
     fn new(request: &'a Request, progress: &'a dyn Progress) -> Result<Job<'a>, Failure> {
         request.checked_output()?;
         request.formats.check(request)?;
+        request.weights.check(request)?;
         if request.exact && request.int8 {
             return Err(Failure::usage("--exact forbids every rewrite that --int8 stands for: leave out one of them"));
         }
@@ -129,12 +130,12 @@ impl<'a> Job<'a> {
         let mut original =
             import(loaded.model.clone()).map_err(|error| Failure::input(anyhow!(error).context(name.clone())))?;
         let mut report = Report::new(Side::of(&name, files::size_of_input(&loaded), &original));
-        let asked = request.int8 || request.control.freeze_initializers;
+        let asked = request.int8 || request.weights.weights.is_some() || request.control.freeze_initializers;
         let frozen = if original.ir_version() < 4 || asked { original.graph.freeze_defaults() } else { 0 };
         if original.ir_version() >= 4 && frozen > 0 {
             // (Before version 4 every initializer had to be an input; none was meant to be given.)
             let note = "initializers that were inputs, too, and could be overridden, are constants now";
-            let why = if request.control.freeze_initializers { "" } else { ": 8 bits need that" };
+            let why = if request.control.freeze_initializers { "" } else { ": fewer bits need that" };
             report.notes.push(format!("{frozen} {note}{why}"));
         }
         request.control.fix_shapes(&mut original.graph)?;
@@ -207,30 +208,42 @@ impl<'a> Job<'a> {
         self.write(lossless, changed)
     }
 
-    /// The model with weights in fewer bits, when the gates hold for it; `None` when none got smaller.
+    /// The model with weights in fewer bits, as many as the gates hold for; `None` when none got smaller.
     fn small_weights(&mut self, model: &Model, weights: Weights) -> Result<Option<Model>, Failure> {
-        if self.request.exact || self.request.int8 {
-            let other = if self.request.exact { "--exact" } else { "--int8" };
-            return Err(Failure::usage(format_args!("--weights does not go with {other}: leave out one of them")));
+        if self.report.unproven.is_some() {
+            return Ok(self.leave_float());
+        }
+        if is_quantized(&self.original.graph) {
+            self.report.notes.push("the model is quantized already: --weights leaves it as it is".to_owned());
+            return Ok(None);
         }
         let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
-        let stage = SmallWeights { evaluator: evaluator.as_ref(), options: &options, weights };
-        let stored = stage.store(model, self.samples.as_ref(), self.progress)?;
-        let Some(model) = stored.model else {
-            self.report.notes.push("--weights: no weight is large enough to be stored in fewer bits".to_owned());
-            return Ok(None);
-        };
-        let samples = self.samples.as_ref().map_or(0, |(calibrating, _)| calibrating.len());
-        let quantized = Quantized {
-            model,
-            pairs: None,
-            layers: stored.layers,
-            journal: stored.journal,
-            notes: Vec::new(),
-            samples,
-            calibrator: None,
-        };
-        self.accept_storage(quantized)
+        let request = self.request;
+        let keep_float = &request.keep_float;
+        let stage = SmallWeights { evaluator: evaluator.as_ref(), options: &options, weights, keep_float };
+        let planned = stage.plan(model, self.samples.as_ref(), self.progress)?;
+        let mut stored = planned.build(&BTreeSet::new())?;
+        let held_out = self.samples.clone().map(|(_, held_out)| held_out).filter(|held_out| !held_out.is_empty());
+        let layers = planned.worst();
+        if let Some(held_out) = held_out.filter(|_| self.request.validate && !layers.is_empty()) {
+            let mut holds = |kept: &BTreeSet<usize>| -> Result<bool, Failure> {
+                let Some(stored) = planned.build(kept)? else { return Ok(true) };
+                let comparison = self.compare(&stored.model, &held_out)?;
+                Ok(comparison.is_none_or(|found| self.request.gates.int8(&found).iter().all(|gate| gate.passed)))
+            };
+            if !holds(&BTreeSet::new())?
+                && let Some(kept) = sensitivity::fewest(&layers, FALL_BACK_RUNS, &mut holds)?
+            {
+                stored = planned.build(&kept)?;
+            }
+        }
+        match stored {
+            Some(stored) => self.accept_storage(stored),
+            None => {
+                self.report.notes.push("--weights: no weight is large enough to be stored in fewer bits".to_owned());
+                Ok(None)
+            }
+        }
     }
 
     /// The model after the lossless passes, proven where it can be run.
@@ -701,7 +714,7 @@ impl<'a> Job<'a> {
         if let Some(comparison) = judged {
             let broken = comparison.outputs.iter().find(|output| output.misshapen > 0 || output.not_finite > 0);
             if let Some(output) = broken {
-                let note = "8-bit storage was left out: with it this output is not finite or has another shape";
+                let note = "storage in fewer bits was left out: with it this output is not finite or has another shape";
                 self.report.warnings.push(format!("`{}`: {note}", output.name));
                 return Ok(None);
             }

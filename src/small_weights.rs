@@ -1,13 +1,14 @@
 //! `--weights`: weights in 4 or 16 bits, where layers compute in float.
 //!
 //! **Never** quantizes what layers read or give: the file is smaller, and what computes is as before, or a kernel that unpacks.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use onnx_shrink_ir::{Evaluate, Model, OpId, infer, raise};
 use onnx_shrink_passes::{
-    Context, Journal, Options, pipeline,
+    Context, Options, pipeline,
     prune::{
         layer::Layer,
+        orders::Moments,
         trial::{PruneError, moments},
     },
     quantize::{
@@ -16,7 +17,13 @@ use onnx_shrink_passes::{
     },
 };
 
-use crate::{Failure, Progress, Samples, int8::Source, layers::layers, report};
+use crate::{
+    Failure, Progress, Samples,
+    columns::bytes,
+    int8::{Patterns, Quantized, Source},
+    layers::layers,
+    request::Request,
+};
 
 /// How weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -27,11 +34,42 @@ pub enum Weights {
     Int4,
 }
 
+impl Weights {
+    /// As it is written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Weights::Fp16 => "fp16",
+            Weights::Int4 => "int4",
+        }
+    }
+}
+
 /// What is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WeightsOptions {
     /// How weights are stored; `None`: as they are
     pub weights: Option<Weights>,
+}
+
+impl WeightsOptions {
+    /// Whether the rest of `request` goes with it.
+    pub fn check(&self, request: &Request) -> Result<(), Failure> {
+        let Some(name) = self.weights.map(Weights::name) else { return Ok(()) };
+        if request.exact || request.int8 {
+            let other = if request.exact { "--exact" } else { "--int8" };
+            return Err(Failure::usage(format_args!(
+                "--weights {name} does not go with {other}: leave out one of them"
+            )));
+        }
+        let (target, small) = (request.target.name, request.target.small);
+        if !small.contains(&name) {
+            let reads = if small.is_empty() { "none".to_owned() } else { small.join(", ") };
+            return Err(Failure::usage(format_args!(
+                "--weights {name}: of these types the target {target} reads: {reads}"
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// What the stage needs to know.
@@ -42,117 +80,180 @@ pub struct SmallWeights<'a> {
     pub options: &'a Options,
     /// How weights are stored
     pub weights: Weights,
+    /// Ops whose weights stay out of 4 bits: names, op types or globs
+    pub keep_float: &'a [String],
 }
 
-/// The model with small weights.
-pub struct Stored {
-    /// The model; `None`: no weight got smaller
-    pub model: Option<Model>,
-    /// Every layer with weights
-    pub layers: Vec<report::Layer>,
-    /// What the passes did
-    pub journal: Journal,
+/// The layers whose weights are rounded, before they are stored.
+pub struct Planned<'a> {
+    stage: &'a SmallWeights<'a>,
+    /// In the opset that the types need
+    model: Model,
+    layers: Vec<(OpId, Int4)>,
+    /// Why others are not in 4 bits
+    refused: BTreeMap<OpId, String>,
+    notes: Vec<String>,
+    samples: usize,
 }
 
 impl SmallWeights<'_> {
-    /// Stores the weights of `lossless`; `samples` are those that calibrate and those that judge.
-    pub fn store(
+    /// Rounds the weights of `lossless`; `samples` are those that calibrate and those that judge.
+    pub fn plan(
         &self,
         lossless: &Model,
         samples: Option<&(Samples, Samples)>,
         progress: &dyn Progress,
-    ) -> Result<Stored, Failure> {
-        let mut model = lossless.detached();
-        let mut cx = Context::new(self.options.clone(), self.evaluator);
-        if self.weights == Weights::Int4 && model.opset() < LEAST_OPSET {
-            raise::raise(&mut model, LEAST_OPSET).map_err(Failure::input)?;
+    ) -> Result<Planned<'_>, Failure> {
+        let mut planned = Planned {
+            stage: self,
+            model: lossless.detached(),
+            layers: Vec::new(),
+            refused: BTreeMap::new(),
+            notes: Vec::new(),
+            samples: 0,
+        };
+        if self.weights == Weights::Fp16 {
+            return Ok(planned);
+        }
+        let model = &mut planned.model;
+        if model.opset() < LEAST_OPSET {
+            raise::raise(model, LEAST_OPSET).map_err(|error| {
+                Failure::input(anyhow::anyhow!("--weights int4 needs opset {LEAST_OPSET}: {error}"))
+            })?;
             infer::infer(&mut model.graph);
+            let mut cx = Context::new(self.options.clone(), self.evaluator);
             pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)?;
         }
-        if self.weights == Weights::Int4 {
-            model.set_ir_version(model.ir_version().max(10)); // the first with 4-bit integers
-        }
-        let before = model.detached();
-        let mut planned = BTreeMap::new();
-        let mut refused: BTreeMap<OpId, String> = BTreeMap::new();
-        if self.weights == Weights::Int4 {
-            planned = self.plan(&model, samples, progress, &mut refused)?;
-            cx.run(&StoreInt4 { layers: Some(&planned) }, &mut model.graph).map_err(Failure::bug)?;
-        }
-        cx.run(&StoreFp16, &mut model.graph).map_err(Failure::bug)?;
-        let done = cx.journal.done_by("store-int4") + cx.journal.done_by("store-fp16");
-        model.graph.sweep();
-        infer::infer(&mut model.graph);
-        let verdict = |op: OpId| {
-            let sentence = match (planned.get(&op), refused.get(&op)) {
-                (Some(stored), _) => stored.sentence(),
-                (None, Some(why)) => format!("16-bit floats: {why}"),
-                (None, None) => "16-bit floats".to_owned(),
-            };
-            Some(sentence)
-        };
-        let mut layers = layers(&before.graph, &model.graph, &verdict);
-        for (op, stored) in &planned {
-            let name = before.graph.label_of(*op);
-            for layer in layers.iter_mut().filter(|layer| layer.name == name) {
-                layer.sqnr_db = stored.sqnr_db;
-            }
-        }
-        Ok(Stored { model: (done > 0).then_some(model), layers, journal: cx.journal })
-    }
-
-    /// The layers that are stored in 4 bits, and why others are not.
-    fn plan(
-        &self,
-        model: &Model,
-        samples: Option<&(Samples, Samples)>,
-        progress: &dyn Progress,
-        refused: &mut BTreeMap<OpId, String>,
-    ) -> Result<BTreeMap<OpId, Int4>, Failure> {
-        let graph = &model.graph;
+        model.set_ir_version(model.ir_version().max(LEAST_IR_VERSION));
+        let graph = &planned.model.graph;
+        let named: Vec<String> = self.keep_float.iter().filter(|word| *word != "auto").cloned().collect();
+        let patterns = Patterns::new(&named)?;
+        planned.notes = patterns.unused(graph);
         let mut found: Vec<(OpId, Layer)> = Vec::new();
         for op in graph.ops() {
             match candidate(graph, op) {
+                Ok(_) if patterns.matches(graph, op) => {
+                    planned.refused.insert(op, "--keep-float says so".to_owned());
+                }
                 Ok(layer) => found.push((op, layer)),
                 Err(miss) if miss.is_worth_reporting() => {
-                    refused.insert(op, miss.sentence(graph));
+                    planned.refused.insert(op, miss.sentence(graph));
                 }
                 Err(_) => {}
             }
         }
         let samples = samples.filter(|(calibrating, _)| !calibrating.is_empty() && !found.is_empty());
-        let seen = match samples {
-            None => None,
-            Some((calibrating, held_out)) => {
-                let _stage = progress.stage("looking at layers", None);
-                let layers: Vec<Layer> = found.iter().map(|(_, layer)| layer.clone()).collect();
-                let of = |samples: &Samples| {
-                    let all: Vec<usize> = (0..samples.len()).collect();
-                    moments(graph, self.evaluator, &layers, &Source(samples), &all).map_err(|error| match error {
-                        PruneError::Sample(error) => Failure::samples(anyhow::anyhow!(error)),
-                        PruneError::Evaluate(error) => Failure::input(error),
-                        error => Failure::bug(error),
-                    })
-                };
-                let judges = if held_out.is_empty() { calibrating } else { held_out };
-                Some((of(calibrating)?, of(judges)?))
-            }
-        };
+        let seen = samples.map(|samples| self.seen(&planned.model, &found, samples, progress)).transpose()?;
+        planned.samples = samples.map_or(0, |(calibrating, _)| calibrating.len());
         let stage = progress.stage("rounding weights", Some(found.len() as u64));
-        let mut planned = BTreeMap::new();
         for (op, layer) in &found {
             let both =
                 seen.as_ref().and_then(|(fit, judge)| Some((fit.get(&layer.weight)?, judge.get(&layer.weight)?)));
             match Int4::of(graph, layer, both) {
-                Ok(stored) => {
-                    planned.insert(*op, stored);
-                }
+                Ok(stored) => planned.layers.push((*op, stored)),
                 Err(miss) => {
-                    refused.insert(*op, miss.sentence(graph));
+                    planned.refused.insert(*op, miss.sentence(graph));
                 }
             }
+            stage.advance(1);
         }
         drop(stage);
         Ok(planned)
+    }
+
+    /// Moments of what `found` read, on the samples that are fitted and on those that judge.
+    fn seen(
+        &self,
+        model: &Model,
+        found: &[(OpId, Layer)],
+        (calibrating, held_out): &(Samples, Samples),
+        progress: &dyn Progress,
+    ) -> Result<(Moments, Moments), Failure> {
+        let _stage = progress.stage("looking at layers", None);
+        let layers: Vec<Layer> = found.iter().map(|(_, layer)| layer.clone()).collect();
+        let of = |samples: &Samples| {
+            let all: Vec<usize> = (0..samples.len()).collect();
+            let source = Source { samples, keeps: false };
+            moments(&model.graph, self.evaluator, &layers, &source, &all).map_err(|error| match error {
+                PruneError::Sample(error) => Failure::samples(anyhow::anyhow!(error)),
+                PruneError::Evaluate(error) => Failure::input(error),
+                error => Failure::bug(error),
+            })
+        };
+        let judges = if held_out.is_empty() { calibrating } else { held_out };
+        Ok((of(calibrating)?, of(judges)?))
+    }
+}
+
+/// The first version of ONNX's files with 4-bit integers.
+const LEAST_IR_VERSION: i64 = 10;
+
+impl Planned<'_> {
+    /// The layers in 4 bits, the one of most noise first, as [`Planned::build`] numbers them.
+    pub fn worst(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.layers.len()).collect();
+        order.sort_by(|&a, &b| self.layers[a].1.noise().total_cmp(&self.layers[b].1.noise()).reverse().then(a.cmp(&b)));
+        order
+    }
+
+    /// The model with its weights stored, `kept` of the layers not in 4 bits; `None` when nothing got smaller.
+    pub fn build(&self, kept: &BTreeSet<usize>) -> Result<Option<Quantized>, Failure> {
+        let stage = self.stage;
+        let mut cx = Context::new(stage.options.clone(), stage.evaluator);
+        let mut model = self.model.detached();
+        let taken = self.layers.iter().enumerate().filter(|(index, _)| !kept.contains(index));
+        let taken: BTreeMap<OpId, &Int4> = taken.map(|(_, (op, stored))| (*op, stored)).collect();
+        if stage.weights == Weights::Int4 {
+            cx.run(&StoreInt4 { layers: Some(&taken) }, &mut model.graph).map_err(Failure::bug)?;
+        }
+        cx.run(&StoreFp16, &mut model.graph).map_err(Failure::bug)?;
+        if cx.journal.done() == 0 {
+            return Ok(None);
+        }
+        model.graph.sweep();
+        infer::infer(&mut model.graph);
+        let verdict = |op: OpId| {
+            let sentence = match (taken.get(&op), self.refused.get(&op)) {
+                (Some(stored), _) => stored.sentence(),
+                (None, Some(why)) => format!("16-bit floats: {why}"),
+                (None, None) if self.layers.iter().any(|(layer, _)| *layer == op) => {
+                    "16-bit floats: with 4 bits a gate failed".to_owned()
+                }
+                (None, None) => "16-bit floats".to_owned(),
+            };
+            Some(sentence)
+        };
+        let mut layers = layers(&self.model.graph, &model.graph, &verdict);
+        let noise: BTreeMap<&str, Option<f64>> =
+            taken.iter().map(|(op, stored)| (self.model.graph.label_of(*op), stored.sqnr_db)).collect();
+        for layer in &mut layers {
+            layer.sqnr_db = noise.get(layer.name.as_str()).copied().flatten();
+        }
+        let by_samples = taken.values().filter(|stored| stored.by_samples).count();
+        let (before, after) =
+            layers.iter().fold((0, 0), |sum, layer| (sum.0 + layer.bytes_before, sum.1 + layer.bytes_after));
+        let mut note =
+            format!("--weights {}: layers with weights {} → {}", stage.weights.name(), bytes(before), bytes(after));
+        if stage.weights == Weights::Int4 {
+            note += &format!(
+                "; {} in 4 bits, of which {by_samples} by GPTQ and {} rounded to nearest",
+                taken.len(),
+                taken.len() - by_samples
+            );
+            if self.samples == 0 {
+                note += "; with --data DIR (100 to 300 samples) the error would be about half";
+            }
+        }
+        let mut notes = self.notes.clone();
+        notes.push(note);
+        Ok(Some(Quantized {
+            model,
+            pairs: None,
+            layers,
+            journal: cx.journal,
+            notes,
+            samples: self.samples,
+            calibrator: None,
+        }))
     }
 }

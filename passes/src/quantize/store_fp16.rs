@@ -8,7 +8,8 @@
 //! c = Cast <to = 1> (w_h)
 //! y = MatMul (x, c)
 //! ```
-//! Engines fold the Cast when they load the file: it is half the size and runs as before.
+//! Engines fold the Cast when they load the file: it is half the size and runs as before. A constant of the two values 0 and c, or
+//! 0 and −∞, is stored exactly, in 8 bits.
 //!
 //! **Class:** approximate: 11 bits stay. **Legal when** the constant is float, and no number overflows 16 bits or is mostly lost.
 //! **Does not** touch constants of less than [`LEAST_BYTES`], graph outputs, or scales of what is stored in integers.
@@ -16,7 +17,10 @@
 use ndarray::ArrayD;
 use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, Use, ValueId, attributes};
 
-use crate::{Class, Context, Miss, Pass, Result, quantize::store_int8::scales_stored_weights};
+use crate::{
+    Class, Context, Miss, Pass, Result,
+    quantize::store_int8::{scales_stored_weights, store_exactly},
+};
 
 /// Constants of fewer bytes stay: the node and its names take as much.
 pub const LEAST_BYTES: usize = 480;
@@ -66,6 +70,9 @@ fn store(graph: &Graph, value: ValueId) -> Result<Patch, Option<(OpId, Miss)>> {
         reader = reader.or(Some(op));
     }
     let op = reader.ok_or(None)?;
+    if let Some(patch) = store_exactly(graph, value, tensor, op) {
+        return Ok(patch);
+    }
     let array = tensor.to_f64().ok_or(None)?;
     if array.iter().any(|x| !x.is_finite()) {
         return Err(Some((op, Miss::NotFinite(value))));

@@ -1,33 +1,45 @@
-//! Stores the weights of Conv, Gemm and MatMul in 4 bits, in blocks of one scale.
+//! Stores the weights of Conv, Gemm and MatMul in 4 bits, in blocks of one scale, and tables in 8.
 //!
 //! ```onnx before
-//! # x: float[2,64]; w: float[64,48]
+//! # x: float[1,64]; w: float[64,48]
 //! y = MatMul (x, w)
 //! ```
 //! ```onnx after
 //! d = DequantizeLinear <axis = 0, block_size = 32> (w_q, w_scale)
 //! y = MatMul (x, d)
 //! ```
-//! ONNX Runtime makes one MatMulNBits of the two: 0.6 of float's time for one row, 0.9 for 128 (it rounds its input to 8 bits, an
-//! error of 0.5 %). Where it would not, a DequantizeLinear runs at every inference (11 times float's time in front of Gemm → Relu), so
-//! convolutions, transposed weights and what an activation follows get Cast → Mul → Reshape, which engines fold when they load the
-//! file: float's time. (Measured with ONNX Runtime 1.32.)
+//! That form is for layers that compute one row: ONNX Runtime makes one MatMulNBits of the two, 0.6 to 0.7 of float's time (which
+//! rounds its input to 8 bits, an error of 0.5 %). For more rows that is slower than float (1.9 times for 16), and where it is not
+//! done, as in front of Gemm → Relu, a DequantizeLinear runs at every inference, 11 times float's time. So all other layers get
+//! Cast → Mul → Reshape, which engines fold when they load the file: float's time. (Measured with ONNX Runtime 1.32.)
 //!
-//! **Class:** approximate. **Legal when** one op alone reads the weight, the opset is 21, and a block size of 16 to 64 divides its inputs.
-//! **Does not** touch tables (Gather), whose error would go into everything, nor grouped convolutions, nor bodies.
+//! Inputs that no block divides have a shorter last block: zeros fill it, and a Slice cuts them off. Tables that a Gather reads
+//! are stored in 8 bits as `store-int8` does: in 4 their error, which goes into everything behind them, is as large as that of
+//! all layers together, for 6 % of the bytes (stories260k).
+//!
+//! **Class:** approximate. **Legal when** one op alone reads the weight, and the opset is 21.
+//! **Does not** touch grouped convolutions, layers of fewer than [`LEAST_INPUTS`] inputs, or bodies.
 
 use std::collections::BTreeMap;
 
 use ndarray::{Array2, s};
-use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, Use, attributes};
+use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, TensorType, Use, ValueRef, attributes};
 
-use crate::{Class, Context, Miss, Pass, Result, prune::layer::Layer, quantize::gptq::Blocks, solver::Gram};
+use crate::{
+    Class, Context, Miss, Pass, Result,
+    prune::layer::Layer,
+    quantize::{StoreInt8, gptq::Blocks},
+    solver::Gram,
+};
 
 /// The first opset with 4-bit integers and blocks.
 pub const LEAST_OPSET: i64 = 21;
 
 /// The block that kernels like best.
 const BLOCK: usize = 32;
+
+/// Layers with fewer inputs are left: a scale for so few numbers takes what the bits save.
+const LEAST_INPUTS: usize = 16;
 
 /// Bytes that the nodes and their names take.
 const OVERHEAD: usize = 260;
@@ -46,12 +58,14 @@ pub struct Int4 {
     pub by_samples: bool,
     /// Signal to noise of the layer's output on samples that were not fitted, in dB; `None` without them
     pub sqnr_db: Option<f64>,
+    /// Relative squared error of the weights
+    weight_error: f64,
 }
 
 /// See the [module](self).
 pub struct StoreInt4<'a> {
     /// The layers, by op; `None`: all, rounded to nearest
-    pub layers: Option<&'a BTreeMap<OpId, Int4>>,
+    pub layers: Option<&'a BTreeMap<OpId, &'a Int4>>,
 }
 
 impl Pass for StoreInt4<'_> {
@@ -83,8 +97,27 @@ impl Pass for StoreInt4<'_> {
                 Err(_) => {}
             }
         }
-        Ok(())
+        store_tables(graph, cx)
     }
+}
+
+/// Stores what a Gather looks up in 8 bits.
+fn store_tables(graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
+    let storage = StoreInt8 { calibration: None };
+    for value in graph.values() {
+        let looks_up = |place: &Use| matches!(place, Use::Input(op, 0) if graph.op(*op).is("Gather"));
+        if graph.constant(value).is_none() || !graph.uses(value).iter().any(looks_up) {
+            continue;
+        }
+        match storage.store(graph, cx, value, false) {
+            Ok(patch) => {
+                cx.apply(graph, patch)?;
+            }
+            Err(Some((op, miss))) => cx.missed(graph, op, &miss),
+            Err(None) => {}
+        }
+    }
+    Ok(())
 }
 
 /// The op as a layer whose weights can be stored; `Err(NotThisPattern)` for what has none.
@@ -100,9 +133,12 @@ pub fn candidate(graph: &Graph, op: OpId) -> Result<Layer, Miss> {
     }
     let layer =
         Layer::of(graph, op).ok_or(Miss::Form("its weight has other uses, or groups, or is no plain matrix"))?;
-    let size = block_size(layer.inputs).ok_or(Miss::Form("no block of 16 to 64 divides its inputs"))?;
+    if layer.inputs < LEAST_INPUTS {
+        return Err(Miss::Form("too few inputs for a block"));
+    }
     let numbers = layer.inputs * layer.outputs;
-    let added = numbers / 2 + 4 * numbers / size + OVERHEAD;
+    let blocks = layer.inputs.div_ceil(block_size(layer.inputs));
+    let added = numbers.div_ceil(2) + 4 * blocks * layer.outputs + OVERHEAD;
     // 16-bit floats are what it would be otherwise.
     if added >= 2 * numbers {
         return Err(Miss::Grows { added, removed: 2 * numbers });
@@ -110,9 +146,10 @@ pub fn candidate(graph: &Graph, op: OpId) -> Result<Layer, Miss> {
     Ok(layer)
 }
 
-/// The size of blocks for so many inputs: of what divides them, the nearest to [`BLOCK`].
-fn block_size(inputs: usize) -> Option<usize> {
-    (16..=64).filter(|size| inputs.is_multiple_of(*size)).min_by_key(|size| (size.abs_diff(BLOCK), *size))
+/// The size of blocks for so many inputs: of what divides them, the nearest to [`BLOCK`]; where nothing does, [`BLOCK`] itself.
+fn block_size(inputs: usize) -> usize {
+    let dividing = (16..=64).filter(|size| inputs.is_multiple_of(*size));
+    dividing.min_by_key(|size| (size.abs_diff(BLOCK), *size)).unwrap_or(BLOCK)
 }
 
 impl Int4 {
@@ -124,7 +161,7 @@ impl Int4 {
         if weights.iter().any(|w| !w.is_finite()) {
             return Err(Miss::NotFinite(layer.weight));
         }
-        let size = block_size(layer.inputs).ok_or(Miss::Form("no block of 16 to 64 divides its inputs"))?;
+        let size = block_size(layer.inputs);
         let mut blocks = Blocks::nearest(&weights, size);
         let (mut by_samples, mut sqnr_db) = (false, None);
         if let Some((fit, judge)) = moments.filter(|(fit, _)| fit.rows > 0.0) {
@@ -139,52 +176,95 @@ impl Int4 {
             }
             sqnr_db = (error > 0.0 && judge.signal() > 0.0).then(|| 10.0 * (judge.signal() / error).log10());
         }
-        Ok(Int4 { layer: layer.clone(), blocks, by_samples, sqnr_db })
+        let off = blocks.weights() - &weights;
+        let squared = |numbers: &Array2<f64>| numbers.iter().map(|x| x * x).sum::<f64>();
+        let weight_error = squared(&off) / squared(&weights).max(f64::MIN_POSITIVE);
+        Ok(Int4 { layer: layer.clone(), blocks, by_samples, sqnr_db, weight_error })
+    }
+
+    /// Relative squared error of what the layer gives; without samples of its weights.
+    pub fn noise(&self) -> f64 {
+        self.sqnr_db.map_or(self.weight_error, |sqnr| 10f64.powf(-sqnr / 10.0))
     }
 
     /// What it is, in a few words.
     pub fn sentence(&self) -> String {
-        let how = if self.by_samples { "GPTQ" } else { "to nearest" };
-        format!("4-bit weights in blocks of {}, rounded {how}", self.blocks.size).replace("rounded GPTQ", "by GPTQ")
+        let how = if self.by_samples { "by GPTQ" } else { "rounded to nearest" };
+        format!("4-bit weights in blocks of {}, {how}", self.blocks.size)
     }
 
     fn store(&self, graph: &Graph, op: OpId) -> Result<Patch, Miss> {
         let layer = &self.layer;
+        let weight = graph.constant(layer.weight).ok_or(Miss::NotConstant(layer.weight))?;
         let ty = graph.ty(layer.weight).cloned();
-        let dims = graph.constant(layer.weight).ok_or(Miss::NotConstant(layer.weight))?.dims().to_vec();
-        let by_columns = layer.output_axis() == 1;
-        let (blocks, size) = (self.blocks.scales.nrows(), self.blocks.size);
-        let float = DataType::Float as i64;
         let mut patch = Patch::new(op);
-        let result = if by_columns && size == BLOCK && !is_drawn_in(graph, layer) {
-            let integers = patch.constant("w", packed(&dims, self.blocks.integers.iter())?);
-            let scales = Tensor::from_vec(&[blocks, layer.outputs], self.blocks.scales.iter().copied().collect());
-            let scales = patch.constant("s", scales);
+        let result = if self.is_fused(graph) {
+            let integers = patch.constant("w", packed(weight.dims(), self.blocks.integers.iter().copied())?);
+            let scales: Vec<f32> = self.blocks.scales.iter().copied().collect();
+            let scales = patch.constant("s", Tensor::from_vec(self.blocks.scales.shape(), scales));
             let decode = NewOp::new("DequantizeLinear")
                 .with(attributes::int("axis", 0))
-                .with(attributes::int("block_size", size as i64));
+                .with(attributes::int("block_size", self.blocks.size as i64));
             patch.op(decode, &[Some(integers), Some(scales)], "d", ty)
         } else {
-            let (integers, scales, shape) = if by_columns {
-                let scales = self.blocks.scales.iter().copied().collect();
-                let integers = packed(&[blocks, size, layer.outputs], self.blocks.integers.iter())?;
-                (integers, scales, [blocks, 1, layer.outputs])
-            } else {
-                let scales: Vec<f32> = self.blocks.scales.t().iter().copied().collect();
-                let integers = packed(&[layer.outputs, blocks, size], self.blocks.integers.t().iter())?;
-                (integers, scales, [layer.outputs, blocks, 1])
-            };
-            let integers = patch.constant("w", integers);
-            let scales = patch.constant("s", Tensor::from_vec(&shape, scales));
-            let shape =
-                patch.constant("shape", Tensor::from_vec(&[dims.len()], dims.iter().map(|&d| d as i64).collect()));
-            let cast = NewOp::new("Cast").with(attributes::int("to", float));
-            let cast = patch.op(cast, &[Some(integers)], "c", None);
-            let product = patch.op(NewOp::new("Mul"), &[Some(cast), Some(scales)], "m", None);
-            patch.op(NewOp::new("Reshape"), &[Some(product), Some(shape)], "r", ty)
+            self.folded(&mut patch, weight.dims(), ty)?
         };
         patch.replace(layer.weight, result);
         Ok(patch)
+    }
+
+    /// Cast → Mul → Reshape, which give the weight of the shape `dims`.
+    fn folded(&self, patch: &mut Patch, dims: &[usize], ty: Option<TensorType>) -> Result<ValueRef, Miss> {
+        let (size, inputs, outputs) = (self.blocks.size, self.layer.inputs, self.layer.outputs);
+        let blocks = self.blocks.scales.nrows();
+        let padded = blocks * size;
+        // Zeros fill the last block.
+        let at = |i: usize, j: usize| if i < inputs { self.blocks.integers[(i, j)] } else { 0 };
+        let by_columns = self.layer.output_axis() == 1;
+        let (integers, scales, whole) = if by_columns {
+            let integers = (0..padded).flat_map(|i| (0..outputs).map(move |j| at(i, j)));
+            let scales: Vec<f32> = self.blocks.scales.iter().copied().collect();
+            let scales = Tensor::from_vec(&[blocks, 1, outputs], scales);
+            (packed(&[blocks, size, outputs], integers)?, scales, [padded, outputs])
+        } else {
+            let integers = (0..outputs).flat_map(|j| (0..padded).map(move |i| at(i, j)));
+            let scales: Vec<f32> = self.blocks.scales.t().iter().copied().collect();
+            let scales = Tensor::from_vec(&[outputs, blocks, 1], scales);
+            (packed(&[outputs, blocks, size], integers)?, scales, [outputs, padded])
+        };
+        let list = |numbers: &[usize]| {
+            Tensor::from_vec(&[numbers.len()], numbers.iter().map(|&n| n as i64).collect::<Vec<i64>>())
+        };
+        let integers = patch.constant("w", integers);
+        let scales = patch.constant("s", scales);
+        let cast = NewOp::new("Cast").with(attributes::int("to", DataType::Float as i64));
+        let cast = patch.op(cast, &[Some(integers)], "c", None);
+        let product = patch.op(NewOp::new("Mul"), &[Some(cast), Some(scales)], "m", None);
+        let reshaped = |patch: &mut Patch, from: ValueRef, dims: &[usize], ty: Option<TensorType>| {
+            let shape = patch.constant("shape", list(dims));
+            patch.op(NewOp::new("Reshape"), &[Some(from), Some(shape)], "r", ty)
+        };
+        if padded == inputs {
+            return Ok(reshaped(patch, product, dims, ty));
+        }
+        let long = reshaped(patch, product, &whole, None);
+        let axis = usize::from(!by_columns);
+        let [start, end, axis] = [0, inputs, axis].map(|number| patch.constant("cut", list(&[number])));
+        let is_matrix = dims.len() == 2;
+        let cut = [Some(long), Some(start), Some(end), Some(axis)];
+        let cut = patch.op(NewOp::new("Slice"), &cut, "t", if is_matrix { ty.clone() } else { None });
+        Ok(if is_matrix { cut } else { reshaped(patch, cut, dims, ty) })
+    }
+
+    /// Whether ONNX Runtime makes one op of a DequantizeLinear and the layer, that is faster than the layer.
+    fn is_fused(&self, graph: &Graph) -> bool {
+        let layer = &self.layer;
+        let rows = graph.ty(layer.x).and_then(|ty| ty.dims()).map(|dims| dims.iter().product::<usize>());
+        layer.output_axis() == 1
+            && self.blocks.size == BLOCK
+            && layer.inputs.is_multiple_of(BLOCK)
+            && rows == Some(layer.inputs)
+            && !is_drawn_in(graph, layer)
     }
 }
 
@@ -199,8 +279,8 @@ fn is_drawn_in(graph: &Graph, layer: &Layer) -> bool {
 }
 
 /// Two integers a byte, the first in the low bits.
-fn packed<'a>(dims: &[usize], integers: impl Iterator<Item = &'a i8>) -> Result<Tensor, Miss> {
-    let nibbles: Vec<u8> = integers.map(|&q| q as u8 & 0x0F).collect();
+fn packed(dims: &[usize], integers: impl Iterator<Item = i8>) -> Result<Tensor, Miss> {
+    let nibbles: Vec<u8> = integers.map(|q| q as u8 & 0x0F).collect();
     let bytes: Vec<u8> = nibbles.chunks(2).map(|pair| pair[0] | pair.get(1).map_or(0, |high| high << 4)).collect();
     Tensor::new(DataType::Int4, dims, bytes.into()).map_err(|_| Miss::Form("a shape of the weight"))
 }

@@ -150,8 +150,8 @@ struct Stored {
 }
 
 impl StoreInt8<'_> {
-    /// The patch that stores `value`, or why not (`None`: nobody would expect it).
-    fn store(
+    /// The patch that stores `value`, in 16 bits if `small`, or why not (`None`: nobody would expect it).
+    pub(super) fn store(
         &self,
         graph: &Graph,
         cx: &Context<'_>,
@@ -313,7 +313,7 @@ fn finish(array: &ArrayD<f64>, integers: Tensor, scales: Tensor) -> Option<Store
 }
 
 /// A constant of two values, one of them 0: bits times c, or the logarithm of bits.
-fn store_exactly(graph: &Graph, value: ValueId, tensor: &Tensor, op: OpId) -> Option<Patch> {
+pub(super) fn store_exactly(graph: &Graph, value: ValueId, tensor: &Tensor, op: OpId) -> Option<Patch> {
     let numbers = tensor.as_slice::<f32>()?;
     let other = numbers.iter().copied().find(|x| *x != 0.0)?;
     if numbers.iter().any(|x| *x != other && x.to_bits() != 0) || other.is_nan() || other == f32::INFINITY {
