@@ -3,24 +3,23 @@
 //! **Never** quantizes what layers read or give: the file is smaller, and what computes is as before, or a kernel that unpacks.
 use std::collections::{BTreeMap, BTreeSet};
 
-use onnx_shrink_ir::{Evaluate, Model, OpId, infer, raise};
+use ndarray::Array2;
+use onnx_shrink_ir::{Evaluate, Model, OpId, Tensor, ValueId, infer, raise};
 use onnx_shrink_passes::{
     Context, Options, pipeline,
-    prune::{
-        layer::Layer,
-        orders::Moments,
-        trial::{PruneError, moments},
-    },
+    prune::{layer::Layer, reconstruct::one_after_the_other, trial::PruneError},
     quantize::{
         StoreFp16, StoreInt4,
-        store_int4::{Int4, LEAST_OPSET, candidate},
+        calibration::SampleSource,
+        store_int4::{Int4, LEAST_OPSET, candidate, smallest},
     },
+    solver::Gram,
 };
 
 use crate::{
     Failure, Progress, Samples,
     columns::bytes,
-    int8::{Patterns, Quantized, Source},
+    int8::{Patterns, Quantized},
     layers::layers,
     request::Request,
 };
@@ -90,6 +89,8 @@ pub struct Planned<'a> {
     /// In the opset that the types need
     model: Model,
     layers: Vec<(OpId, Int4)>,
+    /// Weights of layers that get 8 bits
+    in_8_bits: BTreeMap<OpId, ValueId>,
     /// Why others are not in 4 bits
     refused: BTreeMap<OpId, String>,
     notes: Vec<String>,
@@ -104,10 +105,12 @@ impl SmallWeights<'_> {
         samples: Option<&(Samples, Samples)>,
         progress: &dyn Progress,
     ) -> Result<Planned<'_>, Failure> {
+        let mut model = lossless.detached();
         let mut planned = Planned {
             stage: self,
-            model: lossless.detached(),
+            model: model.detached(),
             layers: Vec::new(),
+            in_8_bits: BTreeMap::new(),
             refused: BTreeMap::new(),
             notes: Vec::new(),
             samples: 0,
@@ -115,9 +118,8 @@ impl SmallWeights<'_> {
         if self.weights == Weights::Fp16 {
             return Ok(planned);
         }
-        let model = &mut planned.model;
         if model.opset() < LEAST_OPSET {
-            raise::raise(model, LEAST_OPSET).map_err(|error| {
+            raise::raise(&mut model, LEAST_OPSET).map_err(|error| {
                 Failure::input(anyhow::anyhow!("--weights int4 needs opset {LEAST_OPSET}: {error}"))
             })?;
             infer::infer(&mut model.graph);
@@ -125,7 +127,8 @@ impl SmallWeights<'_> {
             pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)?;
         }
         model.set_ir_version(model.ir_version().max(LEAST_IR_VERSION));
-        let graph = &planned.model.graph;
+        planned.model = model.detached();
+        let graph = &model.graph;
         let named: Vec<String> = self.keep_float.iter().filter(|word| *word != "auto").cloned().collect();
         let patterns = Patterns::new(&named)?;
         planned.notes = patterns.unused(graph);
@@ -142,46 +145,66 @@ impl SmallWeights<'_> {
                 Err(_) => {}
             }
         }
-        let samples = samples.filter(|(calibrating, _)| !calibrating.is_empty() && !found.is_empty());
-        let seen = samples.map(|samples| self.seen(&planned.model, &found, samples, progress)).transpose()?;
-        planned.samples = samples.map_or(0, |(calibrating, _)| calibrating.len());
-        let stage = progress.stage("rounding weights", Some(found.len() as u64));
-        for (op, layer) in &found {
-            let both =
-                seen.as_ref().and_then(|(fit, judge)| Some((fit.get(&layer.weight)?, judge.get(&layer.weight)?)));
-            match Int4::of(graph, layer, both) {
-                Ok(stored) => planned.layers.push((*op, stored)),
+        let small = smallest(&found);
+        found.retain(|(op, layer)| {
+            if small.contains(op) {
+                planned.in_8_bits.insert(*op, layer.weight);
+            }
+            !small.contains(op)
+        });
+        let mut layers: Vec<Layer> = Vec::new();
+        for (op, layer) in found {
+            match Int4::nearest(graph, &layer) {
+                Ok(stored) => {
+                    planned.layers.push((op, stored));
+                    layers.push(layer);
+                }
                 Err(miss) => {
-                    planned.refused.insert(*op, miss.sentence(graph));
+                    planned.refused.insert(op, miss.sentence(graph));
                 }
             }
-            stage.advance(1);
         }
-        drop(stage);
+        if let Some((calibrating, held_out)) = samples.filter(|(calibrating, _)| !calibrating.is_empty()) {
+            planned.samples = calibrating.len();
+            let stage = progress.stage("rounding weights", Some(layers.len() as u64));
+            let both = Both { calibrating, held_out };
+            let judges = |index: usize| index >= calibrating.len();
+            let stored: &mut Vec<(OpId, Int4)> = &mut planned.layers;
+            let mut solve = |layer: &Layer, fit: &Gram, judge: &Gram, prior: &Array2<f64>| {
+                let (_, stored) = stored.iter_mut().find(|(op, _)| *op == layer.op)?;
+                Some(stored.refine(fit, judge, prior))
+            };
+            let report = |_, _| stage.advance(1);
+            let source: (&dyn SampleSource, &(dyn Fn(usize) -> bool + Sync)) = (&both, &judges);
+            one_after_the_other(graph, &layers, self.evaluator, source, &mut solve, &report).map_err(|error| {
+                match error {
+                    PruneError::Sample(error) => Failure::samples(anyhow::anyhow!(error)),
+                    PruneError::Evaluate(error) => Failure::input(error),
+                    error => Failure::bug(error),
+                }
+            })?;
+        }
         Ok(planned)
     }
+}
 
-    /// Moments of what `found` read, on the samples that are fitted and on those that judge.
-    fn seen(
-        &self,
-        model: &Model,
-        found: &[(OpId, Layer)],
-        (calibrating, held_out): &(Samples, Samples),
-        progress: &dyn Progress,
-    ) -> Result<(Moments, Moments), Failure> {
-        let _stage = progress.stage("looking at layers", None);
-        let layers: Vec<Layer> = found.iter().map(|(_, layer)| layer.clone()).collect();
-        let of = |samples: &Samples| {
-            let all: Vec<usize> = (0..samples.len()).collect();
-            let source = Source { samples, keeps: false };
-            moments(&model.graph, self.evaluator, &layers, &source, &all).map_err(|error| match error {
-                PruneError::Sample(error) => Failure::samples(anyhow::anyhow!(error)),
-                PruneError::Evaluate(error) => Failure::input(error),
-                error => Failure::bug(error),
-            })
+/// Samples that are fitted, and behind them those that judge.
+struct Both<'a> {
+    calibrating: &'a Samples,
+    held_out: &'a Samples,
+}
+
+impl SampleSource for Both<'_> {
+    fn len(&self) -> usize {
+        self.calibrating.len() + self.held_out.len()
+    }
+
+    fn inputs(&self, index: usize) -> Result<Vec<Option<Tensor>>, String> {
+        let (samples, index) = match index.checked_sub(self.calibrating.len()) {
+            Some(index) => (self.held_out, index),
+            None => (self.calibrating, index),
         };
-        let judges = if held_out.is_empty() { calibrating } else { held_out };
-        Ok((of(calibrating)?, of(judges)?))
+        samples.get(index).map(|sample| sample.inputs).map_err(|error| format!("{error:#}"))
     }
 }
 
@@ -204,7 +227,8 @@ impl Planned<'_> {
         let taken = self.layers.iter().enumerate().filter(|(index, _)| !kept.contains(index));
         let taken: BTreeMap<OpId, &Int4> = taken.map(|(_, (op, stored))| (*op, stored)).collect();
         if stage.weights == Weights::Int4 {
-            cx.run(&StoreInt4 { layers: Some(&taken) }, &mut model.graph).map_err(Failure::bug)?;
+            let in_8_bits = self.in_8_bits.values().copied().collect();
+            cx.run(&StoreInt4 { layers: Some(&taken), in_8_bits }, &mut model.graph).map_err(Failure::bug)?;
         }
         cx.run(&StoreFp16, &mut model.graph).map_err(Failure::bug)?;
         if cx.journal.done() == 0 {
@@ -216,6 +240,7 @@ impl Planned<'_> {
             let sentence = match (taken.get(&op), self.refused.get(&op)) {
                 (Some(stored), _) => stored.sentence(),
                 (None, Some(why)) => format!("16-bit floats: {why}"),
+                (None, None) if self.in_8_bits.contains_key(&op) => "8-bit weights: it is small".to_owned(),
                 (None, None) if self.layers.iter().any(|(layer, _)| *layer == op) => {
                     "16-bit floats: with 4 bits a gate failed".to_owned()
                 }

@@ -44,3 +44,27 @@ fn small_weights_and_8_bit_layers_exclude_each_other() {
     let run = run(folder.path(), &["in.onnx", "-o", "out.onnx", "--weights", "int4", "--int8"]);
     assert_eq!(run.code, 2, "{}", run.stderr);
 }
+
+#[test]
+fn targets_that_do_not_read_the_type_refuse_it_by_name() {
+    let folder = folder_of("digits_mlp");
+    for (target, weights) in [("tract", "int4"), ("tensorrt", "fp16"), ("qnn", "int4")] {
+        let run = run(folder.path(), &["in.onnx", "-o", "out.onnx", "--weights", weights, "--target", target]);
+        assert_eq!(run.code, 2, "{}", run.stderr);
+        let sentence = format!("--weights {weights}: of these types the target {target} reads: ");
+        assert!(run.error().contains(&sentence), "{}", run.error());
+    }
+}
+
+#[test]
+fn layers_go_back_to_16_bits_until_the_gates_hold() {
+    let samples = calib("digits_mlp");
+    let folder = folder_of("digits_mlp");
+    let arguments = ["in.onnx", "-o", "out.onnx", "--weights", "int4", "--data", &samples, "--report", "r.json"];
+    let run = run(folder.path(), &[&arguments[..], &["--gate", "sqnr=40"]].concat());
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let report: serde_json::Value = serde_json::from_slice(&fs::read(folder.path().join("r.json")).unwrap()).unwrap();
+    assert!(report["quantized"]["outputs"][0]["sqnr_db"].as_f64().unwrap() >= 40.0);
+    let layers = report["layers"].as_array().unwrap();
+    assert!(layers.iter().any(|layer| layer["reason"].as_str().unwrap().contains("a gate failed")), "{layers:?}");
+}

@@ -1,5 +1,6 @@
 //! Weights in 4 bits: blocks of one scale along the inputs, rounded to nearest or by what the rounding does to the outputs.
 //!
+//! A block's scale has the sign with which its largest number may become −8, where that is nearer: all 16 integers are of use.
 //! With H = Σ x·xᵀ over the rows that a layer sums, δ ↦ δᵀ·H·δ is the squared error of an output whose weights are off by δ. *Nearest*:
 //! for each block the scale of least Σ(w − s·q)². *GPTQ* (Frantar 2022): scales of least Σ H_ii·(w − s·q)², then one weight after the
 //! other, the largest H_ii first, what each loses being given to those that are still open (H⁻¹ = UᵀU: w_i −= e·U_ji/U_jj).
@@ -18,9 +19,12 @@ use crate::solver::{Cholesky, DAMPING, Gram, matrix};
 const LOW: f64 = -8.0;
 const HIGH: f64 = 7.0;
 
-/// Scales that are tried for a block, down to [`LEAST_SHARE`] of what holds its largest number.
+/// Scales that are tried for a block, in shares of the one that holds its largest number.
 const TRIED: usize = 24;
-const LEAST_SHARE: f64 = 0.55;
+const SHARES: (f64, f64) = (0.55, 1.0);
+
+/// Dampings that are tried, in shares of the mean diagonal: few rows want much.
+pub const DAMPINGS: [f64; 4] = [DAMPING, 0.1, 1.0, 10.0];
 
 /// Rounds of the polish.
 const SWEEPS: usize = 4;
@@ -32,7 +36,7 @@ pub struct Blocks {
     pub size: usize,
     /// Numbers in −8 … 7, of shape [inputs, outputs]
     pub integers: Array2<i8>,
-    /// Of shape [inputs / size rounded up, outputs], none 0
+    /// Of shape [inputs / size rounded up, outputs], none 0, some negative
     pub scales: Array2<f32>,
 }
 
@@ -62,9 +66,10 @@ impl Blocks {
         Blocks::of(columns, w.dim(), size)
     }
 
-    /// `w` rounded with the moments of what the layer reads (its inputs alone, no constant); `None` where they have no inverse.
-    pub fn gptq(w: &Array2<f64>, size: usize, gram: &Gram) -> Option<Blocks> {
-        let (moments, _) = gram.damped(DAMPING);
+    /// `w` rounded with the moments of what the layer reads (its inputs alone, no constant), of which `damping` shares of the mean
+    /// diagonal are added; `None` where they have no inverse.
+    pub fn gptq(w: &Array2<f64>, size: usize, gram: &Gram, damping: f64) -> Option<Blocks> {
+        let (moments, _) = gram.damped(damping);
         let diagonal: Vec<f64> = moments.diag().to_vec();
         let mut order: Vec<usize> = (0..w.nrows()).collect();
         order.sort_by(|&a, &b| diagonal[b].total_cmp(&diagonal[a]).then(a.cmp(&b)));
@@ -124,17 +129,18 @@ fn parts(count: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
 /// The scale of each block with the least Σ importance·(w − s·q)².
 fn scales_of(w: ArrayView1<'_, f64>, size: usize, importance: &[f64]) -> Vec<f64> {
     let best = |part: Range<usize>| {
-        let largest = w.slice(s![part.clone()]).iter().fold(0.0, |most: f64, w| most.max(w.abs()));
-        if largest < f64::from(f32::MIN_POSITIVE) * 16.0 {
+        let of_part = w.slice(s![part.clone()]);
+        let largest = of_part.iter().fold(0.0f64, |most, w| if w.abs() > most.abs() { *w } else { most });
+        if largest.abs() < f64::from(f32::MIN_POSITIVE) * 16.0 {
             return 1.0;
         }
         let error = |scale: f64| {
             let one = |i: usize| (w[i] - scale * rounded(w[i] / scale)).powi(2) * importance[i];
             part.clone().map(one).sum::<f64>()
         };
-        let candidates = (0..TRIED).map(|k| {
-            let share = 1.0 - (1.0 - LEAST_SHARE) * k as f64 / (TRIED - 1) as f64;
-            stored(largest / HIGH * share)
+        let candidates = (0..TRIED).flat_map(|k| {
+            let share = SHARES.1 - (SHARES.1 - SHARES.0) * k as f64 / (TRIED - 1) as f64;
+            [HIGH, LOW].map(|end| stored(largest / end * share))
         });
         let errors = candidates.map(|scale| (error(scale), scale));
         errors.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(1.0, |(_, scale)| scale)
@@ -180,7 +186,7 @@ fn polish(column: &mut Column, w: ArrayView1<'_, f64>, size: usize, moments: &Ar
             let integers = ArrayView1::from(&q[part.clone()]);
             let curvature = integers.dot(&moments.slice(s![part.clone(), part.clone()]).dot(&integers));
             let next = stored(*scale - integers.dot(&slope.slice(s![part.clone()])) / curvature);
-            if curvature > 0.0 && next > 0.25 * *scale && next < 4.0 * *scale && next != *scale {
+            if curvature > 0.0 && (0.25..4.0).contains(&(next / *scale)) && next != *scale {
                 for i in part {
                     slope.scaled_add((next - *scale) * q[i], &moments.row(i));
                 }
@@ -195,7 +201,7 @@ fn polish(column: &mut Column, w: ArrayView1<'_, f64>, size: usize, moments: &Ar
 
 #[cfg(test)]
 mod tests {
-    use super::{Blocks, HIGH, LOW};
+    use super::{Blocks, DAMPING, HIGH, LOW};
     use crate::solver::{Gram, matrix};
 
     /// Inputs that go together, and weights of some size.
@@ -219,7 +225,7 @@ mod tests {
         let w = matrix(64, 12, |i, j| ((i * 37 + j * 11) % 29) as f64 / 29.0 - 0.5);
         let judge = layer(300, 9).with_targets_of(w.view());
         let nearest = Blocks::nearest(&w, 32);
-        let better = Blocks::gptq(&w, 32, &layer(400, 4)).expect("an inverse");
+        let better = Blocks::gptq(&w, 32, &layer(400, 4), DAMPING).expect("an inverse");
         let (a, b) = (judge.error(nearest.weights().view()), judge.error(better.weights().view()));
         assert!(b < 0.25 * a, "{b} {a}");
         for blocks in [nearest, better] {
@@ -234,7 +240,7 @@ mod tests {
             let rows = 5 + 20 * seed as usize; // fewer than there are inputs, too
             let w = matrix(64, 5, |i, j| ((i * 31 + j * 17 + seed as usize * 7) % 23) as f64 / 23.0 - 0.4);
             let gram = layer(rows, seed);
-            let found = Blocks::gptq(&w, size, &gram).expect("an inverse");
+            let found = Blocks::gptq(&w, size, &gram, DAMPING).expect("an inverse");
             let errors = |blocks: &Blocks| {
                 let off = blocks.weights() - &w;
                 (off.clone() * gram.moments().dot(&off)).sum_axis(ndarray::Axis(0))
@@ -249,7 +255,7 @@ mod tests {
     fn what_4_bits_hold_stays_and_zeros_stay_zeros() {
         let w = matrix(64, 2, |i, j| if j == 0 { 0.0 } else { (i % 15) as f64 - 7.0 });
         assert_eq!(Blocks::nearest(&w, 32).weights(), w);
-        let found = Blocks::gptq(&w, 32, &layer(100, 2)).expect("an inverse").weights();
+        let found = Blocks::gptq(&w, 32, &layer(100, 2), DAMPING).expect("an inverse").weights();
         assert!((&found - &w).iter().all(|error| error.abs() < 1e-6));
     }
 }

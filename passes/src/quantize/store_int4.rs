@@ -15,20 +15,23 @@
 //!
 //! Inputs that no block divides have a shorter last block: zeros fill it, and a Slice cuts them off. Tables that a Gather reads
 //! are stored in 8 bits as `store-int8` does: in 4 their error, which goes into everything behind them, is as large as that of
-//! all layers together, for 6 % of the bytes (stories260k).
+//! all layers together, for 6 % of the bytes (stories260k). So are the smallest layers.
 //!
 //! **Class:** approximate. **Legal when** one op alone reads the weight, and the opset is 21.
 //! **Does not** touch grouped convolutions, layers of fewer than [`LEAST_INPUTS`] inputs, or bodies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ndarray::{Array2, s};
-use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, TensorType, Use, ValueRef, attributes};
+use ndarray::{Array1, Array2, s};
+use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, TensorType, Use, ValueId, ValueRef, attributes};
 
 use crate::{
     Class, Context, Miss, Pass, Result,
     prune::layer::Layer,
-    quantize::{StoreInt8, gptq::Blocks},
+    quantize::{
+        StoreInt8,
+        gptq::{Blocks, DAMPINGS},
+    },
     solver::Gram,
 };
 
@@ -54,6 +57,8 @@ pub struct Int4 {
     /// The layer
     layer: Layer,
     blocks: Blocks,
+    /// Biases that take up what rounding does to the mean; `None`: as they were
+    biases: Option<Array1<f64>>,
     /// Whether samples told how to round; `false`: to nearest
     pub by_samples: bool,
     /// Signal to noise of the layer's output on samples that were not fitted, in dB; `None` without them
@@ -63,9 +68,12 @@ pub struct Int4 {
 }
 
 /// See the [module](self).
+#[derive(Default)]
 pub struct StoreInt4<'a> {
     /// The layers, by op; `None`: all, rounded to nearest
     pub layers: Option<&'a BTreeMap<OpId, &'a Int4>>,
+    /// Weights that get 8 bits, as tables do
+    pub in_8_bits: BTreeSet<ValueId>,
 }
 
 impl Pass for StoreInt4<'_> {
@@ -87,7 +95,7 @@ impl Pass for StoreInt4<'_> {
                     Some(layer) => layer.store(graph, op),
                     None => continue,
                 },
-                None => candidate(graph, op).and_then(|layer| Int4::of(graph, &layer, None)?.store(graph, op)),
+                None => candidate(graph, op).and_then(|layer| Int4::nearest(graph, &layer)?.store(graph, op)),
             };
             match stored {
                 Ok(patch) => {
@@ -97,16 +105,17 @@ impl Pass for StoreInt4<'_> {
                 Err(_) => {}
             }
         }
-        store_tables(graph, cx)
+        store_in_8_bits(graph, cx, &self.in_8_bits)
     }
 }
 
-/// Stores what a Gather looks up in 8 bits.
-fn store_tables(graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
+/// Stores what a Gather looks up, and `others`, in 8 bits.
+fn store_in_8_bits(graph: &mut Graph, cx: &mut Context<'_>, others: &BTreeSet<ValueId>) -> Result<()> {
     let storage = StoreInt8 { calibration: None };
     for value in graph.values() {
         let looks_up = |place: &Use| matches!(place, Use::Input(op, 0) if graph.op(*op).is("Gather"));
-        if graph.constant(value).is_none() || !graph.uses(value).iter().any(looks_up) {
+        let is_wanted = || others.contains(&value) || graph.uses(value).iter().any(looks_up);
+        if !graph.has_value(value) || graph.constant(value).is_none() || !is_wanted() {
             continue;
         }
         match storage.store(graph, cx, value, false) {
@@ -118,6 +127,23 @@ fn store_tables(graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Share of the numbers of all layers that the smallest ones may have together, to get 8 bits.
+const SMALL_SHARE: f64 = 0.05;
+
+/// The smallest of `layers`, as many as have [`SMALL_SHARE`] of the numbers: first layers, whose error goes into everything, and
+/// others whose bits cost little.
+pub fn smallest(layers: &[(OpId, Layer)]) -> BTreeSet<OpId> {
+    let numbers = |layer: &Layer| (layer.inputs * layer.outputs) as f64;
+    let mut left = SMALL_SHARE * layers.iter().map(|(_, layer)| numbers(layer)).sum::<f64>();
+    let mut by_size: Vec<&(OpId, Layer)> = layers.iter().collect();
+    by_size.sort_by(|a, b| numbers(&a.1).total_cmp(&numbers(&b.1)).then(a.0.cmp(&b.0)));
+    let fits = |(_, layer): &&&(OpId, Layer)| {
+        left -= numbers(layer);
+        left >= 0.0
+    };
+    by_size.iter().take_while(fits).map(|(op, _)| *op).collect()
 }
 
 /// The op as a layer whose weights can be stored; `Err(NotThisPattern)` for what has none.
@@ -153,33 +179,51 @@ fn block_size(inputs: usize) -> usize {
 }
 
 impl Int4 {
-    /// The weights of `layer`, rounded with moments of what it reads: those to fit, and those that judge whether that is better
-    /// than to nearest.
-    pub fn of(graph: &Graph, layer: &Layer, moments: Option<(&Gram, &Gram)>) -> Result<Int4, Miss> {
+    /// The weights of `layer`, rounded to nearest.
+    pub fn nearest(graph: &Graph, layer: &Layer) -> Result<Int4, Miss> {
         let whole = layer.weights(graph).ok_or(Miss::NotConstant(layer.weight))?;
-        let weights: Array2<f64> = whole.slice(s![..layer.inputs, ..]).to_owned();
+        let weights = whole.slice(s![..layer.inputs, ..]).to_owned();
         if weights.iter().any(|w| !w.is_finite()) {
             return Err(Miss::NotFinite(layer.weight));
         }
-        let size = block_size(layer.inputs);
-        let mut blocks = Blocks::nearest(&weights, size);
-        let (mut by_samples, mut sqnr_db) = (false, None);
-        if let Some((fit, judge)) = moments.filter(|(fit, _)| fit.rows > 0.0) {
-            let inputs: Vec<usize> = (0..layer.inputs).collect();
-            let judge = judge.select(&inputs).with_targets_of(weights.view());
-            let mut error = judge.error(blocks.weights().view());
-            if let Some(better) = Blocks::gptq(&weights, size, &fit.select(&inputs)) {
-                let after = judge.error(better.weights().view());
-                if after < error {
-                    (blocks, error, by_samples) = (better, after, true);
-                }
-            }
-            sqnr_db = (error > 0.0 && judge.signal() > 0.0).then(|| 10.0 * (judge.signal() / error).log10());
-        }
+        let blocks = Blocks::nearest(&weights, block_size(layer.inputs));
         let off = blocks.weights() - &weights;
         let squared = |numbers: &Array2<f64>| numbers.iter().map(|x| x * x).sum::<f64>();
         let weight_error = squared(&off) / squared(&weights).max(f64::MIN_POSITIVE);
-        Ok(Int4 { layer: layer.clone(), blocks, by_samples, sqnr_db, weight_error })
+        Ok(Int4 { layer: layer.clone(), blocks, biases: None, by_samples: false, sqnr_db: None, weight_error })
+    }
+
+    /// Rounds again with moments of what the layer reads and is to give, where that is better on those that judge. `prior`: the
+    /// weights as they were, of the shape that [`Layer::weights`] gives; the result, too: what is stored now.
+    pub fn refine(&mut self, fit: &Gram, judge: &Gram, prior: &Array2<f64>) -> Array2<f64> {
+        let (inputs, size) = (self.layer.inputs, self.blocks.size);
+        let whole = |blocks: &Blocks, biases: Option<&Array1<f64>>| {
+            let mut whole = prior.clone();
+            whole.slice_mut(s![..inputs, ..]).assign(&blocks.weights());
+            if let Some(biases) = biases {
+                whole.row_mut(inputs).assign(biases);
+            }
+            whole
+        };
+        let mut found = whole(&self.blocks, None);
+        let mut error = judge.error(found.view());
+        let centred = fit.centred();
+        for damping in DAMPINGS {
+            let Some(wanted) = fit.solve(damping, prior.view()) else { continue };
+            let wanted = wanted.slice(s![..inputs, ..]).to_owned();
+            let Some(blocks) = Blocks::gptq(&wanted, size, &centred, damping) else { continue };
+            let biases = fit.biases(blocks.weights().view());
+            let tried = whole(&blocks, biases.as_ref());
+            let after = judge.error(tried.view());
+            if after < error {
+                (self.blocks, self.biases, self.by_samples) = (blocks, biases, true);
+                (found, error) = (tried, after);
+            } else if self.by_samples {
+                break; // more of it only leads back to nearest
+            }
+        }
+        self.sqnr_db = (error > 0.0 && judge.signal() > 0.0).then(|| 10.0 * (judge.signal() / error).log10());
+        found
     }
 
     /// Relative squared error of what the layer gives; without samples of its weights.
@@ -210,6 +254,11 @@ impl Int4 {
             self.folded(&mut patch, weight.dims(), ty)?
         };
         patch.replace(layer.weight, result);
+        if let (Some(biases), Some(bias)) = (&self.biases, layer.bias) {
+            let dims = graph.constant(bias).ok_or(Miss::NotConstant(bias))?.dims();
+            let biases: Vec<f32> = biases.iter().map(|bias| *bias as f32).collect();
+            patch.set_constant(bias, Tensor::from_vec(dims, biases));
+        }
         Ok(patch)
     }
 
