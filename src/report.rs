@@ -16,6 +16,7 @@ use crate::{
     structure::Structure,
 };
 
+mod structure_table;
 pub mod table;
 
 /// Version of the JSON. It rises when a field changes its meaning or goes; new fields do not count.
@@ -197,8 +198,13 @@ pub struct Report {
     pub structure: Option<Structure>,
     /// Fully connected layers, in the order of the graph; empty without `--svd`
     pub low_rank: Vec<SplitLayer>,
-    /// After quantization, against the original; `None` when there was none or it was not run
+    /// After `--svd`, against the model before; `None` when it did nothing or was not run
+    pub split: Option<Comparison>,
+    /// After quantization, against the model before (the original, unless `--prune` or `--svd` made another of it); `None`
+    /// when there was none or it was not run
     pub quantized: Option<Comparison>,
+    /// After all of these, against the original; `None` when there was one of them alone
+    pub total: Option<Comparison>,
     /// How activations were calibrated
     pub calibration: Option<Calibration>,
     /// Every gate that was judged
@@ -232,7 +238,9 @@ impl Report {
             lossless: None,
             structure: None,
             low_rank: Vec::new(),
+            split: None,
             quantized: None,
+            total: None,
             calibration: None,
             gates: Vec::new(),
             notes: Vec::new(),

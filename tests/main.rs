@@ -15,6 +15,7 @@ mod int8;
 mod int8_graph;
 mod ledger;
 mod low_rank;
+mod masked;
 mod pipeline;
 mod qdq;
 mod ranges;

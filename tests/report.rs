@@ -28,14 +28,16 @@ fn documented() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// What stands under a field, by the heading that describes it.
-const OBJECTS: [(&str, &str); 13] = [
+const OBJECTS: [(&str, &str); 15] = [
     ("input", "Side"),
     ("output", "Side"),
     ("journal", "Entry"),
     ("culprits", "Culprit"),
     ("layers", "Layer"),
     ("lossless", "Comparison"),
+    ("split", "Comparison"),
     ("quantized", "Comparison"),
+    ("total", "Comparison"),
     ("outputs", "Output"),
     ("accuracy", "Accuracy"),
     ("calibration", "Calibration"),

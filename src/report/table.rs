@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use onnx_shrink_passes::{Outcome, quantize::Exactness};
 
-use super::{Fate, Report};
+use super::{Fate, Report, structure_table::structure_lines};
 use crate::{columns::bytes, metrics::Comparison};
 
 /// Longest text, in lines, without `--explain`.
@@ -37,6 +37,9 @@ pub fn render(report: &Report, explain: bool, style: &Style) -> String {
     ops(report, &mut lines);
     rewrites(report, &mut lines);
     cancelled(report, &mut lines);
+    for line in structure_lines(report, explain) {
+        lines.add(&line);
+    }
     layers(report, &mut lines);
     quality(report, &mut lines);
     for warning in &report.warnings {
@@ -235,10 +238,19 @@ fn quality(report: &Report, lines: &mut Lines) {
     if let Some(calibration) = &report.calibration {
         lines.add(&format!("calibration: {} on {} samples", calibration.method, calibration.samples));
     }
-    let compared = [("lossless part", &report.lossless), ("result", &report.quantized)];
-    for (what, comparison) in compared {
+    const ORIGINAL: &str = "against the original";
+    // A step that was the only one made the result.
+    let step = |what| if report.total.is_some() { (what, "against the model before") } else { ("result", ORIGINAL) };
+    let compared = [
+        (("lossless part", ORIGINAL), &report.lossless),
+        (step("pruned"), report.structure.as_ref().map_or(&None, |structure| &structure.comparison)),
+        (step("low rank"), &report.split),
+        (step("8 bits"), &report.quantized),
+        (("result", ORIGINAL), &report.total),
+    ];
+    for ((what, against), comparison) in compared {
         if let Some(comparison) = comparison {
-            outputs(what, comparison, lines);
+            outputs(what, against, comparison, lines);
         }
     }
     if let Some(reason) = &report.unproven {
@@ -251,8 +263,8 @@ fn quality(report: &Report, lines: &mut Lines) {
 }
 
 /// The worst output, and the accuracy.
-fn outputs(what: &str, comparison: &Comparison, lines: &mut Lines) {
-    let mut line = format!("{what}, against the original on {} samples: ", comparison.samples);
+fn outputs(what: &str, against: &str, comparison: &Comparison, lines: &mut Lines) {
+    let mut line = format!("{what}, {against} on {} samples: ", comparison.samples);
     let worst = comparison.outputs.iter().max_by(|one, other| one.rel_l2.total_cmp(&other.rel_l2));
     match worst {
         None => line.push_str("no outputs"),

@@ -61,7 +61,8 @@ pub struct Int4 {
     biases: Option<Array1<f64>>,
     /// Whether samples told how to round; `false`: to nearest
     pub by_samples: bool,
-    /// Signal to noise of the layer's output on samples that were not fitted, in dB; `None` without them
+    /// Signal to noise of the layer's output on samples that were not fitted, in dB, what it takes up of other layers' errors
+    /// counted as noise; `None` without them
     pub sqnr_db: Option<f64>,
     /// Relative squared error of the weights
     weight_error: f64,
@@ -222,7 +223,9 @@ impl Int4 {
                 break; // more of it only leads back to nearest
             }
         }
-        self.sqnr_db = (error > 0.0 && judge.signal() > 0.0).then(|| 10.0 * (judge.signal() / error).log10());
+        let own = judge.with_targets_of(prior.view());
+        let noise = own.error(found.view());
+        self.sqnr_db = (noise > 0.0 && own.signal() > 0.0).then(|| 10.0 * (own.signal() / noise).log10());
         found
     }
 
