@@ -327,13 +327,13 @@ fn feeds_back(graph: &Graph) -> bool {
 }
 
 /// What `--keep-float` names.
-struct Patterns {
+pub(crate) struct Patterns {
     globs: GlobSet,
     words: Vec<String>,
 }
 
 impl Patterns {
-    fn new(words: &[String]) -> Result<Patterns, Failure> {
+    pub(crate) fn new(words: &[String]) -> Result<Patterns, Failure> {
         let mut globs = GlobSetBuilder::new();
         for word in words {
             let glob = Glob::new(word).map_err(|error| Failure::usage(format_args!("--keep-float {word}: {error}")))?;
@@ -342,13 +342,13 @@ impl Patterns {
         Ok(Patterns { globs: globs.build().map_err(Failure::bug)?, words: words.to_vec() })
     }
 
-    fn matches(&self, graph: &Graph, op: OpId) -> bool {
+    pub(crate) fn matches(&self, graph: &Graph, op: OpId) -> bool {
         let (label, op_type) = (graph.label_of(op), graph.op(op).op_type());
         self.globs.is_match(label) || self.words.iter().any(|word| word == op_type || word == label)
     }
 
     /// A note for each word that names nothing.
-    fn unused(&self, graph: &Graph) -> Vec<String> {
+    pub(crate) fn unused(&self, graph: &Graph) -> Vec<String> {
         let names: BTreeSet<&str> =
             graph.ops().into_iter().flat_map(|op| [graph.label_of(op), graph.op(op).op_type()]).collect();
         let is_used = |word: &String| {
