@@ -13,6 +13,7 @@ use crate::{
     files::Written,
     low_rank::SplitLayer,
     metrics::{Comparison, GateResult},
+    regions::Regions,
     structure::Structure,
 };
 
@@ -71,7 +72,7 @@ pub enum Fate {
     Integer,
     /// It computes in integers, with ranges that each run finds
     Dynamic,
-    /// Its weights are stored as integers, it computes in float
+    /// Its weights are stored in fewer bits (integers or 16-bit floats), it computes in float
     Storage {
         /// Why it does not compute in integers
         reason: String,
@@ -182,8 +183,10 @@ pub struct Report {
     /// Whether a model was written: not in a dry run, and not when a gate failed
     pub written: bool,
     /// Why the result could not be run against the input; `None` when it was, or did not have to be. Then only rewrites
-    /// were done that are equal to the bit by their conditions
+    /// were done that are equal to the bit by their conditions, or proven by `regions`
     pub unproven: Option<String>,
+    /// What was proven part by part, where the whole could not be run; `None` where it was, or nothing had to be proven
+    pub regions: Option<Regions>,
     /// Rewrites that were left out because the result was wrong with them
     pub culprits: Vec<Culprit>,
     /// Every rewrite and every miss, in order
@@ -231,6 +234,7 @@ impl Report {
             input_kept: false,
             written: false,
             unproven: None,
+            regions: None,
             culprits: Vec::new(),
             journal: Vec::new(),
             cancelled: BTreeMap::new(),

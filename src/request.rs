@@ -18,6 +18,7 @@ use crate::{
     formats::{Dynamic, FormatOptions},
     qdq::{Place, QdqOptions},
     samples::SampleOptions,
+    small_weights::WeightsOptions,
     structure::StructureOptions,
 };
 
@@ -242,6 +243,8 @@ pub struct Request {
     pub qdq: QdqOptions,
     /// What is removed of the model's structure
     pub structure: StructureOptions,
+    /// How weights are stored where layers compute in float
+    pub weights: WeightsOptions,
     /// Passes to leave out
     pub skip: Vec<String>,
     /// What the result must hold
@@ -279,6 +282,7 @@ impl Request {
             formats: FormatOptions::default(),
             qdq: QdqOptions::default(),
             structure: StructureOptions::default(),
+            weights: WeightsOptions::default(),
             skip: Vec::new(),
             gates: Gates::default(),
             validate: true,

@@ -23,10 +23,12 @@ use crate::{
     request::{Failure, Request},
 };
 
+mod by_region;
 mod judge;
 mod mend;
 mod quantize;
 mod structure;
+mod weights;
 
 /// Makes the model of `request` smaller and writes it.
 pub fn shrink(request: &Request, progress: &dyn Progress) -> Result<Report, Failure> {
@@ -104,6 +106,7 @@ impl<'a> Job<'a> {
     fn new(request: &'a Request, progress: &'a dyn Progress) -> Result<Job<'a>, Failure> {
         request.checked_output()?;
         request.formats.check(request)?;
+        request.weights.check(request)?;
         if request.exact && request.int8 {
             return Err(Failure::usage("--exact forbids every rewrite that --int8 stands for: leave out one of them"));
         }
@@ -119,6 +122,7 @@ impl<'a> Job<'a> {
         let mut report = Report::new(Side::of(&name, files::size_of_input(&loaded), &original));
         let structure = request.structure.prune.is_some() || request.structure.svd.is_some();
         let asked = request.int8
+            || request.weights.weights.is_some()
             || request.control.freeze_initializers
             || structure && has_weights_with_defaults(&original.graph);
         let frozen = if original.ir_version() < 4 || asked { original.graph.freeze_defaults() } else { 0 };
@@ -187,6 +191,12 @@ impl<'a> Job<'a> {
                 steps += 1;
             }
         }
+        if let Some(weights) = self.request.weights.weights
+            && let Some(small) = self.small_weights(&model, weights)?
+        {
+            model = small;
+            steps += 1;
+        }
         changed |= steps > 0;
         if steps > 1 {
             self.judge_total(&model)?;
@@ -226,6 +236,7 @@ impl<'a> Job<'a> {
         self.report.warnings.extend(proven.culprits.iter().map(|culprit| culprit.sentence()));
         self.report.culprits = proven.culprits;
         self.report.lossless = proven.comparison;
+        self.report.regions = proven.regions;
         self.report.gates.extend(proven.gates);
         self.report.cancelled = proven.cancelled;
         let changed = proven.journal.done() > 0;

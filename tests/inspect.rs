@@ -19,7 +19,7 @@ fn the_text_says_what_the_model_is_and_what_int8_would_do() {
         "\n  input  float[batch,1,8,8]\n",
         "\nfree dimensions: batch\n16 ops, 230.6 k multiply-adds with each free dimension as 1\n",
         "  Conv                  4        230.4 k  99.9 %  55.9 kB  95.9 %\n",
-        "of 5 layers with weights: 3 compute in integers, 2 have their weights stored as integers",
+        "of 5 layers with weights: 3 compute in integers, 2 have their weights stored in fewer bits",
         "more ops (--all)",
     ] {
         assert!(told.text().contains(part), "{part} in {}", told.text());

@@ -25,5 +25,7 @@ mod samples;
 mod structure;
 mod support;
 mod targets;
+mod tract_formats;
 mod validate;
+mod weights;
 mod writing;

@@ -13,7 +13,7 @@ use super::{
     Command, Session,
     arguments::{
         control::ControlArguments, formats::FormatArguments, qdq::QdqArguments, ranges::RangesArguments,
-        structure::StructureArguments, target::TargetArguments,
+        structure::StructureArguments, target::TargetArguments, weights::WeightsArguments,
     },
 };
 use crate::{
@@ -68,6 +68,10 @@ pub struct Shrink {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub qdq: QdqArguments,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub weights: WeightsArguments,
 
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -232,6 +236,7 @@ impl Shrink {
             formats: self.formats.options(),
             qdq: self.qdq.options(),
             structure: self.structure.options(),
+            weights: self.weights.options(),
             skip: self.skip.clone(),
             gates,
             validate: !self.no_validate,

@@ -243,7 +243,7 @@ fn outcome(what: &str, outcome: &Outcome, before: u64, all: bool, text: &mut Tex
     let kinds: [(&str, Which); 4] = [
         ("compute in integers", |fate| matches!(fate, Fate::Integer)),
         ("compute in integers with ranges of each run", |fate| matches!(fate, Fate::Dynamic)),
-        ("have their weights stored as integers", |fate| matches!(fate, Fate::Storage { .. })),
+        ("have their weights stored in fewer bits", |fate| matches!(fate, Fate::Storage { .. })),
         ("stay float", |fate| matches!(fate, Fate::Float { .. })),
     ];
     let counts = kinds.iter().map(|(what, which)| (outcome.count(*which), what)).filter(|(count, _)| *count > 0);

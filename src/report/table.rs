@@ -8,6 +8,8 @@ use crate::{columns::bytes, metrics::Comparison};
 
 /// Longest text, in lines, without `--explain`.
 pub const MAX_LINES: usize = 25;
+/// Regions without a proof that are named.
+const MOST_OPEN: usize = 3;
 /// Width where the terminal does not tell its own.
 const WIDTH: usize = 100;
 
@@ -196,7 +198,7 @@ fn layers(report: &Report, lines: &mut Lines) {
     let kinds: [(&str, Which); 4] = [
         ("integer", |fate| matches!(fate, Fate::Integer)),
         ("integer with ranges of each run", |fate| matches!(fate, Fate::Dynamic)),
-        ("stored as integers", |fate| matches!(fate, Fate::Storage { .. })),
+        ("stored in fewer bits", |fate| matches!(fate, Fate::Storage { .. })),
         ("float", |fate| matches!(fate, Fate::Float { .. })),
     ];
     for (name, which) in kinds {
@@ -254,8 +256,23 @@ fn quality(report: &Report, lines: &mut Lines) {
         }
     }
     if let Some(reason) = &report.unproven {
-        let rest = "so nothing was done but what is equal to the bit by its conditions";
+        let rest = match &report.regions {
+            Some(regions) if regions.proven > 0 => {
+                "so nothing was done but what is equal to the bit by its conditions, or proven by region"
+            }
+            _ => "so nothing was done but what is equal to the bit by its conditions",
+        };
         lines.heading(&format!("not proven: the result could not be run against the input, {rest}: {reason}"));
+    }
+    if let Some(regions) = report.regions.as_ref().filter(|regions| regions.count() > 0) {
+        let alone = match regions.constants {
+            0 => String::new(),
+            count => format!(", {count} of them by their constants alone"),
+        };
+        lines.add(&format!("proven by region: {} of {}{alone}", regions.proven, regions.count()));
+        for open in regions.open.iter().take(MOST_OPEN) {
+            lines.add(&format!("  left as it was: `{}`: {}", open.value, open.reason));
+        }
     }
     for gate in report.gates.iter().filter(|gate| !gate.passed) {
         lines.heading(&format!("gate {} failed: {}", gate.gate, gate.reason));
@@ -308,7 +325,7 @@ fn journal(report: &Report, lines: &mut Lines) {
         let text = match &layer.fate {
             Fate::Integer => "integer".to_owned(),
             Fate::Dynamic => "integer with ranges of each run".to_owned(),
-            Fate::Storage { reason } => format!("stored as integers: {reason}"),
+            Fate::Storage { reason } => format!("stored in fewer bits: {reason}"),
             Fate::Float { reason } => format!("float: {reason}"),
         };
         let sqnr = layer.sqnr_db.map(|sqnr| format!(", {sqnr:.1} dB")).unwrap_or_default();

@@ -9,6 +9,10 @@ use crate::{
     proof::{Compared, Proof},
 };
 
+/// The note of a model that was not approximated because it could not be run.
+pub(super) const LEFT_FLOAT: &str = "nothing approximate was done (8 bits, pruning, low rank): the result could not be run \
+                                     against the input; --no-validate does it all the same";
+
 /// What is said of a step.
 pub(super) struct Verdict {
     /// Both models on the same samples; `None` when that could not be run, or was not to be
@@ -72,10 +76,8 @@ impl Job<'_> {
 
     /// What cannot be run against the original is not approximated.
     pub(super) fn leave_float(&mut self) -> Option<Model> {
-        let note = "nothing approximate was done (8 bits, pruning, low rank): the result could not be run against the input; \
-                    --no-validate does it all the same";
-        if !self.report.notes.iter().any(|known| known == note) {
-            self.report.notes.push(note.to_owned());
+        if !self.report.notes.iter().any(|known| known == LEFT_FLOAT) {
+            self.report.notes.push(LEFT_FLOAT.to_owned());
         }
         None
     }

@@ -13,7 +13,7 @@ use onnx_shrink_passes::{
     quantize::{calibrators::Calibrator, is_quantized, means::MOST_SAMPLES},
 };
 
-use super::{Job, Lean, Shard};
+use super::{Job, Lean, Shard, judge::LEFT_FLOAT};
 use crate::{
     Failure, Samples,
     formats::Dynamic,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Largest relative error on made-up inputs with which layers run in 8 bits without samples.
-const MOST_MADE_UP_ERROR: f64 = 0.05;
+pub(super) const MOST_MADE_UP_ERROR: f64 = 0.05;
 
 /// The key in the model's metadata that says what calibrated it, when that was no real sample.
 const CALIBRATION_KEY: &str = "onnx-shrink.calibration";
@@ -38,18 +38,32 @@ const SYNTHETIC: &str = "ranges are those of synthetic samples, which says the m
                          300 real samples) they would fit";
 
 /// Runs of the held-out samples that look for the layers to keep in float, at most (the first few may be more).
-const FALL_BACK_RUNS: usize = 30;
+pub(super) const FALL_BACK_RUNS: usize = 30;
 
 impl<'a> Job<'a> {
-    /// The quantized model, when the gates hold for it; `None` when nothing was gained.
+    /// The quantized model, when the gates hold for it, or its regions are proven; `None` when nothing was gained.
     pub(super) fn int8(
         &mut self,
         lossless: &Model,
         statistics: &BTreeMap<String, Statistics>,
     ) -> Result<Option<Model>, Failure> {
-        if self.report.unproven.is_some() {
-            return Ok(self.leave_float());
+        if self.report.unproven.is_none() {
+            let model = self.int8_as_a_whole(lossless, statistics)?;
+            if model.is_some() || self.report.unproven.is_none() {
+                return Ok(model);
+            }
+            // Only now it was run, and could not be.
+            self.report.notes.retain(|note| note != LEFT_FLOAT);
         }
+        self.int8_by_region(lossless, statistics)
+    }
+
+    /// The same for a model that can be run.
+    fn int8_as_a_whole(
+        &mut self,
+        lossless: &Model,
+        statistics: &BTreeMap<String, Statistics>,
+    ) -> Result<Option<Model>, Failure> {
         let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
         let int8 = self.quantizer(evaluator.as_ref(), &options, statistics);
         let ranges = &self.request.ranges;
@@ -283,7 +297,7 @@ impl<'a> Job<'a> {
         if let Some(comparison) = judged {
             let broken = comparison.outputs.iter().find(|output| output.misshapen > 0 || output.not_finite > 0);
             if let Some(output) = broken {
-                let note = "8-bit storage was left out: with it this output is not finite or has another shape";
+                let note = "storage in fewer bits was left out: with it this output is not finite or has another shape";
                 self.report.warnings.push(format!("`{}`: {note}", output.name));
                 return Ok(None);
             }
