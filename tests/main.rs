@@ -13,6 +13,7 @@ mod formats;
 mod inspect;
 mod int8;
 mod int8_graph;
+mod interrupted;
 mod ledger;
 mod low_rank;
 mod masked;

@@ -166,7 +166,9 @@ impl Staged {
         let path = &self.target.path;
         let renamed = match self.file {
             StagedFile::Named(file) => file.persist(path).map(|_| ()).map_err(|error| error.error),
-            // A name beside the target first: linking cannot replace what is there.
+            // Where nothing is there, the one name that it shall have: it has no other at any time.
+            StagedFile::Unnamed(file) if give_name(&file, path).is_ok() => Ok(()),
+            // Else a name beside the target first: linking cannot replace what is there.
             StagedFile::Unnamed(file) => tempfile::Builder::new()
                 .prefix(PREFIX)
                 .make_in(&self.target.folder, |spare| give_name(&file, spare))
