@@ -6,6 +6,7 @@ use std::{
     io::{IsTerminal, Write},
     panic::{self, AssertUnwindSafe},
     path::PathBuf,
+    sync::LazyLock,
 };
 
 use anyhow::anyhow;
@@ -14,7 +15,7 @@ use clap::{
     builder::{Styles, styling::AnsiColor},
     error::{ContextKind, ContextValue},
 };
-use onnx_shrink_ir::conform::nearest;
+use onnx_shrink_ir::{conform::nearest, op_schema};
 
 use crate::{
     commands::{Command as _, OTHERS, Session, shrink::Shrink},
@@ -62,6 +63,12 @@ const STYLES: Styles = Styles::styled()
     .literal(AnsiColor::Cyan.on_default().bold())
     .placeholder(AnsiColor::Cyan.on_default());
 
+/// The version, that of the source where who built the program said it (ONNX_SHRINK_COMMIT), and what it knows of ONNX.
+static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
+    let commit = option_env!("ONNX_SHRINK_COMMIT").map_or_else(String::new, |commit| format!(" ({commit})"));
+    format!("{}{commit}\nONNX opsets 1 to {}", env!("CARGO_PKG_VERSION"), op_schema::newest())
+});
+
 /// The whole command line.
 pub fn command() -> clap::Command {
     let verbose = clap::Arg::new("verbose")
@@ -74,6 +81,7 @@ pub fn command() -> clap::Command {
     let command = Shrink::augment_args(clap::Command::new(Shrink::NAME))
         .about(Shrink::ABOUT)
         .version(env!("CARGO_PKG_VERSION"))
+        .long_version(LONG_VERSION.as_str())
         .after_help(AFTER_HELP)
         .after_long_help(AFTER_LONG_HELP)
         .styles(STYLES)
@@ -113,13 +121,20 @@ pub fn main() -> std::process::ExitCode {
         Ok(code) => code.into(),
         Err(failure) => {
             let text = sentence(&failure) + &hint(&matches, &failure).unwrap_or_default();
-            let red =
-                std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            let red = colour_wanted(std::io::stderr().is_terminal());
             let text = if red { text.replacen("error:", "\x1b[1;31merror:\x1b[0m", 1) } else { text };
             let _ = writeln!(std::io::stderr(), "{text}");
             failure.code.into()
         }
     }
+}
+
+/// Whether to colour what goes to a stream that is a terminal or not: NO_COLOR and CLICOLOR=0 say no, CLICOLOR_FORCE yes.
+pub(crate) fn colour_wanted(terminal: bool) -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
+    let no = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let off = std::env::var_os("CLICOLOR").is_some_and(|value| value == "0");
+    !no && (is_set("CLICOLOR_FORCE") || (terminal && !off))
 }
 
 fn dispatch(matches: &ArgMatches, session: &mut Session<'_>) -> Result<ExitCode, Failure> {
@@ -159,7 +174,7 @@ fn suggest_dashes(error: &mut clap::Error) {
 /// What to do when a model that is not there looks like a command.
 fn hint(matches: &ArgMatches, failure: &Failure) -> Option<String> {
     let input = matches.try_get_one::<PathBuf>("input").ok()??;
-    if failure.code != ExitCode::Input || input.exists() {
+    if !matches!(failure.code, ExitCode::Input | ExitCode::Usage) || input.exists() {
         return None;
     }
     let word = input.to_str()?;

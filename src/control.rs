@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use onnx_shrink_ir::{Graph, ValueId};
 use onnx_shrink_passes::{Options, pipeline, pipeline::Pipeline};
 
-use crate::Failure;
+use crate::{Failure, request::did_you_mean};
 
 /// How the work is done.
 #[derive(Clone, Debug, Default)]
@@ -105,8 +105,9 @@ pub fn pass_named(flag: &str, name: &str) -> Result<String, Failure> {
     if let Some(ours) = elsewhere.or_else(|| known.get(dashed.as_str()).copied()) {
         return Ok(ours.to_owned());
     }
+    let meant = did_you_mean(&dashed, known.iter().copied());
     let known = known.into_iter().collect::<Vec<_>>().join(", ");
-    Err(Failure::usage(format_args!("{flag} {name}: there is no such pass; there are: {known}")))
+    Err(Failure::usage(format_args!("{flag} {name}: there is no such pass{meant}; there are: {known}")))
 }
 
 fn passes_named(flag: &str, names: &[String]) -> Result<Vec<String>, Failure> {

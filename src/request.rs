@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use onnx_shrink_ir::proto::ExternalData;
+use onnx_shrink_ir::{conform::nearest, proto::ExternalData};
 use onnx_shrink_passes::{
     Options,
     target::{ORT_CPU, Target},
@@ -135,6 +135,11 @@ pub struct Gates {
     pub prune_drop: f64,
 }
 
+/// " (did you mean `x`?)", where one of `known` is near to `word`.
+pub fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+    nearest(word, known).map_or_else(String::new, |near| format!(" (did you mean `{near}`?)"))
+}
+
 impl Default for Gates {
     fn default() -> Gates {
         Gates {
@@ -168,7 +173,10 @@ impl Gates {
                 self.max_bytes = Some(bytes);
                 return Ok(());
             }
-            _ => return Err(format!("there is no gate `{key}`; keys: {KEYS}")),
+            _ => {
+                let keys = KEYS.split([',', ' ']).filter(|word| word.contains('-') || matches!(*word, "sqnr" | "drop"));
+                return Err(format!("there is no gate `{key}`{}; keys: {KEYS}", did_you_mean(&key, keys)));
+            }
         };
         *gate = match value.trim().parse::<f64>() {
             Ok(number) if !number.is_nan() => number,

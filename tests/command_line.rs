@@ -14,8 +14,14 @@ fn help_shows_examples_and_exit_codes() {
     ] {
         assert!(help.text().contains(part), "{part} in {}", help.text());
     }
-    let version = run(folder.path(), &["--version"]);
+    let version = run(folder.path(), &["-V"]);
     assert_eq!((version.code, version.text()), (0, concat!("onnx-shrink ", env!("CARGO_PKG_VERSION"), "\n")));
+    let more = run(folder.path(), &["--version"]);
+    assert!(
+        more.text().starts_with(version.text().trim_end()) && more.text().contains("ONNX opsets 1 to "),
+        "{}",
+        more.text()
+    );
 }
 
 #[test]
@@ -30,7 +36,10 @@ fn a_wrong_command_line_ends_with_2_and_writes_nothing() {
         (&["in.onnx", "-o", "."], "this is a folder"),
         (&["in.onnx", "-o", ""], "a value is required"),
         (&["in.onnx", "-o", "out.onnx", "--gate", "sqnr"], "`sqnr` is not KEY=VALUE"),
-        (&["in.onnx", "-o", "out.onnx", "--gate", "snr=1"], "there is no gate `snr`; keys: lossless-rel"),
+        (
+            &["in.onnx", "-o", "out.onnx", "--gate", "snr=1"],
+            "there is no gate `snr` (did you mean `sqnr`?); keys: lossless-rel",
+        ),
         (&["in.onnx", "-o", "out.onnx", "--calibrate", "guess"], "minmax"),
         (&["in.onnx", "-o", "out.onnx", "--crop", "5"], "write width and height as 224x224"),
         (&["in.onnx", "-o", "out.onnx", "--external-data=a/b.data"], "cannot be the name of the external data"),
@@ -80,4 +89,20 @@ fn what_is_misspelt_is_answered_with_what_was_meant() {
     }
     // An option of other tools, spelt as they do.
     assert_eq!(run(folder.path(), &["in.onnx", "-o", "out.onnx", "--no_validate", "-q"]).code, 0);
+}
+
+#[test]
+fn what_may_be_meant_is_suggested() {
+    let folder = folder();
+    for (arguments, meant) in [
+        (&["valdate"][..], "onnx-shrink validate"),
+        (&["in.onnx", "-o", "o.onnx", "--skip", "fold-batchnorm"], "did you mean `fold-batch-norm`?"),
+        (&["in.onnx", "-o", "o.onnx", "--gate", "max-byte=1"], "did you mean `max-bytes`?"),
+        (&["in.onnx", "-o", "o.onnx", "--target", "ortcpu"], "did you mean `ort-cpu`?"),
+        (&["in.onnx", "-o", "o.onnx", "--int9"], "'--int8'"),
+    ] {
+        let told = run(folder.path(), arguments);
+        assert_eq!(told.code, 2, "{arguments:?}");
+        assert!(told.stderr.contains(meant), "{arguments:?}: {}", told.stderr);
+    }
 }

@@ -7,6 +7,7 @@ use onnx_shrink_ir::{Model, infer, proto};
 
 use super::{Command, Session};
 use crate::{
+    cli::colour_wanted,
     diff::{self, html, text},
     files,
     request::{ExitCode, Failure},
@@ -78,10 +79,7 @@ impl Command for Diff {
         }
         let text = match self.json {
             true => serde_json::to_string_pretty(&found).map_err(Failure::bug)? + "\n",
-            false => {
-                let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-                text::render(&found, text::Style { color: session.terminal && !no_color, all: self.all })
-            }
+            false => text::render(&found, text::Style { color: colour_wanted(session.terminal), all: self.all }),
         };
         // A reader that has gone away is no failure of ours.
         let _ = session.out.write_all(text.as_bytes()).and_then(|()| session.out.flush());

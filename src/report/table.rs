@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write};
 use onnx_shrink_passes::{Outcome, quantize::Exactness};
 
 use super::{Fate, Report, structure_table::structure_lines};
-use crate::{columns::bytes, metrics::Comparison};
+use crate::{cli::colour_wanted, columns::bytes, metrics::Comparison};
 
 /// Longest text, in lines, without `--explain`.
 pub const MAX_LINES: usize = 25;
@@ -23,12 +23,11 @@ pub struct Style {
 }
 
 impl Style {
-    /// The style for standard output, which is a terminal or not. `NO_COLOR` and `COLUMNS` are respected.
+    /// The style for standard output, which is a terminal or not. `NO_COLOR`, `CLICOLOR` and `COLUMNS` are respected.
     pub fn detect(terminal: bool) -> Style {
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let columns =
             std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).filter(|&width| width >= 40);
-        Style { bold: terminal && !no_color, width: terminal.then(|| columns.unwrap_or(WIDTH)) }
+        Style { bold: colour_wanted(terminal), width: terminal.then(|| columns.unwrap_or(WIDTH)) }
     }
 }
 

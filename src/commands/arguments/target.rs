@@ -12,6 +12,8 @@ use onnx_shrink_passes::{
     target::{Bias, Ends, ORT_CPU, Places, TARGETS, Target, WANT_FLOAT},
 };
 
+use crate::request::did_you_mean;
+
 /// The argument that names the target.
 #[derive(Debug, Args)]
 pub struct TargetArguments {
@@ -35,8 +37,10 @@ impl TypedValueParser for TargetParser {
             answer.insert(ContextKind::Custom, ContextValue::String(table()));
             return Err(answer);
         }
-        let unknown =
-            || format!("there is no target `{name}`; there are: {}; `--target help` tells more\n", Target::names());
+        let unknown = || {
+            let meant = did_you_mean(&name, TARGETS.iter().map(|target| target.name));
+            format!("there is no target `{name}`{meant}; there are: {}; `--target help` tells more\n", Target::names())
+        };
         Target::named(&name).ok_or_else(|| Error::raw(ErrorKind::InvalidValue, unknown()).with_cmd(command))
     }
 
