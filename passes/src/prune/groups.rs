@@ -135,14 +135,19 @@ impl Groups {
 
     /// Outputs that a convolution computes for each that it keeps.
     fn block_share(&self, graph: &Graph, weighted: &Weighted, gone: &BTreeSet<Unit>) -> f64 {
-        let block = channel_block(Processor::Vnni); // the widest, so that the share holds on others, too
         let outputs = graph.constant(weighted.weight).and_then(|tensor| tensor.dims().first().copied()).unwrap_or(0);
-        if !graph.op(weighted.op).is("Conv") || outputs < block {
+        if !graph.op(weighted.op).is("Conv") {
             return 1.0;
         }
         let units = self.axes.get(&weighted.weight).and_then(|axes| axes.first()).and_then(Option::as_ref);
         let kept = units.map_or(outputs, |units| units.iter().filter(|unit| !gone.contains(unit)).count());
-        kept.next_multiple_of(block).min(outputs) as f64 / kept.max(1) as f64
+        Self::computed(outputs, kept) as f64 / kept.max(1) as f64
+    }
+
+    /// Outputs that a convolution computes that had `outputs` and keeps `kept`: whole blocks.
+    pub(super) fn computed(outputs: usize, kept: usize) -> usize {
+        let block = channel_block(Processor::Vnni); // the widest, so that the share holds on others, too
+        if outputs < block { kept } else { kept.next_multiple_of(block).min(outputs) }
     }
 
     /// The groups as text, one line for each, and why units are frozen: what `inspect --groups` shows.

@@ -3,6 +3,7 @@
 //!
 //! Why apart from the passes: `prune-channels` and `drop-constant-channels` remove channels by other reasons through the
 //! same door, [`Groups::remove`], and `inspect --groups` shows them without removing any.
+pub mod branch;
 pub mod budget;
 pub mod groups;
 mod labels;
@@ -15,4 +16,5 @@ mod remove;
 mod rules;
 pub mod trial;
 
+pub use branch::{Branch, Kernel, Removal};
 pub use groups::{Consumer, Group, Groups, Unit, Weighted};

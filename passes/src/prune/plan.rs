@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use onnx_shrink_ir::{Evaluate, Graph};
 
 use super::{
+    branch::{Branch, Removal},
     budget::{Budget, Choice},
-    groups::{Groups, Unit},
+    groups::Groups,
     layer::Layer,
     orders::{Criterion, Moments, order},
-    trial::{Judge, PruneError, cut_before, moments, pruned},
+    trial::{Judge, Known, PruneError, cut_before, moments, pruned},
 };
 use crate::{Statistics, quantize::calibration::SampleSource};
 
@@ -28,11 +29,11 @@ pub struct Request<'a> {
     pub statistics: &'a BTreeMap<String, Statistics>,
 }
 
-/// Which channels go.
+/// What goes.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The units
-    pub gone: BTreeSet<Unit>,
+    /// Channels and branches
+    pub removal: Removal,
     /// Share of multiply-adds that goes with them
     pub removed: f64,
     /// Relative squared error of the logits that was measured before the reconstruction; `None` without samples
@@ -70,21 +71,22 @@ pub fn plan(
     }
     let samples = request.samples.filter(|samples| !samples.is_empty());
     let (fitting, choosing) = split(samples.map_or(0, SampleSource::len));
-    let moments = match samples {
-        Some(samples) => {
-            let layers: Vec<Layer> = reading_layers(graph, groups);
-            Some(moments(graph, evaluator, &layers, samples, &fitting)?)
-        }
+    // One convolution for a branch is solved for: without samples, or where only ranks are wanted, there is none.
+    let by_samples = request.repair && samples.is_some() && request.criterion == Criterion::Reconstruction;
+    let branch = |&index: &usize| by_samples.then(|| Branch::of(graph, groups, index)).flatten();
+    let mut branches: Vec<Option<Branch>> = open.iter().map(branch).collect();
+    let known = match samples {
+        Some(samples) => Some(learn(graph, groups, evaluator, &mut branches, (samples, &fitting))?),
         None => None,
     };
     let none = Moments::new();
-    let known = moments.as_ref().unwrap_or(&none);
-    let choice = |&index: &usize| {
+    let moments = known.as_ref().map_or(&none, |known| &known.moments);
+    let choice = |(&index, branch): (&usize, Option<Branch>)| {
         let group = &groups.groups[index];
-        let order = order(graph, groups, group, request.criterion, known, request.statistics);
-        Choice::new(index, group.units.len(), order)
+        let order = order(graph, groups, group, request.criterion, moments, request.statistics);
+        Choice::new(index, group.units.len(), order, branch)
     };
-    let mut budget = Budget::new(graph, groups, open.iter().map(choice).collect());
+    let mut budget = Budget::new(graph, groups, open.iter().zip(branches).map(choice).collect());
     let most = budget.most();
     if most < request.ratio {
         return Err(PruneError::NotPossible(format!(
@@ -94,19 +96,20 @@ pub fn plan(
             100.0 * request.ratio
         )));
     }
-    let repair = moments.as_ref().filter(|_| request.repair);
+    let repair = known.as_ref().filter(|_| request.repair);
     let judge = samples.map(|samples| Judge::new(graph, evaluator, samples, &choosing)).transpose()?;
     match &judge {
         Some(judge) => measure(graph, groups, evaluator, judge, repair, &mut budget, progress)?,
         None => assume(&mut budget),
     }
+    budget.settle();
     budget.choose(request.ratio);
     let mut expected = None;
     if let Some(judge) = &judge {
         let trial = Trial { graph, groups, evaluator, judge, repair };
         expected = Some(trial.exchange(&mut budget, request.ratio)?);
     }
-    Ok(Plan { gone: budget.gone(), removed: budget.removed(), expected })
+    Ok(Plan { removal: budget.removal(), removed: budget.removed(), expected })
 }
 
 /// Layers that read channels that may go, once each.
@@ -120,13 +123,42 @@ fn reading_layers(graph: &Graph, groups: &Groups) -> Vec<Layer> {
     layers.filter(|layer| seen.insert(layer.weight)).collect()
 }
 
+/// More inputs than this, and no convolution is solved for that stands for a branch: moments would take too much memory.
+const MOST_INPUTS: usize = 2400;
+
+/// The moments that orders, trials and branches want; branches that cannot be solved for are taken away.
+fn learn(
+    graph: &Graph,
+    groups: &Groups,
+    evaluator: &dyn Evaluate,
+    branches: &mut [Option<Branch>],
+    (samples, fitting): (&dyn SampleSource, &[usize]),
+) -> Result<Known, PruneError> {
+    let mut layers: Vec<(Layer, bool)> =
+        reading_layers(graph, groups).into_iter().map(|layer| (layer, false)).collect();
+    let mut keys = Vec::new();
+    for branch in branches.iter_mut() {
+        if let Some(own) = branch {
+            own.retain(|layer| layer.row() <= MOST_INPUTS, graph);
+            for (kernel, layer) in own.kernels().filter_map(|kernel| Some((kernel, own.layer(graph, kernel)?))) {
+                keys.push((own.group, kernel));
+                layers.push((layer, true));
+            }
+        }
+    }
+    let mut sums = moments(graph, evaluator, &layers, samples, fitting)?;
+    let of_branches = sums.split_off(layers.len() - keys.len());
+    let weights = layers.iter().map(|(layer, _)| layer.weight);
+    Ok(Known { moments: weights.zip(sums).collect(), branches: keys.into_iter().zip(of_branches).collect() })
+}
+
 /// The loss of each candidate: the error of the logits with that group alone pruned and its readers solved for again.
 fn measure(
     graph: &Graph,
     groups: &Groups,
     evaluator: &dyn Evaluate,
     judge: &Judge,
-    repair: Option<&Moments>,
+    repair: Option<&Known>,
     budget: &mut Budget<'_>,
     progress: &dyn Fn(usize, usize),
 ) -> Result<(), PruneError> {
@@ -136,18 +168,17 @@ fn measure(
         let given = judge.values(graph, evaluator, &cut)?;
         let mut least: f64 = 0.0;
         for index in 1..choice.candidates.len() {
-            let gone = choice.gone(index).iter().copied().collect();
-            let loss = match pruned(graph, groups, &gone, repair) {
+            let loss = match pruned(graph, groups, &choice.removal(index), repair) {
                 Ok(copy) => judge.error(&copy, evaluator, Some(&given))?,
                 // Other groups' channels keep a value alive that this one would leave empty.
                 Err(PruneError::NotPossible(_)) => f64::INFINITY,
                 Err(error) => return Err(error),
             };
+            let candidate = &mut choice.candidates[index];
             // More channels gone are never better: what says so is chance.
-            least = least.max(loss);
-            choice.candidates[index].1 = least;
+            least = if candidate.kernel.is_none() { least.max(loss) } else { loss };
+            candidate.loss = least;
         }
-        choice.candidates.retain(|(_, loss)| loss.is_finite());
         log::debug!("group {}: {:?}", choice.group, choice.candidates);
         progress(place + 1, count);
     }
@@ -158,9 +189,9 @@ fn measure(
 fn assume(budget: &mut Budget<'_>) {
     for choice in &mut budget.choices {
         let total = choice.order.len().max(1) as f64;
-        for (gone, loss) in &mut choice.candidates {
-            let share = *gone as f64 / total;
-            *loss = total * share * share;
+        for candidate in &mut choice.candidates {
+            let share = candidate.gone as f64 / total;
+            candidate.loss = total * share * share;
         }
     }
 }
@@ -171,12 +202,12 @@ struct Trial<'a> {
     groups: &'a Groups,
     evaluator: &'a dyn Evaluate,
     judge: &'a Judge,
-    repair: Option<&'a Moments>,
+    repair: Option<&'a Known>,
 }
 
 impl Trial<'_> {
     fn error(&self, budget: &Budget<'_>) -> Result<f64, PruneError> {
-        let copy = pruned(self.graph, self.groups, &budget.gone(), self.repair)?;
+        let copy = pruned(self.graph, self.groups, &budget.removal(), self.repair)?;
         self.judge.error(&copy, self.evaluator, None)
     }
 

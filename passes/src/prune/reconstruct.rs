@@ -18,7 +18,8 @@ use onnx_shrink_ir::{
 use rayon::prelude::*;
 
 use super::{
-    groups::{Groups, Unit},
+    branch::Removal,
+    groups::Groups,
     layer::Layer,
     trial::{PruneError, kept_outputs, not_fitting, positions, pruned},
 };
@@ -67,17 +68,17 @@ struct Target {
     kept: Vec<usize>,
 }
 
-/// New weights for all layers behind the removal of `gone` from `graph`; `progress` is told the layers done and in all.
+/// New weights for all layers behind `removal` from `graph`; `progress` is told the layers done and in all.
 pub fn reconstruct(
     graph: &Graph,
     groups: &Groups,
-    gone: &BTreeSet<Unit>,
+    removal: &Removal,
     evaluator: &dyn Evaluate,
     samples: &dyn SampleSource,
     progress: &dyn Fn(usize, usize),
 ) -> Result<Vec<Solved>, PruneError> {
-    let mut copy = pruned(graph, groups, gone, None)?;
-    let targets = targets(graph, &copy, groups, gone);
+    let mut copy = pruned(graph, groups, removal, None)?;
+    let targets = targets(graph, &copy, groups, removal);
     let original = evaluator.prepare(graph)?;
     let count = samples.len();
     let caches = || (0..count).map(|_| Cache::default()).collect::<Vec<_>>();
@@ -117,18 +118,20 @@ pub fn reconstruct(
 }
 
 /// The layers behind the removal, in the order of the graph.
-fn targets(graph: &Graph, copy: &Graph, groups: &Groups, gone: &BTreeSet<Unit>) -> Vec<Target> {
+fn targets(graph: &Graph, copy: &Graph, groups: &Groups, removal: &Removal) -> Vec<Target> {
+    let gone = &removal.gone;
     let order = graph.ops();
     let place: BTreeMap<OpId, usize> = order.iter().enumerate().map(|(place, op)| (*op, place)).collect();
     let reads_gone = |consumer: &&super::Consumer| {
         groups.units_of(consumer.x, consumer.axis).unwrap_or_default().iter().any(|unit| gone.contains(unit))
     };
-    let first: BTreeSet<OpId> = groups.consumers.iter().filter(reads_gone).map(|consumer| consumer.op).collect();
+    let mut first: BTreeSet<OpId> = groups.consumers.iter().filter(reads_gone).map(|consumer| consumer.op).collect();
+    first.extend(removal.branches.iter().map(|(branch, _)| branch.last));
     let mut changed = vec![false; graph.bound()];
     let mut targets = Vec::new();
     for op in order {
         let reads_changed = graph.op(op).inputs().iter().flatten().any(|input| changed[input.index()]);
-        if !first.contains(&op) && !reads_changed {
+        if !copy.has_op(op) || (!first.contains(&op) && !reads_changed) {
             continue;
         }
         graph.op(op).outputs().iter().flatten().for_each(|output| changed[output.index()] = true);
