@@ -61,18 +61,38 @@ impl Gram {
     /// # Panics
     /// When the lengths do not fit: a mistake of the caller.
     pub fn add(&mut self, x: &[f64], t: &[f64]) {
+        self.sum(x, t, true);
+    }
+
+    /// Adds targets `t` of rows `x` whose inputs are in it by now.
+    ///
+    /// # Panics
+    /// As [`Gram::add`].
+    pub fn add_targets(&mut self, x: &[f64], t: &[f64]) {
+        self.sum(x, t, false);
+    }
+
+    fn sum(&mut self, x: &[f64], t: &[f64], with_inputs: bool) {
         let rows = x.len() / self.inputs().max(1);
         let (Ok(x), Ok(t)) =
             (ArrayView2::from_shape((rows, self.inputs()), x), ArrayView2::from_shape((rows, self.targets()), t))
         else {
             unreachable!("rows of inputs and targets are equally many and whole")
         };
-        self.rows += rows as f64;
-        general_mat_mul(1.0, &x.t(), &x, 1.0, &mut self.xx);
+        if with_inputs {
+            self.rows += rows as f64;
+            general_mat_mul(1.0, &x.t(), &x, 1.0, &mut self.xx);
+        }
         if self.targets() > 0 {
             general_mat_mul(1.0, &x.t(), &t, 1.0, &mut self.xt);
             self.tt += &t.mapv(|t| t * t).sum_axis(Axis(0));
         }
+    }
+
+    /// The same inputs with no targets yet: [`Gram::add_targets`] of the same rows gives others.
+    #[must_use]
+    pub fn without_targets(&self) -> Gram {
+        Gram { xt: Array2::zeros(self.xt.dim()), tt: Array1::zeros(self.tt.len()), ..self.clone() }
     }
 
     /// Adds what another one saw.

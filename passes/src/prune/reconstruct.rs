@@ -10,7 +10,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2};
 use onnx_shrink_ir::{
     Evaluate, Graph, OpId, Patch, Prepared, Tensor, Use, ValueId,
     ops::{Binary, BinaryKind},
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     quantize::calibration::SampleSource,
-    solver::{Gram, LANES, repair},
+    solver::{DAMPING, Gram, LANES, Repair, repair},
 };
 
 /// New weights of one layer.
@@ -53,6 +53,9 @@ const CACHED: usize = 6;
 /// Every `JUDGES`th sample is not fitted.
 const JUDGES: usize = 8;
 
+/// Rounds in front of a Relu: more change nothing that samples would show.
+const RELU_ROUNDS: usize = 2;
+
 /// Values of one sample that are known, the oldest first.
 type Cache = Mutex<Vec<(ValueId, Tensor)>>;
 
@@ -66,6 +69,8 @@ struct Target {
     branch: Option<ValueId>,
     /// Outputs of the original's layer that are left
     kept: Vec<usize>,
+    /// Whether what is met goes through a Relu alone: below 0, anything below 0 will do
+    clipped: bool,
 }
 
 /// New weights for all layers behind `removal` from `graph`; `progress` is told the layers done and in all.
@@ -92,11 +97,9 @@ pub fn reconstruct(
             pruned: (prepared.as_ref(), &copy, &after),
             samples,
         };
-        let (fit, judge) = fitting.grams()?;
-        drop(prepared);
         let Some(prior) = target.after.weights(&copy) else { continue };
-        let judge = if judge.rows > 0.0 { &judge } else { &fit };
-        let repaired = repair(&fit, judge, prior.view());
+        let repaired = fitting.solve(&prior)?;
+        drop(prepared);
         log::debug!(
             "`{}`: error {:.5} → {:.5}, damping {:?}",
             graph.label_of(target.after.op),
@@ -145,7 +148,9 @@ fn targets(graph: &Graph, copy: &Graph, groups: &Groups, removal: &Removal) -> V
         });
         let (branch, wanted) = sum.map_or((None, before.y), |(branch, sum)| (Some(branch), sum));
         let kept = kept_outputs(groups, &before, gone);
-        targets.push(Target { before, after, wanted, branch, kept });
+        let is_relu = |place: &Use| matches!(place, Use::Input(op, _) if graph.op(*op).is("Relu"));
+        let clipped = graph.uses(wanted).iter().all(is_relu);
+        targets.push(Target { before, after, wanted, branch, kept, clipped });
     }
     targets
 }
@@ -177,18 +182,56 @@ impl Fitting<'_> {
         Gram::new(layer.row(), layer.outputs, layer.bias.is_some())
     }
 
-    /// Of the samples that are fitted, and of those that judge.
-    fn grams(&self) -> Result<(Gram, Gram), PruneError> {
+    /// New weights instead of `prior`: plain ones, then, in front of a Relu, rounds in which what the original has below 0
+    /// is to be met by anything below 0. What does not help samples that were not fitted is not taken.
+    fn solve(&self, prior: &Array2<f64>) -> Result<Repair, PruneError> {
+        let (fit, judge) = self.grams(None)?;
+        let judging = |judge: &Gram, fit: &Gram| if judge.rows > 0.0 { judge.clone() } else { fit.clone() };
+        let mut best = repair(&fit, &judging(&judge, &fit), prior.view());
+        if !self.target.clipped {
+            return Ok(best);
+        }
+        let (fit, judge) = (fit.without_targets(), judge.without_targets());
+        let mut weights = best.weights.clone();
+        let mut least = f64::INFINITY;
+        for round in 0..=RELU_ROUNDS {
+            let (fit, judge) = self.grams(Some((&weights, &fit, &judge)))?;
+            let judge = judging(&judge, &fit);
+            let error = judge.error(weights.view());
+            if error >= least {
+                break;
+            }
+            least = error;
+            best.after = error / judge.signal().max(f64::MIN_POSITIVE);
+            if round > 0 {
+                best.damping = best.damping.or(Some(DAMPING));
+            }
+            best.weights.assign(&weights);
+            match fit.solve(best.damping.unwrap_or(DAMPING), weights.view()) {
+                Some(next) if round < RELU_ROUNDS => weights = next,
+                _ => break,
+            }
+        }
+        Ok(best)
+    }
+
+    /// Of the samples that are fitted, and of those that judge. With weights: with the targets that a Relu leaves to them,
+    /// and the inputs of the two that are given.
+    fn grams(&self, relu: Option<(&Array2<f64>, &Gram, &Gram)>) -> Result<(Gram, Gram), PruneError> {
+        let weights = relu.map(|(weights, ..)| weights);
         let lane = |lane: usize| -> Result<(Gram, Gram), PruneError> {
             let (mut fit, mut judge) = (self.empty(), self.empty());
             for index in (lane..self.samples.len()).step_by(LANES) {
                 let judges = self.samples.len() >= 2 * JUDGES && (index / LANES) % JUDGES == JUDGES - 1;
-                self.add(index, if judges { &mut judge } else { &mut fit })?;
+                self.add(index, if judges { &mut judge } else { &mut fit }, weights)?;
             }
             Ok((fit, judge))
         };
         let lanes: Vec<Result<(Gram, Gram), PruneError>> = (0..LANES).into_par_iter().map(lane).collect();
-        let (mut fit, mut judge) = (self.empty(), self.empty());
+        let (mut fit, mut judge) = match relu {
+            Some((_, fit, judge)) => (fit.clone(), judge.clone()),
+            None => (self.empty(), self.empty()),
+        };
         for lane in lanes {
             let (more_fit, more_judge) = lane?;
             fit.merge(&more_fit);
@@ -197,8 +240,8 @@ impl Fitting<'_> {
         Ok((fit, judge))
     }
 
-    fn add(&self, index: usize, gram: &mut Gram) -> Result<(), PruneError> {
-        let Target { before, after, wanted, branch, kept } = self.target;
+    fn add(&self, index: usize, gram: &mut Gram, relu: Option<&Array2<f64>>) -> Result<(), PruneError> {
+        let Target { before, after, wanted, branch, kept, .. } = self.target;
         let target = self.values(self.original, index, &[*wanted])?.remove(0);
         let mut list = vec![after.x];
         list.extend(*branch);
@@ -209,19 +252,27 @@ impl Fitting<'_> {
         let whole = before.target_rows(&numbers, target.dims(), positions);
         let mut rows: Vec<f64> =
             whole.chunks_exact(before.outputs.max(1)).flat_map(|row| kept.iter().map(|&k| row[k])).collect();
+        let mut beside = Vec::new();
         if let Some(branch) = found.get(1) {
             let Some(numbers) = floats(branch) else { return Ok(()) };
             let taken = after.target_rows(&numbers, branch.dims(), positions);
             if taken.len() != rows.len() {
                 return Ok(());
             }
-            rows.iter_mut().zip(taken).for_each(|(row, taken)| *row -= taken);
+            rows.iter_mut().zip(&taken).for_each(|(row, taken)| *row -= taken);
+            beside = taken;
         }
         let area = target.dims().get(2..).unwrap_or_default();
         if let Some(inputs) = after.input_rows(&found[0], area, positions)
             && inputs.len() / after.row() * after.outputs == rows.len()
         {
-            gram.add(&inputs, &rows);
+            match relu {
+                Some(weights) => {
+                    relax(&mut rows, &beside, &inputs, weights);
+                    gram.add_targets(&inputs, &rows);
+                }
+                None => gram.add(&inputs, &rows),
+            }
         }
         Ok(())
     }
@@ -250,4 +301,19 @@ impl Fitting<'_> {
         }
         Ok(found)
     }
+}
+
+/// Where a sum that goes through a Relu is to be below 0, its part `rows` is to be what the layer gives, or what makes the
+/// sum 0 where that is above; `beside` is the other part, empty for 0.
+fn relax(rows: &mut [f64], beside: &[f64], inputs: &[f64], weights: &Array2<f64>) {
+    let (row, outputs) = weights.dim();
+    let Ok(inputs) = ArrayView2::from_shape((inputs.len() / row.max(1), row), inputs) else { return };
+    let own = inputs.dot(weights);
+    for (index, (wanted, own)) in rows.iter_mut().zip(own.iter()).enumerate() {
+        let other = beside.get(index).copied().unwrap_or(0.0);
+        if *wanted + other <= 0.0 {
+            *wanted = (own + other).min(0.0) - other;
+        }
+    }
+    debug_assert_eq!(own.len() % outputs.max(1), 0);
 }
