@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use onnx_shrink_ir::{DataType, Graph, infer, text, verify};
 use onnx_shrink_passes::{
     Class,
-    prune::{Groups, Unit},
+    prune::{Branch, Groups, Unit},
     testing::{assert_same_values, parse, seeded},
 };
 use proptest::{
@@ -205,6 +205,37 @@ fn removed_equals_masked(source: &str, share: u64, seed: u64) -> bool {
     true
 }
 
+/// Puts one convolution for a branch, beside a removal of other channels: with weights of 0 it is the graph in which all
+/// that the branch's second convolution reads is 0. How many there were.
+fn branches_equal_masked(source: &str, share: u64, seed: u64) -> usize {
+    let mut original = parse(source).graph;
+    infer::infer(&mut original);
+    let groups = Groups::of(&original);
+    let mut count = 0;
+    for index in 0..groups.groups.len() {
+        let Some(branch) = Branch::of(&original, &groups, index) else { continue };
+        let inner = &groups.groups[index].units;
+        let mut gone = some_units(&groups, share, seed);
+        gone.retain(|unit| !inner.contains(unit));
+        let Ok(removal) = groups.remove(&original, &gone) else { continue };
+        let masked: BTreeSet<Unit> = gone.iter().chain(inner).copied().collect();
+        let masked = applied(&original, groups.mask(&original, &masked).unwrap().unwrap());
+        for kernel in branch.kernels() {
+            let mut pruned = removal.clone().map_or_else(|| original.detached(), |patch| applied(&original, patch));
+            branch.patch(&pruned, kernel).unwrap().apply(&mut pruned).unwrap();
+            assert!(verify::verify_graph(&pruned).is_empty(), "{}", text::print_graph(&pruned));
+            assert_same_values(&masked, &pruned, Class::Rounding);
+            let mut inferred = parse(&text::print_graph(&pruned)).graph;
+            infer::infer(&mut inferred);
+            let macs: BTreeSet<Unit> = gone.iter().chain(inner).copied().collect();
+            let counted = groups.macs(&original, &macs) + branch.macs(&original, &groups, kernel, &gone);
+            assert_eq!(counted, Groups::of(&inferred).macs(&inferred, &BTreeSet::new()), "{kernel:?}\n{source}");
+            count += 1;
+        }
+    }
+    count
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 256,
@@ -219,6 +250,23 @@ proptest! {
         steps in vec((0u8..16, any::<u8>()), 1..9), flatten: bool, share in 1u64..6, seed in 0u64..100
     ) {
         removed_equals_masked(&model(&steps, flatten), share, seed);
+    }
+
+    #[test]
+    fn one_convolution_for_a_branch_equals_one_with_zeros_inside(
+        steps in vec((0u8..16, any::<u8>()), 1..9), share in 0u64..4, seed in 0u64..100
+    ) {
+        branches_equal_masked(&model(&steps, false), share, seed);
+    }
+}
+
+#[test]
+fn plain_and_residual_branches_take_one_convolution_and_a_depthwise_one_between_does_not_hinder() {
+    // Convolution, Relu; then another, or a depthwise one before it.
+    for (steps, kernels) in
+        [(vec![(2, 0), (0, 3)], 2), (vec![(2, 0), (5, 0), (2, 0), (1, 2)], 2), (vec![(0, 2)], 2), (vec![(10, 0)], 1)]
+    {
+        assert_eq!(branches_equal_masked(&model(&steps, false), 2, 1), kernels, "{steps:?}");
     }
 }
 
