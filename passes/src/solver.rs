@@ -11,13 +11,16 @@ mod dense;
 
 pub use dense::{Cholesky, matrix};
 
-use ndarray::{Array1, Array2, ArrayView2, Axis, linalg::general_mat_mul};
+use ndarray::{Array1, Array2, ArrayView2, Axis, linalg::general_mat_mul, s};
 
 /// Sums that run beside each other, whatever the number of threads.
 pub const LANES: usize = 4;
 
 /// Damping to begin with, in shares of the mean diagonal: 1e-5 to 0.1 are equal (`reference/methods.md` §9, recipe 8).
 pub const DAMPING: f64 = 0.01;
+
+/// Columns of the moments that are summed at once.
+const PANEL: usize = 96;
 
 /// Second moments of the inputs and targets of a layer.
 #[derive(Clone, Debug)]
@@ -81,11 +84,26 @@ impl Gram {
         };
         if with_inputs {
             self.rows += rows as f64;
-            general_mat_mul(1.0, &x.t(), &x, 1.0, &mut self.xx);
+            self.sum_inputs(x);
         }
         if self.targets() > 0 {
             general_mat_mul(1.0, &x.t(), &t, 1.0, &mut self.xt);
             self.tt += &t.mapv(|t| t * t).sum_axis(Axis(0));
+        }
+    }
+
+    /// Adds x·xᵀ: what is right of the diagonal, panel by panel, and then the same below it.
+    fn sum_inputs(&mut self, x: ArrayView2<'_, f64>) {
+        let count = self.inputs();
+        for start in (0..count).step_by(PANEL) {
+            let end = (start + PANEL).min(count);
+            let (left, right) = (x.slice(s![.., ..end]), x.slice(s![.., start..end]));
+            general_mat_mul(1.0, &left.t(), &right, 1.0, &mut self.xx.slice_mut(s![..end, start..end]));
+        }
+        for start in (0..count).step_by(PANEL) {
+            let end = (start + PANEL).min(count);
+            let (above, mut below) = self.xx.multi_slice_mut((s![..start, start..end], s![start..end, ..start]));
+            below.assign(&above.t());
         }
     }
 

@@ -156,7 +156,8 @@ impl Branch {
         let channels = layer.inputs / (taps.max(1) as usize);
         let positions = groups.weighted.iter().find(|weighted| weighted.op == self.last).map_or(1.0, |w| w.positions);
         let outputs = Groups::computed(layer.outputs, kept(self.y, layer.outputs));
-        positions * outputs as f64 * (kept(self.x, channels) as f64) * taps as f64
+        let inputs = Groups::summed(channels, kept(self.x, channels));
+        positions * outputs as f64 * inputs as f64 * taps as f64
     }
 
     /// The edits that put the one convolution, with weights of 0, in the place of the branch in `graph`, the original or

@@ -13,7 +13,7 @@ use super::{
     branch::{Branch, Kernel, Removal},
     groups::{Groups, Unit},
 };
-use crate::target::channel_step;
+use crate::target::{CHANNEL_ALIGNMENT, Processor, channel_block, channel_step};
 
 /// What may become of a group.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,6 +53,8 @@ impl Choice {
         let mut kept = total.saturating_sub(1) / wide * wide;
         while kept >= least && kept > 0 {
             candidates.push(keep(total - kept));
+            // Below a block of inputs every step counts.
+            let wide = if kept <= channel_block(Processor::Vnni) { wide.min(CHANNEL_ALIGNMENT) } else { wide };
             kept -= wide.min(kept);
         }
         let kernels = branch.iter().flat_map(Branch::kernels);
@@ -183,20 +185,21 @@ impl<'a> Budget<'a> {
         }
     }
 
-    /// Chooses until `ratio` is removed; whether it could be.
-    pub fn choose(&mut self, ratio: f64) -> bool {
+    /// Chooses until `ratio` is removed, with losses to the power of `temper` (above 1, many small ones are taken rather than
+    /// few large ones); whether it could be.
+    pub fn choose(&mut self, ratio: f64, temper: f64) -> bool {
         self.choices.iter_mut().for_each(|choice| choice.chosen = 0);
         let mut removed = 0.0;
         while removed < ratio {
             let mut best: Option<(f64, usize, usize)> = None;
             for (place, choice) in self.choices.iter().enumerate() {
-                let now = choice.candidates[choice.chosen].loss;
+                let now = choice.candidates[choice.chosen].loss.powf(temper);
                 for index in choice.chosen + 1..choice.candidates.len() {
                     let saved = self.removed_with(place, index) - removed;
                     if saved <= 0.0 || !self.allows(place, index) {
                         continue;
                     }
-                    let price = (choice.candidates[index].loss - now).max(0.0) / saved;
+                    let price = (choice.candidates[index].loss.powf(temper) - now).max(0.0) / saved;
                     if best.is_none_or(|(least, ..)| price < least) {
                         best = Some((price, place, index));
                     }
@@ -242,7 +245,7 @@ mod tests {
             let choice = Choice::new(0, total, (0..total as u32).collect(), None);
             choice.candidates.iter().map(|candidate| total - candidate.gone).collect::<Vec<_>>()
         };
-        assert_eq!(kept(64), [64, 56, 48, 40, 32, 24, 16, 8]);
+        assert_eq!(kept(64), [64, 56, 48, 40, 32, 24, 16, 12, 8]);
         assert_eq!(kept(16), [16, 12, 8, 4]);
         assert_eq!(kept(20), [20, 16, 12, 8, 4]);
         assert_eq!(kept(6), [6, 5, 4, 3, 2]);
@@ -267,11 +270,11 @@ mod tests {
             choice
         });
         let mut budget = Budget::new(&graph, &groups, choices.collect());
-        assert!(budget.choose(0.3));
+        assert!(budget.choose(0.3, 1.0));
         let gone: Vec<usize> = budget.choices.iter().map(|choice| choice.candidates[choice.chosen].gone).collect();
         assert_eq!(gone, [2, 0]);
         assert!((budget.removed() - 1.0 / 3.0).abs() < 1e-12);
-        assert!(!budget.choose(0.9));
+        assert!(!budget.choose(0.9, 1.0));
         assert!((budget.most() - 39.0 / 48.0).abs() < 1e-12);
     }
 }

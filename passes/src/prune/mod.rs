@@ -14,6 +14,7 @@ pub(crate) mod ranges;
 pub mod reconstruct;
 mod remove;
 mod rules;
+mod search;
 pub mod trial;
 
 pub use branch::{Branch, Kernel, Removal};

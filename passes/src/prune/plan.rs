@@ -11,7 +11,8 @@ use super::{
     groups::Groups,
     layer::Layer,
     orders::{Criterion, Moments, order},
-    trial::{Judge, Known, PruneError, cut_before, moments, pruned},
+    search::Search,
+    trial::{Judge, Known, PruneError, ROUGH, cut_before, moments, pruned},
 };
 use crate::{Statistics, quantize::calibration::SampleSource};
 
@@ -36,15 +37,12 @@ pub struct Plan {
     pub removal: Removal,
     /// Share of multiply-adds that goes with them
     pub removed: f64,
-    /// Relative squared error of the logits that was measured before the reconstruction; `None` without samples
+    /// Relative squared error of the logits that was measured before the whole reconstruction; `None` without samples
     pub expected: Option<f64>,
 }
 
 /// Samples that measure what a removal does, at most.
-const CHOOSING_SAMPLES: usize = 96;
-
-/// Pairs of groups that exchange channels at most.
-const EXCHANGES: usize = 8;
+const CHOOSING_SAMPLES: usize = 64;
 
 /// Of `count` samples, those that are fitted and those that choose: every fourth.
 pub fn split(count: usize) -> (Vec<usize>, Vec<usize>) {
@@ -103,11 +101,12 @@ pub fn plan(
         None => assume(&mut budget),
     }
     budget.settle();
-    budget.choose(request.ratio);
+    budget.choose(request.ratio, 1.0);
     let mut expected = None;
     if let Some(judge) = &judge {
-        let trial = Trial { graph, groups, evaluator, judge, repair };
-        expected = Some(trial.exchange(&mut budget, request.ratio)?);
+        let samples = samples.filter(|_| repair.is_some());
+        let search = Search { graph, groups, evaluator, judge, known: repair, samples, fitting: &fitting };
+        expected = Some(search.run(&mut budget, request.ratio)?);
     }
     Ok(Plan { removal: budget.removal(), removed: budget.removed(), expected })
 }
@@ -146,7 +145,7 @@ fn learn(
             }
         }
     }
-    let mut sums = moments(graph, evaluator, &layers, samples, fitting)?;
+    let mut sums = moments(graph, evaluator, &layers, samples, fitting, ROUGH)?;
     let of_branches = sums.split_off(layers.len() - keys.len());
     let weights = layers.iter().map(|(layer, _)| layer.weight);
     Ok(Known { moments: weights.zip(sums).collect(), branches: keys.into_iter().zip(of_branches).collect() })
@@ -163,11 +162,21 @@ fn measure(
     progress: &dyn Fn(usize, usize),
 ) -> Result<(), PruneError> {
     let count = budget.choices.len();
+    let saved: Vec<Vec<f64>> = (0..count)
+        .map(|place| (0..budget.choices[place].candidates.len()).map(|k| budget.removed_with(place, k)).collect())
+        .collect();
     for (place, choice) in budget.choices.iter_mut().enumerate() {
         let cut = cut_before(graph, &groups.groups[choice.group].producers);
         let given = judge.values(graph, evaluator, &cut)?;
         let mut least: f64 = 0.0;
         for index in 1..choice.candidates.len() {
+            let candidate = &mut choice.candidates[index];
+            let fewer = &saved[place][..index];
+            // No less work than with more channels: no reason to look.
+            if candidate.kernel.is_none() && fewer.iter().any(|fewer| *fewer >= saved[place][index] - 1e-9) {
+                candidate.loss = f64::INFINITY;
+                continue;
+            }
             let loss = match pruned(graph, groups, &choice.removal(index), repair) {
                 Ok(copy) => judge.error(&copy, evaluator, Some(&given))?,
                 // Other groups' channels keep a value alive that this one would leave empty.
@@ -193,71 +202,5 @@ fn assume(budget: &mut Budget<'_>) {
             let share = candidate.gone as f64 / total;
             candidate.loss = total * share * share;
         }
-    }
-}
-
-/// Whole pruned models, measured.
-struct Trial<'a> {
-    graph: &'a Graph,
-    groups: &'a Groups,
-    evaluator: &'a dyn Evaluate,
-    judge: &'a Judge,
-    repair: Option<&'a Known>,
-}
-
-impl Trial<'_> {
-    fn error(&self, budget: &Budget<'_>) -> Result<f64, PruneError> {
-        let copy = pruned(self.graph, self.groups, &budget.removal(), self.repair)?;
-        self.judge.error(&copy, self.evaluator, None)
-    }
-
-    /// With all groups pruned, each one's next step up and down is measured again; the best pairs change places while the
-    /// error falls. Returns the error.
-    fn exchange(&self, budget: &mut Budget<'_>, ratio: f64) -> Result<f64, PruneError> {
-        let mut best = self.error(budget)?;
-        let first = best;
-        let (mut ups, mut downs) = (Vec::new(), Vec::new());
-        for place in 0..budget.choices.len() {
-            let chosen = budget.choices[place].chosen;
-            for (index, list) in [(chosen.checked_sub(1), &mut ups), (chosen.checked_add(1), &mut downs)] {
-                let Some(index) = index.filter(|&index| index < budget.choices[place].candidates.len()) else {
-                    continue;
-                };
-                let saved = budget.removed_with(place, index) - budget.removed();
-                budget.choices[place].chosen = index;
-                let error = self.error(budget);
-                budget.choices[place].chosen = chosen;
-                list.push(((error? - best) / saved.abs().max(1e-12), place, index));
-            }
-        }
-        // Up: the most error taken away for a multiply-add; down: the least added.
-        ups.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        downs.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        let mut moved: BTreeSet<usize> = BTreeSet::new();
-        for _ in 0..EXCHANGES {
-            let Some(&(_, up, to)) = ups.iter().find(|(_, place, _)| !moved.contains(place)) else { break };
-            let before: Vec<usize> = budget.choices.iter().map(|choice| choice.chosen).collect();
-            budget.choices[up].chosen = to;
-            let mut touched = vec![up];
-            for &(_, place, index) in &downs {
-                if budget.removed() >= ratio {
-                    break;
-                }
-                if !moved.contains(&place) && !touched.contains(&place) {
-                    budget.choices[place].chosen = index;
-                    touched.push(place);
-                }
-            }
-            let error = if budget.removed() >= ratio { self.error(budget)? } else { f64::INFINITY };
-            if error < best {
-                best = error;
-                moved.extend(touched);
-            } else {
-                budget.choices.iter_mut().zip(before).for_each(|(choice, chosen)| choice.chosen = chosen);
-                moved.insert(up);
-            }
-        }
-        log::info!("error of the logits {first:.5}, after exchanges {best:.5}");
-        Ok(best)
     }
 }

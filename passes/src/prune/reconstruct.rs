@@ -21,7 +21,7 @@ use super::{
     branch::Removal,
     groups::Groups,
     layer::Layer,
-    trial::{PruneError, kept_outputs, not_fitting, positions, pruned},
+    trial::{FINE, PruneError, kept_outputs, not_fitting, positions, pruned},
 };
 use crate::{
     quantize::calibration::SampleSource,
@@ -73,6 +73,14 @@ struct Target {
     clipped: bool,
 }
 
+/// How much is looked at.
+pub(super) struct Effort<'a> {
+    /// Indices of samples
+    pub samples: &'a [usize],
+    /// Rows for each column
+    pub rows: usize,
+}
+
 /// New weights for all layers behind `removal` from `graph`; `progress` is told the layers done and in all.
 pub fn reconstruct(
     graph: &Graph,
@@ -82,10 +90,24 @@ pub fn reconstruct(
     samples: &dyn SampleSource,
     progress: &dyn Fn(usize, usize),
 ) -> Result<Vec<Solved>, PruneError> {
+    let all: Vec<usize> = (0..samples.len()).collect();
+    let effort = Effort { samples: &all, rows: FINE };
+    Ok(rebuild(graph, groups, removal, evaluator, (samples, &effort), progress)?.1)
+}
+
+/// The same on some of the samples, with the graph that has them.
+pub(super) fn rebuild(
+    graph: &Graph,
+    groups: &Groups,
+    removal: &Removal,
+    evaluator: &dyn Evaluate,
+    (samples, effort): (&dyn SampleSource, &Effort<'_>),
+    progress: &dyn Fn(usize, usize),
+) -> Result<(Graph, Vec<Solved>), PruneError> {
     let mut copy = pruned(graph, groups, removal, None)?;
     let targets = targets(graph, &copy, groups, removal);
     let original = evaluator.prepare(graph)?;
-    let count = samples.len();
+    let count = effort.samples.len();
     let caches = || (0..count).map(|_| Cache::default()).collect::<Vec<_>>();
     let (before, after) = (caches(), caches());
     let mut solved = Vec::new();
@@ -96,6 +118,7 @@ pub fn reconstruct(
             original: (original.as_ref(), graph, &before),
             pruned: (prepared.as_ref(), &copy, &after),
             samples,
+            effort,
         };
         let Some(prior) = target.after.weights(&copy) else { continue };
         let repaired = fitting.solve(&prior)?;
@@ -117,7 +140,7 @@ pub fn reconstruct(
         solved.push(Solved { op: target.after.op, weights, before: repaired.before, after: repaired.after });
         progress(number + 1, targets.len());
     }
-    Ok(solved)
+    Ok((copy, solved))
 }
 
 /// The layers behind the removal, in the order of the graph.
@@ -174,6 +197,7 @@ struct Fitting<'a> {
     original: Side<'a>,
     pruned: Side<'a>,
     samples: &'a dyn SampleSource,
+    effort: &'a Effort<'a>,
 }
 
 impl Fitting<'_> {
@@ -221,8 +245,9 @@ impl Fitting<'_> {
         let weights = relu.map(|(weights, ..)| weights);
         let lane = |lane: usize| -> Result<(Gram, Gram), PruneError> {
             let (mut fit, mut judge) = (self.empty(), self.empty());
-            for index in (lane..self.samples.len()).step_by(LANES) {
-                let judges = self.samples.len() >= 2 * JUDGES && (index / LANES) % JUDGES == JUDGES - 1;
+            let count = self.effort.samples.len();
+            for index in (lane..count).step_by(LANES) {
+                let judges = count >= 2 * JUDGES && (index / LANES) % JUDGES == JUDGES - 1;
                 self.add(index, if judges { &mut judge } else { &mut fit }, weights)?;
             }
             Ok((fit, judge))
@@ -240,13 +265,14 @@ impl Fitting<'_> {
         Ok((fit, judge))
     }
 
+    /// `index`: into the samples that are looked at.
     fn add(&self, index: usize, gram: &mut Gram, relu: Option<&Array2<f64>>) -> Result<(), PruneError> {
         let Target { before, after, wanted, branch, kept, .. } = self.target;
         let target = self.values(self.original, index, &[*wanted])?.remove(0);
         let mut list = vec![after.x];
         list.extend(*branch);
         let found = self.values(self.pruned, index, &list)?;
-        let positions = positions(after, self.samples.len(), index);
+        let positions = positions(after, self.effort.rows, self.effort.samples.len(), index);
         let floats = |tensor: &Tensor| tensor.as_slice::<f32>().map(std::borrow::Cow::into_owned);
         let Some(numbers) = floats(&target) else { return Ok(()) };
         let whole = before.target_rows(&numbers, target.dims(), positions);
@@ -281,7 +307,7 @@ impl Fitting<'_> {
     fn values(&self, side: Side<'_>, index: usize, wanted: &[ValueId]) -> Result<Vec<Tensor>, PruneError> {
         let (prepared, graph, caches) = side;
         let mut cache = caches[index].lock().unwrap_or_else(PoisonError::into_inner);
-        let inputs = self.samples.inputs(index).map_err(PruneError::Sample)?;
+        let inputs = self.samples.inputs(self.effort.samples[index]).map_err(PruneError::Sample)?;
         let mut given = cache.clone();
         for (&input, tensor) in graph.inputs().iter().zip(inputs) {
             if let Some(tensor) = tensor.or_else(|| graph.default_of(input).cloned()) {

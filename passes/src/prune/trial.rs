@@ -49,6 +49,7 @@ pub fn moments(
     layers: &[(Layer, bool)],
     samples: &dyn SampleSource,
     indices: &[usize],
+    rows: usize,
 ) -> Result<Vec<Gram>, PruneError> {
     let prepared = evaluator.prepare(graph)?;
     let mut sums: Vec<Gram> = layers.iter().map(empty).collect();
@@ -64,7 +65,7 @@ pub fn moments(
         let part = &layers[start..end];
         let lanes: Vec<Result<Vec<Gram>, PruneError>> = (0..LANES)
             .into_par_iter()
-            .map(|lane| lane_moments(part, prepared.as_ref(), samples, indices, lane))
+            .map(|lane| lane_moments(part, prepared.as_ref(), samples, (indices, rows), lane))
             .collect();
         for lane in lanes {
             for (sum, more) in sums[start..end].iter_mut().zip(lane?) {
@@ -87,7 +88,7 @@ fn lane_moments(
     layers: &[(Layer, bool)],
     prepared: &dyn Prepared,
     samples: &dyn SampleSource,
-    indices: &[usize],
+    (indices, rows): (&[usize], usize),
     lane: usize,
 ) -> Result<Vec<Gram>, PruneError> {
     let mut grams: Vec<Gram> = layers.iter().map(empty).collect();
@@ -107,7 +108,7 @@ fn lane_moments(
             }
         })?;
         for ((layer, targets), gram) in layers.iter().zip(&mut grams) {
-            let positions = positions(layer, indices.len(), number);
+            let positions = positions(layer, rows, indices.len(), number);
             let dims = &shapes[&layer.y];
             let Some(x) = seen.get(&layer.x) else { continue };
             let Some(rows) = layer.input_rows(x, dims.get(2..).unwrap_or_default(), positions) else { continue };
@@ -121,9 +122,13 @@ fn lane_moments(
     Ok(grams)
 }
 
-/// So many positions of each of `samples` that there are some hundred rows for each column.
-pub(super) fn positions(layer: &Layer, samples: usize, number: usize) -> Positions {
-    Positions { most: (128 * layer.row() / samples.max(1)).clamp(16, 4096), offset: number }
+/// Rows for each column of what is solved for in earnest, and of what only chooses.
+pub(super) const FINE: usize = 128;
+pub(super) const ROUGH: usize = 32;
+
+/// So many positions of each of `samples` that there are about `rows` rows for each column.
+pub(super) fn positions(layer: &Layer, rows: usize, samples: usize, number: usize) -> Positions {
+    Positions { most: (rows * layer.row() / samples.max(1)).clamp(16, 4096), offset: number }
 }
 
 /// The axis of the weights that runs over the outputs, and the units along it.
