@@ -68,6 +68,8 @@ pub struct Structure {
     pub groups: usize,
     /// Branches of two convolutions that became one, solved for
     pub branches: usize,
+    /// Convolutions that do with a row, a column or a point of their kernels
+    pub kernels: usize,
     /// Samples that were fitted
     pub samples: usize,
     /// Layers with weights, in the order of the graph
@@ -167,7 +169,8 @@ impl Pruner<'_> {
             asked: self.structure.prune.unwrap_or(0.0),
             removed: chosen.removed,
             groups: groups.groups.iter().filter(is_touched).count(),
-            branches: branches.len(),
+            branches: branches.iter().filter(|(_, kernel)| kernel.over_all).count(),
+            kernels: branches.iter().filter(|(_, kernel)| !kernel.over_all).count(),
             samples,
             layers,
             comparison: None,
@@ -208,10 +211,10 @@ fn layers(
     let layer = |weighted: &onnx_shrink_passes::prune::Weighted| {
         let weight = weighted.weight;
         let found = solved.iter().find(|solved| solved.op == weighted.op);
-        let branch = removal.branches.iter().find(|(branch, _)| [branch.first, branch.last].contains(&weighted.op));
+        let branch = removal.branches.iter().find(|(branch, _)| branch.last == weighted.op);
         let macs_after = match branch {
-            Some((branch, kernel)) if branch.last == weighted.op => branch.macs(before, groups, *kernel, &removal.gone),
-            Some(_) => 0.0,
+            Some((branch, kernel)) => branch.macs(before, groups, *kernel, &removal.gone),
+            None if !after.has_op(weighted.op) => 0.0,
             None => groups.macs_of(before, weighted, &removal.gone),
         };
         let is_there = after.has_op(weighted.op);

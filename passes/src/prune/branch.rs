@@ -1,4 +1,5 @@
-//! Branches that one convolution can stand for: `Conv → … → Conv`, where nobody else reads what lies between.
+//! Branches `Conv → … → Conv`, where nobody else reads what lies between: one convolution can stand for all of it, or the
+//! second one can do with a row, a column or a point of its kernel.
 //!
 //! Engines compute outputs in whole blocks, so that a branch of 16 channels that keeps 4 still costs five eighths; one
 //! convolution from the branch's input to its output costs half, or a tap's share. Its weights follow by least squares,
@@ -18,13 +19,36 @@ use super::{
     layer::Layer,
 };
 
-/// What the one convolution sums over.
+/// What is left of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kernel {
-    /// The window of one of the branch's two convolutions
-    Window,
+pub enum Window {
+    /// All
+    Whole,
+    /// A row
+    Row,
+    /// A column
+    Column,
     /// A single position
     Point,
+}
+
+/// What stands for a branch, or for its second convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kernel {
+    /// It reads what the branch reads, and all that lies between goes; otherwise the first convolution stays
+    pub over_all: bool,
+    /// What it sums over, of the kernel of one of the two or of the second
+    pub window: Window,
+}
+
+/// A kernel as a convolution.
+#[derive(Clone, Debug)]
+struct Form {
+    kernel: Kernel,
+    /// The second convolution with this window; pads are explicit
+    conv: Conv,
+    /// Places of what is left in the whole kernel, ascending
+    taps: Vec<usize>,
 }
 
 /// A branch of two convolutions and ops between them.
@@ -38,10 +62,11 @@ pub struct Branch {
     pub last: OpId,
     /// What the branch reads
     pub x: ValueId,
+    /// What its second convolution reads
+    pub inner: ValueId,
     /// What it gives
     pub y: ValueId,
-    /// What can stand for it: `last` with another window
-    forms: Vec<(Kernel, Conv)>,
+    forms: Vec<Form>,
 }
 
 /// What goes: channels, and inner channels of branches with all that lies between.
@@ -49,7 +74,7 @@ pub struct Branch {
 pub struct Removal {
     /// Channels that are taken out
     pub gone: BTreeSet<Unit>,
-    /// Branches that become one convolution
+    /// Branches that become one convolution, or whose second one gets a smaller kernel
     pub branches: Vec<(Branch, Kernel)>,
 }
 
@@ -90,97 +115,184 @@ impl Branch {
         graph.only_use(value)?;
         let (input, middle, inner, output) =
             (area(graph, before.x)?, area(graph, before.y)?, area(graph, after.x)?, area(graph, after.y)?);
-        let like = |conv: &Conv, kernel: Vec<i64>| Conv {
-            kernel_shape: Some(kernel),
-            strides: conv.strides.clone(),
-            pads: conv.pads.clone(),
-            dilations: conv.dilations.clone(),
-            auto_pad: conv.auto_pad,
-            ..two.clone()
-        };
-        let kernel_of = |conv: &Conv| graph.constant(conv.w).map(|w| w.dims()[2..].iter().map(|&k| k as i64).collect());
         let mut forms = Vec::new();
         if middle == output {
-            forms.push((Kernel::Window, like(&one, kernel_of(&one)?)));
+            forms.extend(windows(graph, &one, &two, true, (&input, &output)));
         } else if input == inner {
-            forms.push((Kernel::Window, like(&two, kernel_of(&two)?)));
+            forms.extend(windows(graph, &two, &two, true, (&input, &output)));
         }
-        forms.retain(|(_, conv)| conv.kernel_shape.iter().flatten().any(|&side| side > 1));
-        let strides: Vec<usize> = input.iter().zip(&output).map(|(i, o)| i.div_ceil((*o).max(1)).max(1)).collect();
-        let fits = |((&input, &output), &stride): ((&usize, &usize), &usize)| input > 0 && (input - 1) / stride + 1 == output;
-        if input.iter().zip(&output).zip(&strides).all(fits) {
-            let rank = strides.len();
-            let conv = Conv {
-                kernel_shape: Some(vec![1; rank]),
-                strides: strides.iter().map(|&stride| stride as i64).collect(),
-                pads: vec![0; 2 * rank],
-                dilations: vec![1; rank],
-                auto_pad: AutoPad::NotSet,
-                ..two.clone()
-            };
-            forms.push((Kernel::Point, conv));
-        }
-        (!forms.is_empty()).then_some(Branch { group: index, first, last, x: before.x, y: after.y, forms })
+        let narrow = windows(graph, &two, &two, false, (&inner, &output));
+        forms.extend(narrow.into_iter().filter(|form| form.kernel.window != Window::Whole));
+        (!forms.is_empty()).then_some(Branch {
+            group: index,
+            first,
+            last,
+            x: before.x,
+            inner: after.x,
+            y: after.y,
+            forms,
+        })
     }
 
     /// Kernels that it can have.
     pub fn kernels(&self) -> impl Iterator<Item = Kernel> + '_ {
-        self.forms.iter().map(|(kernel, _)| *kernel)
+        self.forms.iter().map(|form| form.kernel)
     }
 
-    /// Leaves out the kernels whose layer does not hold.
-    pub(super) fn retain(&mut self, holds: impl Fn(&Layer) -> bool, graph: &Graph) {
-        let kernels: Vec<Kernel> = self.kernels().collect();
-        let bad = kernels.into_iter().filter(|kernel| !self.layer(graph, *kernel).is_some_and(|layer| holds(&layer)));
-        let bad: Vec<Kernel> = bad.collect();
-        self.forms.retain(|(kernel, _)| !bad.contains(kernel));
+    /// Leaves out the kernels over all.
+    pub(super) fn narrow_alone(&mut self) {
+        self.forms.retain(|form| !form.kernel.over_all);
     }
 
-    fn form(&self, kernel: Kernel) -> Option<&Conv> {
-        self.forms.iter().find(|(own, _)| *own == kernel).map(|(_, conv)| conv)
+    fn form(&self, kernel: Kernel) -> Option<&Form> {
+        self.forms.iter().find(|form| form.kernel == kernel)
     }
 
-    /// The one convolution as a layer of the original `graph`, with a bias in any case.
-    pub fn layer(&self, graph: &Graph, kernel: Kernel) -> Option<Layer> {
-        let outputs = *graph.constant(self.form(kernel)?.w)?.dims().first()?;
-        Some(Layer::conv(self.form(kernel)?, (self.last, self.x, self.y), channels(graph, self.x)?, outputs))
+    /// The value that the convolution of `kernel` reads.
+    pub fn read(&self, kernel: Kernel) -> ValueId {
+        if kernel.over_all { self.x } else { self.inner }
     }
 
-    /// Multiply-adds of the one convolution when the units `gone` are.
+    /// The one convolution with its whole kernel, as a layer of the original `graph` with a bias in any case; `None` where
+    /// there is none over all.
+    pub fn layer(&self, graph: &Graph) -> Option<Layer> {
+        let form = self.form(Kernel { over_all: true, window: Window::Whole })?;
+        let outputs = *graph.constant(form.conv.w)?.dims().first()?;
+        Some(Layer::conv(&form.conv, (self.last, self.x, self.y), channels(graph, self.x)?, outputs))
+    }
+
+    /// The columns that `kernel` leaves of `layer`, which has the whole one, where `kept` says which channels stay; with
+    /// the bias's.
+    pub fn columns(
+        &self,
+        (graph, groups): (&Graph, &Groups),
+        layer: &Layer,
+        kernel: Kernel,
+        kept: impl Fn(Unit) -> bool,
+    ) -> Vec<usize> {
+        let Some(form) = self.form(kernel) else { return Vec::new() };
+        let whole = layer.columns(0).len().max(1);
+        let columns = layer.kept_columns(graph, groups, kept);
+        columns.into_iter().filter(|&k| k == layer.inputs || form.taps.contains(&(k % whole))).collect()
+    }
+
+    /// Multiply-adds of the convolution of `kernel` when the units `gone` are.
     pub fn macs(&self, graph: &Graph, groups: &Groups, kernel: Kernel, gone: &BTreeSet<Unit>) -> f64 {
-        let Some(layer) = self.layer(graph, kernel) else { return 0.0 };
-        let kept = |value: ValueId, all: usize| {
-            groups.units_of(value, 1).map_or(all, |units| units.iter().filter(|unit| !gone.contains(unit)).count())
+        let Some(form) = self.form(kernel) else { return 0.0 };
+        let all = |value: ValueId| channels(graph, value).unwrap_or(0);
+        let kept = |value: ValueId| {
+            groups.units_of(value, 1).map_or(all(value), |units| units.iter().filter(|u| !gone.contains(u)).count())
         };
-        let taps = self.form(kernel).and_then(|conv| conv.kernel_shape.as_ref()).map_or(1, |k| k.iter().product::<i64>());
-        let channels = layer.inputs / (taps.max(1) as usize);
         let positions = groups.weighted.iter().find(|weighted| weighted.op == self.last).map_or(1.0, |w| w.positions);
-        let outputs = Groups::computed(layer.outputs, kept(self.y, layer.outputs));
-        let inputs = Groups::summed(channels, kept(self.x, channels));
-        positions * outputs as f64 * inputs as f64 * taps as f64
+        let x = self.read(kernel);
+        let outputs = Groups::computed(all(self.y), kept(self.y));
+        let inputs = Groups::summed(all(x), kept(x));
+        positions * outputs as f64 * inputs as f64 * form.taps.len() as f64
     }
 
-    /// The edits that put the one convolution, with weights of 0, in the place of the branch in `graph`, the original or
-    /// a copy of it without channels. The result is that of all inner channels at 0. `None`: it is not there any more.
+    /// The edits that put the convolution of `kernel` in its place in `graph`, the original or a copy of it without channels.
+    /// One over all has weights of 0: the result is that of all inner channels at 0. Any other keeps the weights of the
+    /// taps that are left. `None`: it is not there any more.
     pub fn patch(&self, graph: &Graph, kernel: Kernel) -> Option<Patch> {
         if !graph.has_op(self.first) || !graph.has_op(self.last) {
             return None;
         }
         let last = Conv::of(graph, self.last)?;
         let old = graph.constant(last.w)?;
-        let inputs = channels(graph, self.x)?;
-        let kernel = self.form(kernel)?;
-        let mut dims = vec![*old.dims().first()?, inputs];
-        dims.extend(kernel.kernel_shape.as_ref()?.iter().map(|&side| side as usize));
-        let zeros = |dims: &[usize]| Tensor::from_f64(old.dtype(), &ArrayD::zeros(IxDyn(dims)));
-        let mut patch = Patch::new(self.first);
-        patch.set_constant(last.w, zeros(&dims)?);
-        patch.set_node(self.last, kernel.to_op());
-        patch.set_input(self.last, 0, Some(self.x.into()));
-        if last.b.is_none() {
-            let bias = patch.constant(&format!("{}_bias", graph.name_of(last.w)), zeros(&dims[..1])?);
-            patch.set_input(self.last, 2, Some(bias));
+        let form = self.form(kernel)?;
+        let (&[outputs, inputs, ..], from) = (old.dims(), channels(graph, self.x)?) else { return None };
+        let mut patch = Patch::new(if kernel.over_all { self.first } else { self.last });
+        let mut dims = vec![outputs, if kernel.over_all { from } else { inputs }];
+        dims.extend(form.conv.kernel_shape.iter().flatten().map(|&side| side as usize));
+        let mut numbers = ArrayD::zeros(IxDyn(&dims));
+        if !kernel.over_all {
+            let whole = old.dims()[2..].iter().product::<usize>().max(1);
+            let all = old.to_f64_vec()?;
+            let left = (0..outputs * inputs).flat_map(|k| form.taps.iter().map(move |tap| k * whole + tap));
+            numbers.iter_mut().zip(left).for_each(|(number, place)| *number = all[place]);
+        }
+        patch.set_constant(last.w, Tensor::from_f64(old.dtype(), &numbers)?);
+        patch.set_node(self.last, form.conv.to_op());
+        if kernel.over_all {
+            patch.set_input(self.last, 0, Some(self.x.into()));
+            if last.b.is_none() {
+                let zeros = Tensor::from_f64(old.dtype(), &ArrayD::zeros(IxDyn(&dims[..1])))?;
+                let bias = patch.constant(&format!("{}_bias", graph.name_of(last.w)), zeros);
+                patch.set_input(self.last, 2, Some(bias));
+            }
         }
         Some(patch)
     }
+}
+
+/// `two` with what can be left of the kernel of `like`, from an input to an output of these spatial dimensions; the whole
+/// of it first.
+fn windows(graph: &Graph, like: &Conv, two: &Conv, over_all: bool, (input, output): (&[usize], &[usize])) -> Vec<Form> {
+    let kernel: Vec<usize> = graph.constant(like.w).map(|w| w.dims()[2..].to_vec()).unwrap_or_default();
+    let rank = kernel.len();
+    if !(1..=2).contains(&rank) || input.len() != rank || output.len() != rank {
+        return Vec::new();
+    }
+    let at = |list: &[i64], axis: usize| usize::try_from(list[axis]).unwrap_or(1).max(1);
+    let (stride, dilation) = (|axis| at(&like.strides, axis), |axis| at(&like.dilations, axis));
+    // Begin and end, as they are for these dimensions.
+    let pads = |axis: usize| {
+        let span = (output[axis].max(1) - 1) * stride(axis) + (kernel[axis] - 1) * dilation(axis) + 1;
+        let total = span.saturating_sub(input[axis]);
+        match like.auto_pad {
+            AutoPad::NotSet => (like.pads[axis].max(0) as usize, like.pads[axis + rank].max(0) as usize),
+            AutoPad::Valid => (0, 0),
+            AutoPad::SameUpper => (total / 2, total - total / 2),
+            AutoPad::SameLower => (total - total / 2, total / 2),
+        }
+    };
+    let all = [
+        (Window::Whole, vec![false; rank]),
+        (Window::Row, vec![true, false]),
+        (Window::Column, vec![false, true]),
+        (Window::Point, vec![true; rank]),
+    ];
+    let mut forms: Vec<Form> = Vec::new();
+    for (window, narrow) in all {
+        if narrow.len() != rank {
+            continue;
+        }
+        let (mut shape, mut new_pads, mut places, mut fits) = (Vec::new(), vec![0; 2 * rank], Vec::new(), true);
+        for axis in 0..rank {
+            let (begin, end) = pads(axis);
+            let (side, begin, end, kept) = if narrow[axis] {
+                let centre = ((kernel[axis] - 1) / 2).min(begin / dilation(axis));
+                let behind = (kernel[axis] - 1 - centre) * dilation(axis);
+                (1, begin - centre * dilation(axis), end.saturating_sub(behind), vec![centre])
+            } else {
+                (kernel[axis], begin, end, (0..kernel[axis]).collect())
+            };
+            let room = (input[axis] + begin + end).checked_sub((side - 1) * dilation(axis) + 1);
+            fits &= room.is_some_and(|room| room / stride(axis) + 1 == output[axis]);
+            shape.push(side as i64);
+            (new_pads[axis], new_pads[axis + rank]) = (begin as i64, end as i64);
+            places.push(kept);
+        }
+        let taps: Vec<usize> = match &places[..] {
+            [line] => line.clone(),
+            [rows, columns] => {
+                let width = kernel[1];
+                rows.iter().flat_map(|i| columns.iter().map(move |j| i * width + j)).collect()
+            }
+            _ => Vec::new(),
+        };
+        if !fits || forms.iter().any(|form| form.taps == taps) {
+            continue;
+        }
+        let conv = Conv {
+            kernel_shape: Some(shape),
+            strides: like.strides.clone(),
+            pads: new_pads,
+            dilations: like.dilations.clone(),
+            auto_pad: AutoPad::NotSet,
+            ..two.clone()
+        };
+        forms.push(Form { kernel: Kernel { over_all, window }, conv, taps });
+    }
+    forms
 }

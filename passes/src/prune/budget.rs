@@ -20,10 +20,16 @@ use crate::target::{CHANNEL_ALIGNMENT, Processor, channel_block, channel_step};
 pub struct Candidate {
     /// How many of its units go
     pub gone: usize,
-    /// All of them, and one convolution stands for the branch that they are inside of
+    /// What stands for the branch that they are inside of, where all go, or for its second convolution
     pub kernel: Option<Kernel>,
     /// What that costs; losses of different groups add up
     pub loss: f64,
+}
+
+impl Candidate {
+    fn is_nothing(&self) -> bool {
+        self.gone == 0 && self.kernel.is_none()
+    }
 }
 
 /// A group that may lose channels.
@@ -57,8 +63,10 @@ impl Choice {
             let wide = if kept <= channel_block(Processor::Vnni) { wide.min(CHANNEL_ALIGNMENT) } else { wide };
             kept -= wide.min(kept);
         }
-        let kernels = branch.iter().flat_map(Branch::kernels);
-        candidates.extend(kernels.map(|kernel| Candidate { gone: order.len(), kernel: Some(kernel), loss: 0.0 }));
+        for kernel in branch.iter().flat_map(Branch::kernels) {
+            let gone = if kernel.over_all { order.len() } else { 0 };
+            candidates.push(Candidate { gone, kernel: Some(kernel), loss: 0.0 });
+        }
         Choice { group, order, branch, candidates, chosen: 0 }
     }
 
@@ -70,9 +78,12 @@ impl Choice {
     /// What goes with candidate `index`.
     pub fn removal(&self, index: usize) -> Removal {
         let mut removal = Removal::default();
-        match (&self.branch, self.candidates[index].kernel) {
-            (Some(branch), Some(kernel)) => removal.branches.push((branch.clone(), kernel)),
-            _ => removal.gone.extend(self.gone(index)),
+        let kernel = self.candidates[index].kernel;
+        if let (Some(branch), Some(kernel)) = (&self.branch, kernel) {
+            removal.branches.push((branch.clone(), kernel));
+        }
+        if !kernel.is_some_and(|kernel| kernel.over_all) {
+            removal.gone.extend(self.gone(index));
         }
         removal
     }
@@ -145,21 +156,27 @@ impl<'a> Budget<'a> {
         let chosen: Vec<usize> = self.choices.iter().enumerate().map(|(k, choice)| index(k, choice)).collect();
         let units = self.choices.iter().zip(&chosen).flat_map(|(choice, &index)| choice.gone(index));
         let gone: BTreeSet<Unit> = units.copied().collect();
+        let last = |branch: &Branch| self.groups.weighted.iter().find(|weighted| weighted.op == branch.last);
         let one = |(choice, &index): (&Choice, &usize)| match (&choice.branch, choice.candidates[index].kernel) {
-            (Some(branch), Some(kernel)) => branch.macs(self.graph, self.groups, kernel, &gone),
+            (Some(branch), Some(kernel)) => {
+                // What is over all is beside layers without channels; another takes the place of the second convolution.
+                let old = last(branch).filter(|_| !kernel.over_all);
+                let old = old.map_or(0.0, |weighted| self.groups.macs_of(self.graph, weighted, &gone));
+                branch.macs(self.graph, self.groups, kernel, &gone) - old
+            }
             _ => 0.0,
         };
         let branches: f64 = self.choices.iter().zip(&chosen).map(one).sum();
         1.0 - (self.groups.macs(self.graph, &gone) + branches) / self.total
     }
 
-    /// Whether choice `place` may take candidate `index`: of two branches that share a convolution, one stays.
+    /// Whether choice `place` may take candidate `index`: a convolution that is gone has no kernel any more.
     pub fn allows(&self, place: usize, index: usize) -> bool {
         let choice = &self.choices[place];
-        let (Some(branch), Some(_)) = (&choice.branch, choice.candidates[index].kernel) else { return true };
-        self.choices.iter().enumerate().all(|(k, other)| {
-            let taken = other.branch.as_ref().filter(|_| k != place && other.candidates[other.chosen].kernel.is_some());
-            taken.is_none_or(|taken| taken.first != branch.last && taken.last != branch.first)
+        let (Some(branch), Some(kernel)) = (&choice.branch, choice.candidates[index].kernel) else { return true };
+        self.choices.iter().enumerate().filter(|(k, _)| *k != place).all(|(_, other)| {
+            let (Some(taken), Some(by)) = (&other.branch, other.candidates[other.chosen].kernel) else { return true };
+            !(by.over_all && branch.last == taken.first || kernel.over_all && taken.last == branch.first)
         })
     }
 
@@ -169,12 +186,12 @@ impl<'a> Budget<'a> {
             let saved = |index| self.share(|k, _| if k == place { index } else { 0 });
             let mut list: Vec<(f64, Candidate)> =
                 self.choices[place].candidates.iter().enumerate().map(|(k, c)| (saved(k), *c)).collect();
-            list.retain(|(saved, candidate)| candidate.loss.is_finite() && (*saved > 0.0 || candidate.gone == 0));
+            list.retain(|(saved, candidate)| candidate.loss.is_finite() && (*saved > 0.0 || candidate.is_nothing()));
             list.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.loss.total_cmp(&a.1.loss)));
             let mut least = f64::INFINITY;
             let mut kept: Vec<Candidate> = Vec::new();
             for (_, candidate) in list.iter().rev() {
-                if candidate.loss < least || candidate.gone == 0 {
+                if candidate.loss < least || candidate.is_nothing() {
                     least = least.min(candidate.loss);
                     kept.push(*candidate);
                 }

@@ -17,5 +17,5 @@ mod rules;
 mod search;
 pub mod trial;
 
-pub use branch::{Branch, Kernel, Removal};
+pub use branch::{Branch, Kernel, Removal, Window};
 pub use groups::{Consumer, Group, Groups, Unit, Weighted};

@@ -138,10 +138,12 @@ fn learn(
     let mut keys = Vec::new();
     for branch in branches.iter_mut() {
         if let Some(own) = branch {
-            own.retain(|layer| layer.row() <= MOST_INPUTS, graph);
-            for (kernel, layer) in own.kernels().filter_map(|kernel| Some((kernel, own.layer(graph, kernel)?))) {
-                keys.push((own.group, kernel));
-                layers.push((layer, true));
+            match own.layer(graph).filter(|layer| layer.row() <= MOST_INPUTS) {
+                Some(layer) => {
+                    keys.push(own.group);
+                    layers.push((layer, true));
+                }
+                None => own.narrow_alone(),
             }
         }
     }

@@ -22,7 +22,7 @@ const EXCHANGES: usize = 8;
 const FITTED: usize = 100;
 
 /// Powers of the losses by which plans are made.
-const TEMPERS: [f64; 3] = [1.0, 0.7, 1.4];
+const TEMPERS: [f64; 4] = [1.0, 0.7, 0.5, 1.4];
 
 /// Whole pruned models, measured.
 pub(super) struct Search<'a> {

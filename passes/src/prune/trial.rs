@@ -8,7 +8,7 @@ use onnx_shrink_ir::{Evaluate, EvaluateError, Graph, OpId, Patch, PatchError, Pr
 use rayon::prelude::*;
 
 use super::{
-    branch::{Kernel, Removal},
+    branch::Removal,
     groups::{Groups, Unit},
     layer::{Layer, Positions},
     orders::Moments,
@@ -149,8 +149,8 @@ pub(super) fn part(whole: &Array2<f64>, rows: &[usize], columns: &[usize]) -> Ar
 pub struct Known {
     /// Of the layers that read channels
     pub moments: Moments,
-    /// Of the convolutions that may stand for branches, with what the branch gives: by group and kernel
-    pub branches: BTreeMap<(usize, Kernel), Gram>,
+    /// Of the convolutions that may stand for branches, with what the branch gives: by group
+    pub branches: BTreeMap<usize, Gram>,
 }
 
 /// A copy of `graph` without what `removal` takes, in which each layer that reads it is solved for again with the moments
@@ -183,13 +183,21 @@ pub fn pruned(
     let mut seen = BTreeSet::new();
     for (branch, kernel) in branches {
         seen.insert(branch.last);
-        let Some(layer) = branch.layer(graph, *kernel) else { continue };
-        let Some(gram) = known.branches.get(&(branch.group, *kernel)) else { continue };
-        let rows = layer.kept_columns(graph, groups, |unit| !gone.contains(&unit));
-        let columns = kept_outputs(groups, &layer, gone);
+        let kept = |unit| !gone.contains(&unit);
+        let (layer, gram) = if kernel.over_all {
+            (branch.layer(graph), known.branches.get(&branch.group).cloned())
+        } else {
+            let layer = Layer::of(graph, branch.last);
+            let weights = layer.as_ref().and_then(|layer| layer.weights(graph));
+            let gram = layer.as_ref().and_then(|layer| known.moments.get(&layer.weight));
+            let gram = gram.zip(weights).map(|(gram, weights)| gram.with_targets_of(weights.view()));
+            (layer, gram)
+        };
+        let (Some(layer), Some(gram)) = (layer, gram) else { continue };
+        let rows = branch.columns((graph, groups), &layer, *kernel, kept);
         let zeros = Array2::zeros((rows.len(), layer.outputs));
         if let Some(solved) = gram.select(&rows).solve(DAMPING, zeros.view()) {
-            give(branch.last, &solved.select(Axis(1), &columns))?;
+            give(branch.last, &solved.select(Axis(1), &kept_outputs(groups, &layer, gone)))?;
         }
     }
     for consumer in &groups.consumers {
