@@ -6,7 +6,7 @@
 //! (so that data that were not fitted can judge), and the inverse that orders channels or rounds weights one by one.
 //!
 //! **Never** depends on threads: samples go to a fixed number of [`LANES`], each in order, which are added in order.
-//! **Source:** `reference/methods.md` §5, §9; damping: Hoerl and Kennard 1970.
+//! **Source:** Hoerl and Kennard 1970.
 mod dense;
 
 pub use dense::{Cholesky, matrix};
@@ -16,7 +16,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, linalg::general_mat_mul, s};
 /// Sums that run beside each other, whatever the number of threads.
 pub const LANES: usize = 4;
 
-/// Damping to begin with, in shares of the mean diagonal: 1e-5 to 0.1 are equal (`reference/methods.md` §9, recipe 8).
+/// Damping to begin with, in shares of the mean diagonal: 1e-5 to 0.1 are equal.
 pub const DAMPING: f64 = 0.01;
 
 /// Columns of the moments that are summed at once.

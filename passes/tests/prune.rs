@@ -242,7 +242,8 @@ fn branches_equal_masked(source: &str, share: u64, seed: u64) -> [usize; 2] {
         for kernel in branch.kernels() {
             let all: BTreeSet<Unit> = gone.iter().chain(inner).copied().collect();
             let zeroed = if kernel.over_all { &all } else { &gone };
-            let copy = |patch: Option<Patch>| patch.map_or_else(|| original.detached(), |patch| applied(&original, patch));
+            let copy =
+                |patch: Option<Patch>| patch.map_or_else(|| original.detached(), |patch| applied(&original, patch));
             let Ok(removal) = groups.remove(&original, &gone) else { continue };
             let (mut pruned, mut masked) = (copy(removal), copy(groups.mask(&original, zeroed).unwrap()));
             branch.patch(&pruned, kernel).unwrap().apply(&mut pruned).unwrap();

@@ -136,15 +136,13 @@ fn learn(
     let mut layers: Vec<(Layer, bool)> =
         reading_layers(graph, groups).into_iter().map(|layer| (layer, false)).collect();
     let mut keys = Vec::new();
-    for branch in branches.iter_mut() {
-        if let Some(own) = branch {
-            match own.layer(graph).filter(|layer| layer.row() <= MOST_INPUTS) {
-                Some(layer) => {
-                    keys.push(own.group);
-                    layers.push((layer, true));
-                }
-                None => own.narrow_alone(),
+    for branch in branches.iter_mut().flatten() {
+        match branch.layer(graph).filter(|layer| layer.row() <= MOST_INPUTS) {
+            Some(layer) => {
+                keys.push(branch.group);
+                layers.push((layer, true));
             }
+            None => branch.narrow_alone(),
         }
     }
     let mut sums = moments(graph, evaluator, &layers, samples, fitting, ROUGH)?;

@@ -4,7 +4,7 @@
 //! A layer whose output is added to a branch is to give the original's *sum* minus what that branch is by now, so that each
 //! block takes up what the ones before it lost. Part of the samples is not fitted and judges: what does not help there is
 //! not taken. **Never** changes a graph that it is given; memory for values that are kept between layers has a limit.
-//! **Source:** `reference/methods.md` §9, recipe 7 and 8; He et al. 2017, arXiv 1707.06168.
+//! **Source:** He et al. 2017, arXiv 1707.06168.
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Mutex, PoisonError},

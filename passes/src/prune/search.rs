@@ -50,8 +50,7 @@ impl Search<'_> {
         let indices = &self.fitting[..self.fitting.len().min(FITTED)];
         let effort = Effort { samples: indices, rows: ROUGH };
         let none = |_, _| {};
-        let (copy, _) =
-            rebuild(self.graph, self.groups, &budget.removal(), self.evaluator, (samples, &effort), &none)?;
+        let (copy, _) = rebuild(self.graph, self.groups, &budget.removal(), self.evaluator, (samples, &effort), &none)?;
         self.judge.error(&copy, self.evaluator, None)
     }
 

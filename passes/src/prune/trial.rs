@@ -97,8 +97,7 @@ fn lane_moments(
     for (number, &index) in indices.iter().enumerate().skip(lane).step_by(LANES) {
         let inputs = samples.inputs(index).map_err(PruneError::Sample)?;
         let mut seen: BTreeMap<ValueId, Tensor> = BTreeMap::new();
-        let mut shapes: BTreeMap<ValueId, Vec<usize>> =
-            layers.iter().map(|(layer, _)| (layer.y, Vec::new())).collect();
+        let mut shapes: BTreeMap<ValueId, Vec<usize>> = layers.iter().map(|(layer, _)| (layer.y, Vec::new())).collect();
         prepared.run(&inputs, &mut |value, tensor| {
             if wanted.contains(&value) {
                 seen.insert(value, tensor.clone());
@@ -155,12 +154,7 @@ pub struct Known {
 
 /// A copy of `graph` without what `removal` takes, in which each layer that reads it is solved for again with the moments
 /// of its original inputs: near what the whole reconstruction reaches, and without running the model.
-pub fn pruned(
-    graph: &Graph,
-    groups: &Groups,
-    removal: &Removal,
-    known: Option<&Known>,
-) -> Result<Graph, PruneError> {
+pub fn pruned(graph: &Graph, groups: &Groups, removal: &Removal, known: Option<&Known>) -> Result<Graph, PruneError> {
     let Removal { gone, branches } = removal;
     let mut copy = graph.detached();
     let patch = groups.remove(graph, gone).map_err(|miss| PruneError::NotPossible(miss.sentence(graph)))?;
