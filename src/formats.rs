@@ -107,6 +107,11 @@ impl FormatOptions {
         Ok(())
     }
 
+    /// Whether 8-bit values keep the ranges that calibration found: else nothing may count on their bounds.
+    pub fn keeps_ranges(&self) -> bool {
+        self.requantize == Requantizing::Frozen
+    }
+
     /// `model` in this form; `None` when it is in it.
     pub fn write(&self, model: &Model, cx: &mut Context<'_>) -> Result<Option<Model>, Failure> {
         let mut model = match self.format {

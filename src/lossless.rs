@@ -5,6 +5,9 @@
 //! result is wrong is found. That one is denied, the run is repeated with all others, and so on. A pass that panics or gives
 //! up without naming an op is left out as a whole.
 //!
+//! Where the original does not run, its [regions] are run alone; rewrites that are not proven so are left out, unless they are
+//! exact by their conditions.
+//!
 //! **Never** keeps a result that is not proven where it can be; **never** lets the fault of one rewrite cost the others.
 use std::{
     collections::BTreeMap,
@@ -22,6 +25,7 @@ use crate::{
     metrics::{Comparison, GateResult},
     panics,
     proof::{Compared, Proof},
+    regions::{self, Regions},
     report::Culprit,
 };
 
@@ -66,6 +70,8 @@ pub struct Proven {
     pub gates: Vec<GateResult>,
     /// Rewrites that were left out because the result was wrong with them
     pub culprits: Vec<Culprit>,
+    /// How it was proven where the original does not run as a whole; `None` where it does, or all rewrites are exact
+    pub regions: Option<Regions>,
 }
 
 /// One run of the passes.
@@ -84,8 +90,8 @@ enum Verdict {
     Wrong(String),
     /// A pass gave up, at this op if it is known
     Broke { pass: &'static str, op: Option<String>, reason: String },
-    /// The original does not run, so that only rewrites are wanted that need no proof
-    NeedsExact,
+    /// The original does not run: what its regions told
+    ByRegion(Regions),
 }
 
 impl Lossless<'_> {
@@ -93,6 +99,7 @@ impl Lossless<'_> {
     pub fn run(&self) -> Result<Proven, Failure> {
         let mut options = self.options.clone();
         let mut culprits: Vec<Culprit> = Vec::new();
+        let mut taken_back: Vec<regions::Open> = Vec::new();
         loop {
             if let Some(dump) = self.dump {
                 dump.restart();
@@ -103,10 +110,42 @@ impl Lossless<'_> {
                     let mut journal = attempt.journal;
                     culprits.iter().for_each(|culprit| journal.write(culprit.as_entry()));
                     let Attempt { model, statistics, cancelled, .. } = attempt;
-                    return Ok(Proven { model, journal, statistics, cancelled, options, comparison, gates, culprits });
+                    return Ok(Proven {
+                        model,
+                        journal,
+                        statistics,
+                        cancelled,
+                        options,
+                        comparison,
+                        gates,
+                        culprits,
+                        regions: None,
+                    });
                 }
-                Verdict::NeedsExact => {
-                    options.exact = true;
+                Verdict::ByRegion(mut found) => {
+                    match regions::denied(&found, &attempt.journal) {
+                        Some(denied) if denied.is_empty() => {
+                            found.open = taken_back;
+                            let Attempt { model, journal, statistics, cancelled, .. } = attempt;
+                            let (comparison, gates, regions) = (None, Vec::new(), Some(found));
+                            return Ok(Proven {
+                                model,
+                                journal,
+                                statistics,
+                                cancelled,
+                                options,
+                                comparison,
+                                gates,
+                                culprits,
+                                regions,
+                            });
+                        }
+                        Some(denied) if denied.iter().any(|rewrite| !options.deny.contains(rewrite)) => {
+                            options.deny.extend(denied);
+                            taken_back.append(&mut found.open);
+                        }
+                        _ => options.exact = true,
+                    }
                     continue;
                 }
                 Verdict::Broke { pass, op, reason } => (self.named(&attempt.journal, pass, op), reason, None),
@@ -157,6 +196,7 @@ impl Lossless<'_> {
             comparison: None,
             gates: Vec::new(),
             culprits,
+            regions: None,
         })
     }
 
@@ -200,7 +240,14 @@ impl Lossless<'_> {
             }
             Compared::Fails(reason) => Verdict::Wrong(reason),
             Compared::Unproven if options.exact => Verdict::Good(None, Vec::new()),
-            Compared::Unproven => Verdict::NeedsExact,
+            Compared::Unproven => {
+                let judge = |comparison: &Comparison| {
+                    let gates = self.gates.lossless(comparison, self.is_half);
+                    gates.into_iter().find(|gate| !gate.passed).map(|gate| gate.reason)
+                };
+                let (before, after) = (&self.original.graph, &model.graph);
+                Verdict::ByRegion(regions::prove(self.evaluator, before, after, &judge)?)
+            }
         })
     }
 
@@ -211,7 +258,7 @@ impl Lossless<'_> {
             let middle = good + (wrong - good) / 2;
             let attempt = self.attempt(&Options { limit: Some(middle), ..options.clone() }, false)?;
             match attempt.verdict {
-                Verdict::Good(..) => good = middle,
+                Verdict::Good(..) | Verdict::ByRegion(..) => good = middle,
                 _ => wrong = middle,
             }
         }

@@ -13,9 +13,11 @@ use crate::{
     files::Written,
     low_rank::SplitLayer,
     metrics::{Comparison, GateResult},
+    regions::Regions,
     structure::Structure,
 };
 
+mod structure_table;
 pub mod table;
 
 /// Version of the JSON. It rises when a field changes its meaning or goes; new fields do not count.
@@ -70,7 +72,7 @@ pub enum Fate {
     Integer,
     /// It computes in integers, with ranges that each run finds
     Dynamic,
-    /// Its weights are stored as integers, it computes in float
+    /// Its weights are stored in fewer bits (integers or 16-bit floats), it computes in float
     Storage {
         /// Why it does not compute in integers
         reason: String,
@@ -181,8 +183,10 @@ pub struct Report {
     /// Whether a model was written: not in a dry run, and not when a gate failed
     pub written: bool,
     /// Why the result could not be run against the input; `None` when it was, or did not have to be. Then only rewrites
-    /// were done that are equal to the bit by their conditions
+    /// were done that are equal to the bit by their conditions, or proven by `regions`
     pub unproven: Option<String>,
+    /// What was proven part by part, where the whole could not be run; `None` where it was, or nothing had to be proven
+    pub regions: Option<Regions>,
     /// Rewrites that were left out because the result was wrong with them
     pub culprits: Vec<Culprit>,
     /// Every rewrite and every miss, in order
@@ -197,8 +201,13 @@ pub struct Report {
     pub structure: Option<Structure>,
     /// Fully connected layers, in the order of the graph; empty without `--svd`
     pub low_rank: Vec<SplitLayer>,
-    /// After quantization, against the original; `None` when there was none or it was not run
+    /// After `--svd`, against the model before; `None` when it did nothing or was not run
+    pub split: Option<Comparison>,
+    /// After quantization, against the model before (the original, unless `--prune` or `--svd` made another of it); `None`
+    /// when there was none or it was not run
     pub quantized: Option<Comparison>,
+    /// After all of these, against the original; `None` when there was one of them alone
+    pub total: Option<Comparison>,
     /// How activations were calibrated
     pub calibration: Option<Calibration>,
     /// Every gate that was judged
@@ -225,6 +234,7 @@ impl Report {
             input_kept: false,
             written: false,
             unproven: None,
+            regions: None,
             culprits: Vec::new(),
             journal: Vec::new(),
             cancelled: BTreeMap::new(),
@@ -232,7 +242,9 @@ impl Report {
             lossless: None,
             structure: None,
             low_rank: Vec::new(),
+            split: None,
             quantized: None,
+            total: None,
             calibration: None,
             gates: Vec::new(),
             notes: Vec::new(),

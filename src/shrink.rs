@@ -1,25 +1,15 @@
 //! The main job: load, rewrite without loss, quantize, prove, write.
 //!
 //! Order: what is read is proven readable before anything is computed, and nothing is written before every gate holds.
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
-use onnx_shrink_ir::{DataType, Graph, Model, export, import, infer, verify};
+use onnx_shrink_ir::{DataType, Graph, Model, OpId, ValueId, conform, export, import, infer, verify};
 use onnx_shrink_passes::{
-    Context, Entry, Options, Statistics,
+    Entry, Options, Statistics,
     pipeline::Pipeline,
-    quantize::{
-        CancelQdq, FixSaturation,
-        calibrators::Calibrator,
-        is_quantized,
-        means::MOST_SAMPLES,
-        saturation::{self, saturating_layers},
-    },
+    quantize::{CancelQdq, is_quantized},
 };
 
 use crate::{
@@ -27,34 +17,18 @@ use crate::{
     about::About,
     dump::Dump,
     files,
-    formats::Dynamic,
-    int8::{Calibrated, Int8, Quantized},
     lossless::Lossless,
-    low_rank::{LowRank, Svd},
-    metrics::{CompareError, Comparison, GateResult, compare_graphs},
-    proof::{Compared, Proof},
-    qdq::Cancel,
-    ranges_file::{self, Digest, Stamp},
-    report::{Calibration, Report, Side},
-    request::{Calibrate, Failure, Request},
-    sensitivity,
-    structure::Pruner,
+    proof::Proof,
+    report::{Report, Side},
+    request::{Failure, Request},
 };
 
-/// Largest relative error on made-up inputs with which layers run in 8 bits without samples.
-const MOST_MADE_UP_ERROR: f64 = 0.05;
-
-/// The key in the model's metadata that says what calibrated it, when that was no real sample.
-const CALIBRATION_KEY: &str = "onnx-shrink.calibration";
-
-const FROM_MODEL: &str = "ranges follow from the model (batch norms, bounded activations), not from samples: its error is \
-                          about twice as large as with --data DIR (100 to 300 samples), which also lets more layers run in 8 bits";
-
-const SYNTHETIC: &str = "ranges are those of synthetic samples, which says the model's metadata, too: with --data DIR (100 to \
-                         300 real samples) they would fit";
-
-/// Runs of the held-out samples that look for the layers to keep in float, at most (the first few may be more).
-const FALL_BACK_RUNS: usize = 30;
+mod by_region;
+mod judge;
+mod mend;
+mod quantize;
+mod structure;
+mod weights;
 
 /// Makes the model of `request` smaller and writes it.
 pub fn shrink(request: &Request, progress: &dyn Progress) -> Result<Report, Failure> {
@@ -100,10 +74,24 @@ struct Job<'a> {
     options: Options,
     loaded: onnx_shrink_ir::proto::Loaded,
     original: Model,
+    /// What `--prune` and `--svd` made of it, once they did
+    reference: Option<Model>,
     report: Report,
     /// Samples that calibrate, and those that judge
     samples: Option<(Samples, Samples)>,
     dump: Option<Dump>,
+}
+
+/// An error for the first node that ONNX does not have: no engine loads such a model, and none would load what becomes of it.
+fn refuse_departures(model: &Model, name: &str) -> Result<(), Failure> {
+    let departures = conform::departures(model);
+    let Some(first) = departures.first() else { return Ok(()) };
+    let more = match departures.len() {
+        1 => String::new(),
+        count => format!("; {} more nodes are none of ONNX's", count - 1),
+    };
+    let way_out = "if your engine takes such nodes in ONNX's domain, say --allow-unknown-ops";
+    Err(Failure::input(anyhow!("{name}: {first}{more}; {way_out}")))
 }
 
 /// What the lossless part gives to what follows it.
@@ -118,6 +106,7 @@ impl<'a> Job<'a> {
     fn new(request: &'a Request, progress: &'a dyn Progress) -> Result<Job<'a>, Failure> {
         request.checked_output()?;
         request.formats.check(request)?;
+        request.weights.check(request)?;
         if request.exact && request.int8 {
             return Err(Failure::usage("--exact forbids every rewrite that --int8 stands for: leave out one of them"));
         }
@@ -127,13 +116,20 @@ impl<'a> Job<'a> {
         let name = request.input.display().to_string();
         let mut original =
             import(loaded.model.clone()).map_err(|error| Failure::input(anyhow!(error).context(name.clone())))?;
+        if !request.allow_unknown_ops {
+            refuse_departures(&original, &name)?;
+        }
         let mut report = Report::new(Side::of(&name, files::size_of_input(&loaded), &original));
-        let asked = request.int8 || request.control.freeze_initializers;
+        let structure = request.structure.prune.is_some() || request.structure.svd.is_some();
+        let asked = request.int8
+            || request.weights.weights.is_some()
+            || request.control.freeze_initializers
+            || structure && has_weights_with_defaults(&original.graph);
         let frozen = if original.ir_version() < 4 || asked { original.graph.freeze_defaults() } else { 0 };
         if original.ir_version() >= 4 && frozen > 0 {
             // (Before version 4 every initializer had to be an input; none was meant to be given.)
             let note = "initializers that were inputs, too, and could be overridden, are constants now";
-            let why = if request.control.freeze_initializers { "" } else { ": 8 bits need that" };
+            let why = if request.control.freeze_initializers { "" } else { ": what rewrites weights needs that" };
             report.notes.push(format!("{frozen} {note}{why}"));
         }
         request.control.fix_shapes(&mut original.graph)?;
@@ -142,7 +138,7 @@ impl<'a> Job<'a> {
         let samples = Self::open_samples(request, &original.graph)?;
         let dump = request.control.dump_dir.as_deref().map(Dump::new).transpose()?;
         let evaluator = Arc::new(Interpreter::new(onnx_shrink_exec::Options::default()));
-        Ok(Job { request, progress, evaluator, options, loaded, original, report, samples, dump })
+        Ok(Job { request, progress, evaluator, options, loaded, original, reference: None, report, samples, dump })
     }
 
     fn open_samples(request: &Request, graph: &Graph) -> Result<Option<(Samples, Samples)>, Failure> {
@@ -164,40 +160,57 @@ impl<'a> Job<'a> {
             return self.write(lossless, changed);
         }
         changed |= self.mend(&mut lossless)?;
-        if self.report.unproven.is_some()
-            && (self.request.structure.prune.is_some() || self.request.structure.svd.is_some())
-        {
+        let structure = self.request.structure;
+        let mut model = lossless;
+        if self.report.unproven.is_some() && (structure.prune.is_some() || structure.svd.is_some()) {
             self.leave_float();
-            return self.write(lossless, changed);
+            return self.write(model, changed);
         }
-        if self.request.structure.prune.is_some()
-            && let Some(model) = self.prune(&lossless, &statistics)?
+        let mut steps = 0;
+        if structure.prune.is_some()
+            && let Some(pruned) = self.prune(&model, &statistics)?
         {
-            // What follows is judged against the pruned model: that itself has been judged against the original.
-            self.original = model.detached();
-            lossless = model;
-            changed = true;
+            model = self.step("prune", pruned);
+            steps += 1;
         }
-        if let Some(svd) = self.request.structure.svd
-            && let Some(model) = self.split_low_rank(&lossless, svd)?
+        if let Some(svd) = structure.svd
+            && let Some(split) = self.split_low_rank(&model, svd)?
         {
-            self.original = model.detached();
-            lossless = model;
-            changed = true;
+            model = self.step("svd", split);
+            steps += 1;
         }
         if self.request.int8 {
             if is_quantized(&self.original.graph) {
                 let note = "the model is quantized already: it is not quantized again";
                 self.report.notes.push(note.to_owned());
-            } else if let Some(model) = self.int8(&lossless, &statistics)? {
+            } else if let Some(quantized) = self.int8(&model, &statistics)? {
                 if let Some(dump) = &self.dump {
-                    dump.at("int8", &model.graph);
+                    dump.at("int8", &quantized.graph);
                 }
-                lossless = model;
-                changed = true;
+                model = quantized;
+                steps += 1;
             }
         }
-        self.write(lossless, changed)
+        if let Some(weights) = self.request.weights.weights
+            && let Some(small) = self.small_weights(&model, weights)?
+        {
+            model = small;
+            steps += 1;
+        }
+        changed |= steps > 0;
+        if steps > 1 {
+            self.judge_total(&model)?;
+        }
+        self.write(model, changed)
+    }
+
+    /// Takes `model` as what the steps after `name` are judged against.
+    fn step(&mut self, name: &str, model: Model) -> Model {
+        if let Some(dump) = &self.dump {
+            dump.at(name, &model.graph);
+        }
+        self.reference = Some(model.detached());
+        model
     }
 
     /// The model after the lossless passes, proven where it can be run.
@@ -223,6 +236,7 @@ impl<'a> Job<'a> {
         self.report.warnings.extend(proven.culprits.iter().map(|culprit| culprit.sentence()));
         self.report.culprits = proven.culprits;
         self.report.lossless = proven.comparison;
+        self.report.regions = proven.regions;
         self.report.gates.extend(proven.gates);
         self.report.cancelled = proven.cancelled;
         let changed = proven.journal.done() > 0;
@@ -230,472 +244,6 @@ impl<'a> Job<'a> {
         // What is guilty stays out of later runs of the same passes.
         self.options = Options { exact: self.options.exact, ..proven.options };
         Ok(Lean { model: proven.model, statistics: proven.statistics, changed })
-    }
-
-    /// What cannot be run against the original is not approximated.
-    fn leave_float(&mut self) -> Option<Model> {
-        let note = "nothing approximate was done (8 bits, pruning, low rank): the result could not be run against the input; \
-                    --no-validate does it all the same";
-        if !self.report.notes.iter().any(|known| known == note) {
-            self.report.notes.push(note.to_owned());
-        }
-        None
-    }
-
-    fn gate_failed(&self, reason: &str) -> Failure {
-        Failure::gate(format_args!("{}: {reason}", self.request.input.display()), self.report.clone())
-    }
-
-    /// What the user wants mended in a model that others quantized, beyond what is exact: weights that can saturate get other
-    /// scales (else a warning names them), and of two Quantizes in a row the last stays. Whether something changed.
-    fn mend(&mut self, model: &mut Model) -> Result<bool, Failure> {
-        let layers = saturating_layers(&model.graph);
-        let merges = self.request.qdq.cancel == Some(Cancel::Approximate);
-        let fixes = self.request.qdq.fix_saturation;
-        if self.request.exact && (fixes || merges) {
-            let flag = if fixes { saturation::FLAG } else { "--cancel-qdq=approximate" };
-            return Err(Failure::usage(format_args!("--exact forbids what {flag} stands for: leave out one of them")));
-        }
-        if fixes && layers.is_empty() {
-            self.report.notes.push(format!("{}: no sums of 8-bit weights can saturate", saturation::FLAG));
-        }
-        if self.report.unproven.is_some() {
-            self.report.warnings.extend(saturation::warning(&layers));
-            if fixes || merges {
-                self.leave_float();
-            }
-            return Ok(false);
-        }
-        let evaluator = self.evaluator.clone();
-        let mut cx = Context::new(self.options.clone(), evaluator.as_ref());
-        let mut mended = model.detached();
-        if merges {
-            cx.run(&CancelQdq::approximate(), &mut mended.graph).map_err(Failure::bug)?;
-        }
-        if fixes {
-            cx.run(&FixSaturation, &mut mended.graph).map_err(Failure::bug)?;
-        }
-        self.report.warnings.extend(saturation::warning(&saturating_layers(&mended.graph)));
-        let changed = cx.journal.done() > 0;
-        if changed
-            && self.request.validate
-            && let Some(comparison) = self.judge_lossless(&mended)?
-        {
-            // Made-up samples show that it works; how near it is, real ones must tell.
-            let judged = self.samples.as_ref().is_some_and(|(_, held_out)| !held_out.is_empty());
-            let gates = if judged { self.request.gates.int8(&comparison) } else { Vec::new() };
-            let failed = gates.iter().find(|gate| !gate.passed).map(|gate| gate.reason.clone());
-            self.report.quantized = Some(comparison);
-            self.report.gates.extend(gates);
-            if let Some(reason) = failed {
-                let input = self.request.input.display();
-                return Err(Failure::gate(format_args!("{input}: {reason}"), self.report.clone()));
-            }
-        }
-        for (exactness, steps) in cx.cancelled {
-            *self.report.cancelled.entry(exactness).or_default() += steps;
-        }
-        self.report.journal.extend(cx.journal.entries);
-        if changed {
-            *model = mended;
-        }
-        Ok(changed)
-    }
-
-    /// The model without a share of its channels, when the gates hold for it; `None` when none can go.
-    fn prune(&mut self, lossless: &Model, statistics: &BTreeMap<String, Statistics>) -> Result<Option<Model>, Failure> {
-        if self.request.exact {
-            return Err(Failure::usage("--exact forbids what --prune stands for: leave out one of them"));
-        }
-        let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
-        let pruner =
-            Pruner { evaluator: evaluator.as_ref(), options: &options, structure: self.request.structure, statistics };
-        let samples = self.samples.clone().filter(|(calibrating, _)| !calibrating.is_empty());
-        let calibrating = samples.as_ref().map(|(calibrating, _)| calibrating);
-        let mut pruned = match pruner.prune(lossless, calibrating, self.progress)? {
-            Ok(pruned) => pruned,
-            Err(why) => {
-                self.report.warnings.push(format!("--prune: {why}"));
-                return Ok(None);
-            }
-        };
-        let held_out =
-            self.samples.as_ref().map(|(_, held_out)| held_out.clone()).filter(|held_out| !held_out.is_empty());
-        let comparison = match &held_out {
-            _ if !self.request.validate => None,
-            Some(held_out) => self.compare(&pruned.model, held_out)?,
-            None => self.judge_lossless(&pruned.model)?,
-        };
-        let mut reason = None;
-        if let Some(comparison) = &comparison {
-            let mut gates = self.request.gates.structure(comparison);
-            if held_out.is_none() {
-                // Made-up samples show that it runs; how near it is, real ones must tell.
-                let broken = comparison.outputs.iter().any(|output| output.misshapen > 0 || output.not_finite > 0);
-                gates.retain(|gate| broken && !gate.passed);
-            }
-            reason = gates.iter().find(|gate| !gate.passed).map(|gate| gate.reason.clone());
-            self.report.gates.extend(gates);
-        }
-        pruned.structure.comparison = comparison;
-        let removed = 100.0 * pruned.structure.removed;
-        let mut note = format!("pruning removed {removed:.1} % of the multiply-adds");
-        if let Some(output) = pruned.structure.comparison.as_ref().and_then(|comparison| comparison.outputs.first()) {
-            let sqnr = output.sqnr_db.map_or_else(String::new, |sqnr| format!(", SQNR {sqnr:.1} dB"));
-            let agrees = output
-                .top1_agreement
-                .map_or_else(String::new, |share| format!(", top-1 agrees {:.1} %", 100.0 * share));
-            note += &format!(": output `{}`{sqnr}{agrees}", output.name);
-        }
-        self.report.structure = Some(pruned.structure);
-        self.report.notes.push(note);
-        self.report.notes.extend(pruned.notes);
-        self.report.journal.extend(pruned.journal);
-        if let Some(reason) = reason {
-            let input = self.request.input.display();
-            return Err(Failure::gate(format_args!("{input}: after --prune: {reason}"), self.report.clone()));
-        }
-        Ok(Some(pruned.model))
-    }
-
-    /// The model with fully connected layers in two, when the gates hold for it; `None` when none is.
-    fn split_low_rank(&mut self, model: &Model, svd: Svd) -> Result<Option<Model>, Failure> {
-        if self.request.exact {
-            return Err(Failure::usage("--exact forbids what --svd stands for: leave out one of them"));
-        }
-        let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
-        let low_rank = LowRank { evaluator: evaluator.as_ref(), options: &options, svd };
-        let split = low_rank.split(model, self.samples.as_ref(), self.progress)?;
-        self.report.low_rank = split.layers;
-        self.report.journal.extend(split.journal);
-        let Some(model) = split.model else {
-            let note = "--svd: no layer was split: the report says why for each (--report)";
-            self.report.notes.push(note.to_owned());
-            return Ok(None);
-        };
-        let held_out =
-            self.samples.as_ref().map(|(_, held_out)| held_out.clone()).filter(|held_out| !held_out.is_empty());
-        let comparison = match &held_out {
-            _ if !self.request.validate => None,
-            Some(held_out) => self.compare(&model, held_out)?,
-            None => self.judge_lossless(&model)?,
-        };
-        if let Some(comparison) = comparison {
-            let mut gates = self.request.gates.int8(&comparison);
-            if held_out.is_none() {
-                // As after pruning: made-up samples show that it runs.
-                let broken = comparison.outputs.iter().any(|output| output.misshapen > 0 || output.not_finite > 0);
-                gates.retain(|gate| broken && !gate.passed);
-            }
-            let failed = gates.iter().find(|gate| !gate.passed).map(|gate| gate.reason.clone());
-            self.report.gates.extend(gates);
-            self.report.quantized = Some(comparison);
-            if let Some(reason) = failed {
-                let input = self.request.input.display();
-                return Err(Failure::gate(format_args!("{input}: after --svd: {reason}"), self.report.clone()));
-            }
-        }
-        Ok(Some(model))
-    }
-
-    /// The lossless result against the original, on real samples or made-up ones; `None` where neither can be run.
-    fn judge_lossless(&mut self, model: &Model) -> Result<Option<Comparison>, Failure> {
-        let judges = self.samples.as_ref().map(|(_, judges)| judges.clone());
-        let proof = Proof::new(self.evaluator.as_ref(), self.progress, &self.original.graph, judges.as_ref());
-        let unproven = match proof.compare(&model.graph)? {
-            Compared::Done(comparison) => return Ok(Some(comparison)),
-            Compared::Fails(reason) => return Err(Failure::bug(anyhow!("the result does not run: {reason}"))),
-            Compared::Unproven => proof.unproven(),
-        };
-        drop(proof);
-        self.report.unproven = unproven;
-        Ok(None)
-    }
-
-    /// Both models on `samples`; `None` when the original does not run (the engine lacks an op, or made-up
-    /// inputs do not suit it). An error when only the new model fails.
-    fn compare(&mut self, model: &Model, samples: &Samples) -> Result<Option<Comparison>, Failure> {
-        let stage = self.progress.stage("validating", Some(samples.len() as u64));
-        let compared =
-            compare_graphs(self.evaluator.as_ref(), &self.original.graph, &model.graph, samples, 0, stage.as_ref());
-        match compared {
-            Ok(comparison) => Ok(Some(comparison)),
-            Err(CompareError::Run { model: "original", source, .. }) => {
-                self.report.unproven = Some(source.to_string());
-                Ok(None)
-            }
-            Err(CompareError::Sample(error)) => Err(Failure::samples(error)),
-            Err(error) => Err(Failure::bug(error)),
-        }
-    }
-
-    /// The quantized model, when the gates hold for it; `None` when nothing was gained.
-    fn int8(&mut self, lossless: &Model, statistics: &BTreeMap<String, Statistics>) -> Result<Option<Model>, Failure> {
-        if self.report.unproven.is_some() {
-            return Ok(self.leave_float());
-        }
-        let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
-        let int8 = self.quantizer(evaluator.as_ref(), &options, statistics);
-        let ranges = &self.request.ranges;
-        if ranges.from_model {
-            let calibrated = int8.from_model(lossless, &ranges.inputs)?;
-            let held_out = self.samples.clone().map(|(_, held_out)| held_out);
-            let model = self.fall_back(calibrated, (Calibrator::MinMax, None), held_out, FROM_MODEL)?;
-            self.report.calibration = Some(Calibration { samples: 0, method: "model".to_owned() });
-            return Ok(model);
-        }
-        if !ranges.files.is_empty() {
-            return self.int8_of_shards(&int8, lossless);
-        }
-        if let Some(count) = ranges.synthetic {
-            let samples = Samples::generated(&self.original.graph, count).map_err(Failure::samples)?;
-            let calibrated = int8.calibrated(lossless, &samples, self.progress)?;
-            let chosen = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &samples, self.progress)?;
-            let held_out = self.samples.clone().map(|(_, held_out)| held_out);
-            let model = self.fall_back(calibrated, chosen, held_out, SYNTHETIC)?;
-            return Ok(model.map(|mut model| {
-                model.set_metadata(CALIBRATION_KEY, &format!("{count} synthetic samples"));
-                model
-            }));
-        }
-        let Some((calibrating, held_out)) = self.samples.clone().filter(|(calibrating, _)| !calibrating.is_empty())
-        else {
-            return self.without_samples(&int8, lossless);
-        };
-        let calibrated = int8.calibrated(lossless, &calibrating, self.progress)?;
-        let chosen = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &calibrating, self.progress)?;
-        self.fall_back(calibrated, chosen, Some(held_out), "")
-    }
-
-    /// The model with the ranges of `--ranges-in`. Samples that are given choose among the range estimators, and judge.
-    fn int8_of_shards(&mut self, int8: &Int8<'_>, lossless: &Model) -> Result<Option<Model>, Failure> {
-        let (model, unfit) = int8.raised(lossless)?;
-        if let Some(why) = unfit {
-            return Err(Failure::input(anyhow!("{}: {why}", self.request.input.display())));
-        }
-        let calibration = ranges_file::read_all(&self.request.ranges.files, &self.stamp(&model), &model.graph)?;
-        let mut calibrated = int8.from_calibration(model, calibration)?;
-        let samples = self.samples.clone();
-        let chosen = match samples.as_ref().map(|(choosing, _)| choosing).filter(|choosing| !choosing.is_empty()) {
-            Some(choosing) if self.request.calibrate == Calibrate::Auto => {
-                calibrated.see_outputs(choosing)?;
-                calibrated.choose(&calibrated.placement(&BTreeSet::new()), choosing, self.progress)?
-            }
-            _ => (calibrated.unmeasured(), None),
-        };
-        self.fall_back(calibrated, chosen, samples.map(|(_, held_out)| held_out), "")
-    }
-
-    /// The model of this job, whose form `model` runs on samples.
-    fn stamp(&self, model: &Model) -> Stamp {
-        Stamp { input: Digest::of_model(&self.loaded.model), lossless: Digest::of_model(&export(model)) }
-    }
-
-    /// Runs the lossless passes and calibration on all samples in `data`; the bytes of a file of ranges and what it holds.
-    fn calibrate(mut self, pipeline: &Pipeline, data: &Path) -> Result<Shard, Failure> {
-        let input = self.request.input.display();
-        if is_quantized(&self.original.graph) {
-            return Err(Failure::input(anyhow!("{input}: the model is quantized already")));
-        }
-        let samples = Samples::open(data, &self.original.graph, &self.request.sample_options);
-        let samples = samples.map_err(Failure::samples)?;
-        if samples.len() as u64 > MOST_SAMPLES {
-            return Err(Failure::samples(anyhow!("{}: more than {MOST_SAMPLES} samples", data.display())));
-        }
-        let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
-        let Lean { model: lossless, statistics, .. } = self.lossless(pipeline)?;
-        let int8 = self.quantizer(evaluator.as_ref(), &options, &statistics);
-        let (model, unfit) = int8.raised(&lossless)?;
-        if let Some(why) = unfit {
-            return Err(Failure::input(anyhow!("{input}: {why}")));
-        }
-        let calibration = int8
-            .seen(&model, &samples, false, self.progress)?
-            .map_err(|why| Failure::input(anyhow!("{input}: the model cannot be calibrated: {why}")))?;
-        let bytes = ranges_file::encode(&self.stamp(&model), &model.graph, &calibration);
-        Ok(Shard { bytes, samples: calibration.samples, values: calibration.values.len() })
-    }
-
-    fn quantizer<'b>(
-        &self,
-        evaluator: &'b Interpreter,
-        options: &'b Options,
-        statistics: &'b BTreeMap<String, Statistics>,
-    ) -> Int8<'b>
-    where
-        'a: 'b,
-    {
-        let request: &'a Request = self.request;
-        Int8 {
-            evaluator,
-            target: request.target,
-            calibrate: request.calibrate,
-            keep_float: &request.keep_float,
-            place: request.qdq.place,
-            formats: request.formats,
-            dynamic: request.dynamic(),
-            options,
-            statistics,
-        }
-    }
-
-    /// The model with as few units in float as the gates ask for, with the ranges that were chosen, and the model that was
-    /// built with them on the way, if any; `note` tells how it was calibrated, if not on samples.
-    fn fall_back(
-        &mut self,
-        mut calibrated: Calibrated<'_>,
-        (calibrator, chosen): (Calibrator, Option<Quantized>),
-        held_out: Option<Samples>,
-        note: &str,
-    ) -> Result<Option<Model>, Failure> {
-        if !note.is_empty() {
-            self.report.notes.push(note.to_owned());
-        }
-        let none = BTreeSet::new();
-        let mut first = match chosen {
-            Some(quantized) => quantized,
-            None => calibrated.build(&calibrated.placement(&none), calibrator, &none)?,
-        };
-        let Some(held_out) = held_out else { return self.accept_storage(first) };
-        if !self.request.validate {
-            return Ok(self.accept(first, None, Vec::new()));
-        }
-        loop {
-            let Some(comparison) = self.compare(&first.model, &held_out)? else { return Ok(self.leave_float()) };
-            let gates = self.request.gates.int8(&comparison);
-            let Some(failed) = gates.iter().find(|gate| !gate.passed) else {
-                return self.accept_measured(&calibrated, first, &held_out, comparison, gates);
-            };
-            log::info!("no units in float: {}", failed.reason);
-            if !calibrated.is_dynamic() {
-                break;
-            }
-            calibrated.leave_out_dynamic();
-            first = calibrated.build(&calibrated.placement(&none), calibrator, &none)?;
-        }
-        let placement = calibrated.placement(&none);
-        let order = calibrated.worst(&first, &placement, &held_out)?;
-        let mut holds = |kept: &BTreeSet<usize>| -> Result<bool, Failure> {
-            let quantized = calibrated.build(&calibrated.placement(kept), calibrator, kept)?;
-            let comparison = self.compare(&quantized.model, &held_out)?;
-            let held = comparison.is_none_or(|found| self.request.gates.int8(&found).iter().all(|gate| gate.passed));
-            log::info!("{} units in float: the gates {}", kept.len(), if held { "hold" } else { "fail" });
-            Ok(held)
-        };
-        let kept =
-            sensitivity::fewest(&order, FALL_BACK_RUNS, &mut holds)?.unwrap_or((0..placement.integer.len()).collect());
-        let last = calibrated.build(&calibrated.placement(&kept), calibrator, &kept)?;
-        let Some(comparison) = self.compare(&last.model, &held_out)? else { return Ok(self.leave_float()) };
-        let gates = self.request.gates.int8(&comparison);
-        if let Some(failed) = gates.iter().find(|gate| !gate.passed) {
-            let message = format!("{}: {}", self.request.input.display(), failed.reason);
-            self.report.quantized = Some(comparison);
-            self.report.gates.extend(gates);
-            return Err(Failure::gate(message, self.report.clone()));
-        }
-        self.accept_measured(&calibrated, last, &held_out, comparison, gates)
-    }
-
-    /// Takes a model that the gates hold for, with the error of each layer.
-    fn accept_measured(
-        &mut self,
-        calibrated: &Calibrated<'_>,
-        mut quantized: Quantized,
-        held_out: &Samples,
-        comparison: Comparison,
-        gates: Vec<GateResult>,
-    ) -> Result<Option<Model>, Failure> {
-        calibrated.measure_layers(&mut quantized, held_out)?;
-        Ok(self.accept(quantized, Some(comparison), gates))
-    }
-
-    /// The model without samples: with layers whose ranges each run finds, unless made-up inputs show too much error.
-    fn without_samples(&mut self, int8: &Int8<'_>, lossless: &Model) -> Result<Option<Model>, Failure> {
-        let quantized = match int8.without_samples(lossless, int8.dynamic)? {
-            Ok(quantized) => quantized,
-            Err(nothing) => {
-                self.report.notes.push(nothing);
-                return Ok(None);
-            }
-        };
-        let count = quantized.journal.done_by("dynamic-int8");
-        if count == 0 || !self.request.validate {
-            return self.accept_storage(quantized);
-        }
-        let comparison = self.judge_lossless(&quantized.model)?;
-        let error = comparison.iter().flat_map(|comparison| &comparison.outputs).filter(|output| output.float);
-        let error =
-            error.map(|output| if output.not_finite > 0 { f64::INFINITY } else { output.rel_l2 }).fold(0.0, f64::max);
-        if error <= MOST_MADE_UP_ERROR {
-            return self.accept_storage(quantized);
-        }
-        let note = format!("{count} layers stay float: in 8 bits the error on made-up inputs was {error:.3}");
-        self.report.notes.push(note);
-        match int8.without_samples(lossless, Dynamic::None)? {
-            Ok(stored) => self.accept_storage(stored),
-            Err(nothing) => {
-                self.report.notes.push(nothing);
-                Ok(None)
-            }
-        }
-    }
-
-    /// Takes a model whose constants alone were stored in 8 bits. Samples that only judge do so. Made-up inputs tell whether
-    /// it runs and gives finite numbers of the right shapes; how near they are says little about real ones, so that is shown
-    /// and not judged.
-    fn accept_storage(&mut self, quantized: Quantized) -> Result<Option<Model>, Failure> {
-        let judges = self.samples.as_ref().map(|(_, judges)| judges.clone());
-        let judged = match judges {
-            _ if !self.request.validate => None,
-            Some(judges) => self.compare(&quantized.model, &judges)?,
-            None => self.judge_lossless(&quantized.model)?,
-        };
-        if judged.is_none() && self.request.validate {
-            return Ok(self.leave_float());
-        }
-        if let Some(comparison) = &judged
-            && self.samples.is_some()
-        {
-            let gates = self.request.gates.int8(comparison);
-            let failed = gates.iter().find(|gate| !gate.passed).map(|gate| gate.reason.clone());
-            self.report.gates.extend(gates);
-            if let Some(reason) = failed {
-                self.report.quantized = judged;
-                let message = format!("{}: {reason}", self.request.input.display());
-                return Err(Failure::gate(message, self.report.clone()));
-            }
-        }
-        if let Some(comparison) = judged {
-            let broken = comparison.outputs.iter().find(|output| output.misshapen > 0 || output.not_finite > 0);
-            if let Some(output) = broken {
-                let note = "8-bit storage was left out: with it this output is not finite or has another shape";
-                self.report.warnings.push(format!("`{}`: {note}", output.name));
-                return Ok(None);
-            }
-            self.report.quantized = Some(comparison);
-        }
-        self.report.layers = quantized.layers;
-        self.report.journal.extend(quantized.journal.entries);
-        self.report.notes.extend(quantized.notes);
-        Ok(Some(quantized.model))
-    }
-
-    /// Takes a model with its layers as they were placed; `None` when no rewrite was done on the way.
-    fn accept(
-        &mut self,
-        quantized: Quantized,
-        comparison: Option<Comparison>,
-        gates: Vec<GateResult>,
-    ) -> Option<Model> {
-        let changed = quantized.journal.done() > 0;
-        self.report.layers = quantized.layers;
-        self.report.quantized = comparison;
-        self.report.gates.extend(gates);
-        self.report.journal.extend(quantized.journal.entries);
-        self.report.notes.extend(quantized.notes);
-        let method = quantized.calibrator.map_or("none", |calibrator| calibrator.name()).to_owned();
-        self.report.calibration = Some(Calibration { samples: quantized.samples, method });
-        changed.then_some(quantized.model)
     }
 
     fn write(mut self, mut model: Model, changed: bool) -> Result<Report, Failure> {
@@ -733,6 +281,17 @@ impl<'a> Job<'a> {
         }
         Ok(self.report)
     }
+}
+
+/// Whether a layer of the main graph has weights that are inputs, too, which nothing can be taken out of.
+fn has_weights_with_defaults(graph: &Graph) -> bool {
+    let is_layer = |op: &OpId| ["Conv", "ConvTranspose", "Gemm", "MatMul"].iter().any(|name| graph.op(*op).is(name));
+    let is_default = |value: &ValueId| graph.constant(*value).is_none() && graph.default_of(*value).is_some();
+    graph
+        .ops_in_id_order()
+        .into_iter()
+        .filter(is_layer)
+        .any(|op| graph.op(op).inputs().iter().flatten().any(is_default))
 }
 
 /// Whether the model computes in 16-bit floats.

@@ -416,3 +416,16 @@ fn a_form_without_what_it_needs_is_a_mistake_on_the_command_line() {
         assert!(run.error().contains(part), "{}", run.error());
     }
 }
+
+/// A Relu that the calibrated range of a pair implies is gone from the pairs of `--place wrap`; where each run finds the range,
+/// nothing implies it.
+#[test]
+fn ranges_of_each_run_do_not_lose_the_activations_that_calibrated_ones_imply() {
+    let error = |report: &Value| report["quantized"]["outputs"][0]["rel_l2"].as_f64().unwrap();
+    for name in ["digits_cnn", "digits_mobile", "digits_mlp"] {
+        let wrap = ["--place", "wrap", "--calibrate", "minmax"];
+        let (_, pairs) = report(name, &wrap);
+        let (_, shrunk) = report(name, &[&wrap[..], &["--format", "integer", "--requantize", "shrink"]].concat());
+        assert!(error(&shrunk) <= 1.5 * error(&pairs) + 0.005, "{name}: {} of {}", error(&shrunk), error(&pairs));
+    }
+}

@@ -26,7 +26,7 @@ fn size(folder: &Path, name: &str) -> u64 {
 fn a_share_of_the_rank_makes_the_file_smaller_and_samples_make_it_nearer() {
     let folder = folder_of("digits_mlp");
     let samples = calib("digits_mlp");
-    let rel = |report: &serde_json::Value| report["quantized"]["outputs"][0]["rel_l2"].as_f64().unwrap();
+    let rel = |report: &serde_json::Value| report["split"]["outputs"][0]["rel_l2"].as_f64().unwrap();
     let (run, aware) = split(folder.path(), "25%", &["--data", &samples, "--gate", "sqnr=0", "--gate", "drop=1"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert_eq!(ranks(&aware).iter().map(|(_, rank)| *rank).collect::<Vec<_>>(), [16, 16]);
@@ -60,6 +60,29 @@ fn measured_ranks_compose_with_8_bits() {
     let (run, report) = split(folder.path(), "auto", &["--data", &samples, "--int8"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(size(folder.path(), "out.onnx") < alone / 2, "{report}");
+    // Both steps are judged together, too: against the original the result is no nearer than its worse step.
+    let rel = |step: &str| report[step]["outputs"][0]["rel_l2"].as_f64().unwrap();
+    assert!(rel("total") > 0.9 * rel("split").max(rel("quantized")), "{report}");
+    assert_eq!(report["total"]["samples"], report["quantized"]["samples"]);
+}
+
+#[test]
+fn a_gate_holds_for_all_steps_together() {
+    let folder = folder_of("digits_mlp");
+    let samples = calib("digits_mlp");
+    // (Where all runs in integers, 8 bits lose enough to be seen beside the ranks.)
+    let both = ["--data", &samples, "--int8", "--target", "tensorrt", "--gate", "drop=1", "--gate"];
+    let (_, report) = split(folder.path(), "60%", &[&both[..], &["sqnr=0"]].concat());
+    let sqnr = |step: &str| report[step]["outputs"][0]["sqnr_db"].as_f64().unwrap();
+    let least = sqnr("split").min(sqnr("quantized"));
+    assert!(sqnr("total") < least, "{report}");
+    // Between the worse step and both together lies a gate that only both together fail.
+    let gate = format!("sqnr={}", f64::midpoint(sqnr("total"), least));
+    fs::remove_file(folder.path().join("out.onnx")).unwrap();
+    let (run, _) = split(folder.path(), "60%", &[&both[..], &[gate.as_str()]].concat());
+    assert_eq!(run.code, 4, "{}", run.stderr);
+    assert!(run.error().contains("all steps together"), "{}", run.stderr);
+    assert!(!folder.path().join("out.onnx").exists());
 }
 
 #[test]

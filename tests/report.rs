@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use onnx_shrink::report::Culprit;
+use onnx_shrink::{regions::Regions, report::Culprit};
 use onnx_shrink_passes::{Class, Entry, Outcome};
 use serde_json::Value;
 
@@ -28,14 +28,17 @@ fn documented() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// What stands under a field, by the heading that describes it.
-const OBJECTS: [(&str, &str); 13] = [
+const OBJECTS: [(&str, &str); 16] = [
     ("input", "Side"),
     ("output", "Side"),
     ("journal", "Entry"),
     ("culprits", "Culprit"),
+    ("regions", "Regions"),
     ("layers", "Layer"),
     ("lossless", "Comparison"),
+    ("split", "Comparison"),
     ("quantized", "Comparison"),
+    ("total", "Comparison"),
     ("outputs", "Output"),
     ("accuracy", "Accuracy"),
     ("calibration", "Calibration"),
@@ -74,6 +77,7 @@ fn the_fields_are_those_that_are_documented() {
     let missed = Entry { pass: "p", class: Class::Exact, op: String::new(), op_type: String::new(), outcome };
     gather("Entry", &serde_json::to_value(&missed).unwrap(), &mut found);
     let culprit = Culprit::new(&missed, false, String::new(), None);
+    gather("Regions", &serde_json::to_value(Regions::default()).unwrap(), &mut found);
     gather("Culprit", &serde_json::to_value(culprit).unwrap(), &mut found);
     assert_eq!(found, documented());
 }

@@ -30,6 +30,7 @@ fn a_share_of_the_multiply_adds_goes_and_the_bytes_do_not_depend_on_threads() {
         ];
         let found = run(folder.path(), &arguments);
         assert_eq!(found.code, 0, "{}", found.stderr);
+        assert!(found.text().contains("weights 24×16×3×3 → 24×8×3×3"), "{}", found.text());
         files.push(fs::read(folder.path().join(output)).unwrap());
     }
     assert!(files[0] == files[1], "threads change the file");
@@ -71,6 +72,28 @@ fn a_model_without_channels_comes_back_with_the_reason() {
 }
 
 #[test]
+fn weights_that_are_inputs_too_are_pruned() {
+    let folder = folder();
+    let numbers = |count: usize| (0..count).map(|k| format!("{}", k % 7)).collect::<Vec<_>>().join(", ");
+    let text = format!(
+        "<ir_version: 8, opset_import: [\"\" : 17]>
+        g (float[1,8] x, float[32,8] a, float[4,32] b) => (float[1,4] y)
+        <float[32,8] a = {{{}}}, float[4,32] b = {{{}}}> {{
+            h = Gemm <transB = 1> (x, a)
+            r = Relu (h)
+            y = Gemm <transB = 1> (r, b)
+        }}",
+        numbers(256),
+        numbers(128)
+    );
+    fs::write(folder.path().join("in.onnx"), model_of_text(&text)).unwrap();
+    let found = run(folder.path(), &["in.onnx", "-o", "out.onnx", "--prune", "0.5"]);
+    assert_eq!(found.code, 0, "{}", found.stderr);
+    assert!(found.text().contains("(50.0 % fewer)"), "{}", found.text());
+    assert!(found.text().contains("are constants now: what rewrites weights needs that"), "{}", found.text());
+}
+
+#[test]
 fn nothing_is_written_when_a_gate_fails() {
     let folder = folder();
     let (model, data) = (digits(), calib("digits_cnn"));
@@ -95,4 +118,8 @@ fn pruning_and_int8_compose() {
     let both = size("both.onnx", &["--prune", "0.3", "--int8"]);
     assert!(both < size("int8.onnx", &["--int8"]));
     assert!(both < size("pruned.onnx", &["--prune", "0.3"]));
+    size("both.onnx", &["--prune", "0.3", "--int8", "--report", "r.json"]);
+    let report: serde_json::Value = serde_json::from_slice(&fs::read(folder.path().join("r.json")).unwrap()).unwrap();
+    let sqnr = |step: &serde_json::Value| step["outputs"][0]["sqnr_db"].as_f64().unwrap();
+    assert!(sqnr(&report["total"]) < sqnr(&report["quantized"]), "the total is against the original: {report}");
 }

@@ -3,6 +3,7 @@
 //! `ModelProto` ↔ [`Model`] ↔ ONNX text. This crate knows what ops mean (schemas, typed views, shape inference) and **runs
 //! nothing**: an engine is reached through [`Evaluate`].
 pub mod attributes;
+pub mod conform;
 pub mod convert;
 pub mod evaluate;
 mod export;
@@ -31,7 +32,7 @@ pub use import::{ImportError, import};
 pub use model::Model;
 pub use multiply_adds::multiply_adds;
 pub use onnx_shrink_proto as proto;
-pub use part::neighbourhood;
+pub use part::{between, neighbourhood};
 pub use patch::{Applied, Patch, PatchError, ValueRef};
 pub use tensor::{Element, Tensor, TensorError, element_count};
 pub use types::{DataType, Dim, TensorType};

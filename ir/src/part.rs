@@ -3,7 +3,11 @@ use std::collections::BTreeSet;
 
 use onnx_shrink_proto::schema::ValueInfoProto;
 
-use crate::graph::{Graph, OpId, ValueId};
+use crate::{
+    evaluate::ops_between,
+    graph::{Graph, OpId, ValueId},
+    types::TensorType,
+};
 
 /// The ops `kept` of `graph`, a graph of its own: values that others make become inputs, values that others (or the outputs
 /// of `graph`) read become outputs. Inputs that nothing reads are dropped.
@@ -54,6 +58,55 @@ pub fn neighbourhood(graph: &Graph, kept: &BTreeSet<OpId>) -> Graph {
     part
 }
 
+/// What computes `output` of `graph` from the values called `inputs` and constants, as a graph with these inputs in this order
+/// and this one output. An input that `graph` does not have, or that `output` does not depend on, is one that nothing reads.
+/// A type that is given for an input holds; one that is not is the graph's own.
+pub fn between(graph: &Graph, inputs: &[(String, Option<TensorType>)], output: ValueId) -> Graph {
+    let given: Vec<ValueId> = inputs.iter().filter_map(|(name, _)| graph.find(name)).collect();
+    let kept: BTreeSet<OpId> = ops_between(graph, &given, &[output]).into_iter().collect();
+    let mut part = graph.detached();
+    part.clear_outputs();
+    while !part.inputs().is_empty() {
+        part.drop_input(0);
+    }
+    for &value in &given {
+        if let Some((op, index)) = part.producer_port(value) {
+            part.detach_output(op, index);
+        }
+    }
+    let others: Vec<OpId> = graph.ops_in_id_order().into_iter().filter(|op| !kept.contains(op)).collect();
+    for &op in &others {
+        for index in 0..part.op(op).outputs().len() {
+            part.detach_output(op, index);
+        }
+    }
+    for &op in &others {
+        part.remove_op(op);
+    }
+    let info = declaration(&part, output);
+    part.push_output(output, info);
+    for (name, ty) in inputs {
+        let value = part.find(name).unwrap_or_else(|| part.insert_value(name, ty.clone()));
+        let inner = part.value_mut(value);
+        inner.captured = false;
+        inner.constant = None;
+        if ty.is_some() {
+            inner.ty.clone_from(ty);
+        }
+        let name = Some(name.clone());
+        let r#type = part.ty(value).map(TensorType::to_proto);
+        part.push_input(value, ValueInfoProto { name, r#type, ..ValueInfoProto::default() });
+    }
+    let loose: Vec<ValueId> =
+        part.values().into_iter().filter(|value| part.producer(*value).is_none() && !part.is_input(*value)).collect();
+    for value in loose.into_iter().filter(|value| *value != output) {
+        if part.is_unused(value) {
+            part.remove_value(value);
+        }
+    }
+    part
+}
+
 fn declaration(graph: &Graph, value: ValueId) -> ValueInfoProto {
     if let Some(info) = graph.value(value).declared() {
         return info.clone();
@@ -68,7 +121,7 @@ fn declaration(graph: &Graph, value: ValueId) -> ValueInfoProto {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use super::neighbourhood;
+    use super::{between, neighbourhood};
     use crate::{testing::parse_graph, text::print_graph, verify::verify_graph};
 
     #[test]
@@ -84,5 +137,23 @@ mod tests {
         assert_eq!((names(part.inputs()), names(part.outputs())), (vec!["a"], vec!["c"]), "{}", print_graph(&part));
         assert_eq!(part.op_count(), 2);
         assert!(part.find("w").is_some() && part.find("x").is_none());
+    }
+
+    #[test]
+    fn what_is_between_values_takes_them_in_the_order_that_is_asked_for() {
+        let graph = parse_graph(
+            "g (float[2] x, float[2] z) => (float[2] y) <float[2] w = {1, 2}> {
+               a = Neg (x)  b = Add (a, w)  c = Mul (b, z)  y = Relu (c) }",
+        );
+        let inputs = ["z", "b", "gone"].map(|name| (name.to_owned(), None));
+        let part = between(&graph, &inputs, graph.find("c").unwrap());
+        assert!(verify_graph(&part).is_empty(), "{:?}", verify_graph(&part));
+        let names = |values: &[crate::ValueId]| values.iter().map(|value| part.name_of(*value)).collect::<Vec<_>>();
+        assert_eq!((names(part.inputs()), names(part.outputs())), (vec!["z", "b", "gone"], vec!["c"]));
+        assert_eq!(part.op_count(), 1);
+        assert!(part.find("w").is_none() && part.find("x").is_none(), "{}", print_graph(&part));
+        // A constant is a part, too.
+        let constant = between(&graph, &[], graph.find("w").unwrap());
+        assert_eq!((constant.op_count(), constant.outputs().len()), (0, 1));
     }
 }

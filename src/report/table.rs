@@ -3,11 +3,13 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use onnx_shrink_passes::{Outcome, quantize::Exactness};
 
-use super::{Fate, Report};
+use super::{Fate, Report, structure_table::structure_lines};
 use crate::{columns::bytes, metrics::Comparison};
 
 /// Longest text, in lines, without `--explain`.
 pub const MAX_LINES: usize = 25;
+/// Regions without a proof that are named.
+const MOST_OPEN: usize = 3;
 /// Width where the terminal does not tell its own.
 const WIDTH: usize = 100;
 
@@ -37,6 +39,9 @@ pub fn render(report: &Report, explain: bool, style: &Style) -> String {
     ops(report, &mut lines);
     rewrites(report, &mut lines);
     cancelled(report, &mut lines);
+    for line in structure_lines(report, explain) {
+        lines.add(&line);
+    }
     layers(report, &mut lines);
     quality(report, &mut lines);
     for warning in &report.warnings {
@@ -193,7 +198,7 @@ fn layers(report: &Report, lines: &mut Lines) {
     let kinds: [(&str, Which); 4] = [
         ("integer", |fate| matches!(fate, Fate::Integer)),
         ("integer with ranges of each run", |fate| matches!(fate, Fate::Dynamic)),
-        ("stored as integers", |fate| matches!(fate, Fate::Storage { .. })),
+        ("stored in fewer bits", |fate| matches!(fate, Fate::Storage { .. })),
         ("float", |fate| matches!(fate, Fate::Float { .. })),
     ];
     for (name, which) in kinds {
@@ -235,15 +240,39 @@ fn quality(report: &Report, lines: &mut Lines) {
     if let Some(calibration) = &report.calibration {
         lines.add(&format!("calibration: {} on {} samples", calibration.method, calibration.samples));
     }
-    let compared = [("lossless part", &report.lossless), ("result", &report.quantized)];
-    for (what, comparison) in compared {
+    const ORIGINAL: &str = "against the original";
+    // A step that was the only one made the result.
+    let step = |what| if report.total.is_some() { (what, "against the model before") } else { ("result", ORIGINAL) };
+    let compared = [
+        (("lossless part", ORIGINAL), &report.lossless),
+        (step("pruned"), report.structure.as_ref().map_or(&None, |structure| &structure.comparison)),
+        (step("low rank"), &report.split),
+        (step("8 bits"), &report.quantized),
+        (("result", ORIGINAL), &report.total),
+    ];
+    for ((what, against), comparison) in compared {
         if let Some(comparison) = comparison {
-            outputs(what, comparison, lines);
+            outputs(what, against, comparison, lines);
         }
     }
     if let Some(reason) = &report.unproven {
-        let rest = "so nothing was done but what is equal to the bit by its conditions";
+        let rest = match &report.regions {
+            Some(regions) if regions.proven > 0 => {
+                "so nothing was done but what is equal to the bit by its conditions, or proven by region"
+            }
+            _ => "so nothing was done but what is equal to the bit by its conditions",
+        };
         lines.heading(&format!("not proven: the result could not be run against the input, {rest}: {reason}"));
+    }
+    if let Some(regions) = report.regions.as_ref().filter(|regions| regions.count() > 0) {
+        let alone = match regions.constants {
+            0 => String::new(),
+            count => format!(", {count} of them by their constants alone"),
+        };
+        lines.add(&format!("proven by region: {} of {}{alone}", regions.proven, regions.count()));
+        for open in regions.open.iter().take(MOST_OPEN) {
+            lines.add(&format!("  left as it was: `{}`: {}", open.value, open.reason));
+        }
     }
     for gate in report.gates.iter().filter(|gate| !gate.passed) {
         lines.heading(&format!("gate {} failed: {}", gate.gate, gate.reason));
@@ -251,8 +280,8 @@ fn quality(report: &Report, lines: &mut Lines) {
 }
 
 /// The worst output, and the accuracy.
-fn outputs(what: &str, comparison: &Comparison, lines: &mut Lines) {
-    let mut line = format!("{what}, against the original on {} samples: ", comparison.samples);
+fn outputs(what: &str, against: &str, comparison: &Comparison, lines: &mut Lines) {
+    let mut line = format!("{what}, {against} on {} samples: ", comparison.samples);
     let worst = comparison.outputs.iter().max_by(|one, other| one.rel_l2.total_cmp(&other.rel_l2));
     match worst {
         None => line.push_str("no outputs"),
@@ -296,7 +325,7 @@ fn journal(report: &Report, lines: &mut Lines) {
         let text = match &layer.fate {
             Fate::Integer => "integer".to_owned(),
             Fate::Dynamic => "integer with ranges of each run".to_owned(),
-            Fate::Storage { reason } => format!("stored as integers: {reason}"),
+            Fate::Storage { reason } => format!("stored in fewer bits: {reason}"),
             Fate::Float { reason } => format!("float: {reason}"),
         };
         let sqnr = layer.sqnr_db.map(|sqnr| format!(", {sqnr:.1} dB")).unwrap_or_default();

@@ -10,7 +10,7 @@
 //! y = DequantizeLinear (x, s, z)
 //! ```
 //! A Relu or Clip goes where the range says as much: before a Quantize that saturates there, behind a Dequantize that makes
-//! nothing beyond (pair rules 1 and 4 of `reference/methods.md` §3).
+//! nothing beyond (pair rules 1 and 4 of `docs/methods.md` §3).
 //!
 //! In float32 both roundings together move an integer of 16 bits by less than 2^16 · 2^-23 < 1/2, so it comes back; with
 //! the same zero point it cannot saturate.
@@ -21,10 +21,20 @@ use onnx_shrink_ir::DataType;
 use super::{EGraph, Rule, analysis::attr, language::Attr, var};
 
 /// Bit-equal rules.
+pub fn exact() -> Vec<Rule> {
+    meeting().into_iter().chain(activations()).collect()
+}
+
+/// Those by which pairs meet: what they leave reads the same for whoever does not keep a range.
 #[rustfmt::skip]
-pub fn exact() -> Vec<Rule> { vec![
+pub fn meeting() -> Vec<Rule> { vec![
     rewrite!("quantize-dequantize"; "(QuantizeLinear ?a (DequantizeLinear ?b ?q ?s ?z) ?s ?z)" => "?q"
         if same_small_integer("?q") if normal_scalar("?s") if one_zero_point("?z")),
+]}
+
+/// Those by which an activation goes that the range of a pair implies.
+#[rustfmt::skip]
+pub fn activations() -> Vec<Rule> { vec![
     rewrite!("quantize-saturates-as-relu"; "(QuantizeLinear ?a (Relu ?x) ?s ?z)"          => "(QuantizeLinear ?a ?x ?s ?z)"   if normal_scalar("?s") if saturates(None)),
     rewrite!("quantize-saturates-as-clip"; "(QuantizeLinear ?a (Clip ?x ?lo ?hi) ?s ?z)"  => "(QuantizeLinear ?a ?x ?s ?z)"   if normal_scalar("?s") if saturates(Some(("?lo", "?hi")))),
     rewrite!("relu-of-dequantize";         "(Relu (DequantizeLinear ?a ?q ?s ?z))"         => "(DequantizeLinear ?a ?q ?s ?z)" if normal_scalar("?s") if within(None)),

@@ -4,7 +4,7 @@
 //! A layer whose output is added to a branch is to give the original's *sum* minus what that branch is by now, so that each
 //! block takes up what the ones before it lost. Part of the samples is not fitted and judges: what does not help there is
 //! not taken. **Never** changes a graph that it is given; memory for values that are kept between layers has a limit.
-//! **Source:** He et al. 2017, arXiv 1707.06168.
+//! **Source:** `docs/methods.md` §9, recipe 7 to 9; He et al. 2017, arXiv 1707.06168.
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Mutex, PoisonError},
@@ -79,6 +79,13 @@ pub(super) struct Effort<'a> {
     pub samples: &'a [usize],
     /// Rows for each column
     pub rows: usize,
+    /// Whether the sample at this place of them is not fitted, but judges
+    pub judges: &'a (dyn Fn(usize) -> bool + Sync),
+}
+
+/// Whether the sample at `place` of `count` is not fitted.
+fn is_judge(place: usize, count: usize) -> bool {
+    count >= 2 * JUDGES && (place / LANES) % JUDGES == JUDGES - 1
 }
 
 /// New weights for all layers behind `removal` from `graph`; `progress` is told the layers done and in all.
@@ -91,63 +98,113 @@ pub fn reconstruct(
     progress: &dyn Fn(usize, usize),
 ) -> Result<Vec<Solved>, PruneError> {
     let all: Vec<usize> = (0..samples.len()).collect();
-    let effort = Effort { samples: &all, rows: FINE };
-    Ok(rebuild(graph, groups, removal, evaluator, (samples, &effort), progress)?.1)
+    Ok(rebuild(graph, groups, removal, evaluator, (samples, &all, FINE), progress)?.1)
 }
 
-/// The same on some of the samples, with the graph that has them.
+/// The same on some of the samples, with so many rows for each column, and the graph that has them.
 pub(super) fn rebuild(
     graph: &Graph,
     groups: &Groups,
     removal: &Removal,
     evaluator: &dyn Evaluate,
-    (samples, effort): (&dyn SampleSource, &Effort<'_>),
+    (samples, indices, rows): (&dyn SampleSource, &[usize], usize),
     progress: &dyn Fn(usize, usize),
 ) -> Result<(Graph, Vec<Solved>), PruneError> {
     let mut copy = pruned(graph, groups, removal, None)?;
     let targets = targets(graph, &copy, groups, removal);
-    let original = evaluator.prepare(graph)?;
-    let count = effort.samples.len();
-    let caches = || (0..count).map(|_| Cache::default()).collect::<Vec<_>>();
-    let (before, after) = (caches(), caches());
     let mut solved = Vec::new();
-    for (number, target) in targets.iter().enumerate() {
-        let prepared = evaluator.prepare(&copy)?;
-        let fitting = Fitting {
-            target,
-            original: (original.as_ref(), graph, &before),
-            pruned: (prepared.as_ref(), &copy, &after),
-            samples,
-            effort,
-        };
-        let Some(prior) = target.after.weights(&copy) else { continue };
-        let repaired = fitting.solve(&prior)?;
-        drop(prepared);
+    let effort = Effort { samples: indices, rows, judges: &|place| is_judge(place, indices.len()) };
+    let mut solve = |fitting: &Fitting<'_>, prior: &Array2<f64>| {
+        let repaired = fitting.solve(prior)?;
+        let op = fitting.target.after.op;
         log::debug!(
             "`{}`: error {:.5} → {:.5}, damping {:?}",
-            graph.label_of(target.after.op),
+            graph.label_of(op),
             repaired.before,
             repaired.after,
             repaired.damping
         );
         let weights = repaired.damping.map(|_| repaired.weights);
-        if let Some(weights) = &weights {
+        solved.push(Solved { op, weights: weights.clone(), before: repaired.before, after: repaired.after });
+        Ok(weights)
+    };
+    in_order(graph, &mut copy, &targets, evaluator, (samples, &effort), &mut solve, progress)?;
+    Ok((copy, solved))
+}
+
+/// New weights for a layer, from moments to fit, moments that judge, and the weights as they are; `None`: they stay.
+pub type Solve<'a> = &'a mut dyn FnMut(&Layer, &Gram, &Gram, &Array2<f64>) -> Option<Array2<f64>>;
+
+/// Asks `solve` for the weights of each of `layers` of `graph`, which are in its order, on what the layer reads once those before
+/// it have theirs. `judges` tells which samples are not fitted.
+pub fn one_after_the_other(
+    graph: &Graph,
+    layers: &[Layer],
+    evaluator: &dyn Evaluate,
+    (samples, judges): (&dyn SampleSource, &(dyn Fn(usize) -> bool + Sync)),
+    solve: Solve<'_>,
+    progress: &dyn Fn(usize, usize),
+) -> Result<(), PruneError> {
+    let place = places(graph);
+    let target = |layer: &Layer| {
+        let (branch, wanted) = goal(graph, layer, &place);
+        let kept = (0..layer.outputs).collect();
+        Target { before: layer.clone(), after: layer.clone(), wanted, branch, kept, clipped: false }
+    };
+    let targets: Vec<Target> = layers.iter().filter(|layer| layer.row() <= MOST_INPUTS).map(target).collect();
+    let all: Vec<usize> = (0..samples.len()).collect();
+    let effort = Effort { samples: &all, rows: FINE, judges };
+    let mut ask = |fitting: &Fitting<'_>, prior: &Array2<f64>| {
+        let (fit, judge) = fitting.grams(None)?;
+        let judge = if judge.rows > 0.0 { &judge } else { &fit };
+        Ok(solve(&fitting.target.after, &fit, judge, prior))
+    };
+    in_order(graph, &mut graph.detached(), &targets, evaluator, (samples, &effort), &mut ask, progress)
+}
+
+/// What gives a layer new weights in place of those it has.
+type Ask<'a> = &'a mut dyn FnMut(&Fitting<'_>, &Array2<f64>) -> Result<Option<Array2<f64>>, PruneError>;
+
+/// Asks `solve` for each target's weights in `copy`, and sets them there.
+fn in_order(
+    graph: &Graph,
+    copy: &mut Graph,
+    targets: &[Target],
+    evaluator: &dyn Evaluate,
+    (samples, effort): (&dyn SampleSource, &Effort<'_>),
+    solve: Ask<'_>,
+    progress: &dyn Fn(usize, usize),
+) -> Result<(), PruneError> {
+    let original = evaluator.prepare(graph)?;
+    let caches = || effort.samples.iter().map(|_| Cache::default()).collect::<Vec<_>>();
+    let (before, after) = (caches(), caches());
+    for (number, target) in targets.iter().enumerate() {
+        let Some(prior) = target.after.weights(copy) else { continue };
+        let prepared = evaluator.prepare(copy)?;
+        let fitting = Fitting {
+            target,
+            original: (original.as_ref(), graph, &before),
+            pruned: (prepared.as_ref(), copy, &after),
+            samples,
+            effort,
+        };
+        let weights = solve(&fitting, &prior)?;
+        drop(prepared);
+        if let Some(weights) = weights {
             let mut patch = Patch::new(target.after.op);
-            if target.after.set_weights(&copy, weights, &mut patch).is_some() {
-                patch.apply(&mut copy).map_err(not_fitting)?;
+            if target.after.set_weights(copy, &weights, &mut patch).is_some() {
+                patch.apply(copy).map_err(not_fitting)?;
             }
         }
-        solved.push(Solved { op: target.after.op, weights, before: repaired.before, after: repaired.after });
         progress(number + 1, targets.len());
     }
-    Ok((copy, solved))
+    Ok(())
 }
 
 /// The layers behind the removal, in the order of the graph.
 fn targets(graph: &Graph, copy: &Graph, groups: &Groups, removal: &Removal) -> Vec<Target> {
     let gone = &removal.gone;
-    let order = graph.ops();
-    let place: BTreeMap<OpId, usize> = order.iter().enumerate().map(|(place, op)| (*op, place)).collect();
+    let place = places(graph);
     let reads_gone = |consumer: &&super::Consumer| {
         groups.units_of(consumer.x, consumer.axis).unwrap_or_default().iter().any(|unit| gone.contains(unit))
     };
@@ -155,7 +212,7 @@ fn targets(graph: &Graph, copy: &Graph, groups: &Groups, removal: &Removal) -> V
     first.extend(removal.branches.iter().map(|(branch, _)| branch.last));
     let mut changed = vec![false; graph.bound()];
     let mut targets = Vec::new();
-    for op in order {
+    for op in graph.ops() {
         let reads_changed = graph.op(op).inputs().iter().flatten().any(|input| changed[input.index()]);
         if !copy.has_op(op) || (!first.contains(&op) && !reads_changed) {
             continue;
@@ -165,17 +222,27 @@ fn targets(graph: &Graph, copy: &Graph, groups: &Groups, removal: &Removal) -> V
         if after.row() > MOST_INPUTS {
             continue;
         }
-        let sum = residual(graph, &before).filter(|(branch, _)| {
-            // The branch is what it will be: all that makes it comes before this layer.
-            graph.producer(*branch).is_none_or(|maker| place[&maker] < place[&op])
-        });
-        let (branch, wanted) = sum.map_or((None, before.y), |(branch, sum)| (Some(branch), sum));
+        let (branch, wanted) = goal(graph, &before, &place);
         let kept = kept_outputs(groups, &before, gone);
         let is_relu = |place: &Use| matches!(place, Use::Input(op, _) if graph.op(*op).is("Relu"));
         let clipped = graph.uses(wanted).iter().all(is_relu);
         targets.push(Target { before, after, wanted, branch, kept, clipped });
     }
     targets
+}
+
+/// Each op's place in the order of the graph.
+fn places(graph: &Graph) -> BTreeMap<OpId, usize> {
+    graph.ops().into_iter().enumerate().map(|(place, op)| (op, place)).collect()
+}
+
+/// The branch that is added to what the layer gives, and the value that both are to give.
+fn goal(graph: &Graph, layer: &Layer, place: &BTreeMap<OpId, usize>) -> (Option<ValueId>, ValueId) {
+    let sum = residual(graph, layer).filter(|(branch, _)| {
+        // The branch is what it will be: all that makes it comes before this layer.
+        graph.producer(*branch).is_none_or(|maker| place[&maker] < place[&layer.op])
+    });
+    sum.map_or((None, layer.y), |(branch, sum)| (Some(branch), sum))
 }
 
 /// The other side of an Add that alone reads the layer's output, and the sum; of the same shape.
@@ -247,8 +314,7 @@ impl Fitting<'_> {
             let (mut fit, mut judge) = (self.empty(), self.empty());
             let count = self.effort.samples.len();
             for index in (lane..count).step_by(LANES) {
-                let judges = count >= 2 * JUDGES && (index / LANES) % JUDGES == JUDGES - 1;
-                self.add(index, if judges { &mut judge } else { &mut fit }, weights)?;
+                self.add(index, if (self.effort.judges)(index) { &mut judge } else { &mut fit }, weights)?;
             }
             Ok((fit, judge))
         };

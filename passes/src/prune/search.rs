@@ -10,7 +10,7 @@ use onnx_shrink_ir::{Evaluate, Graph};
 use super::{
     budget::Budget,
     groups::Groups,
-    reconstruct::{Effort, rebuild},
+    reconstruct::rebuild,
     trial::{Judge, Known, PruneError, ROUGH, pruned},
 };
 use crate::quantize::calibration::SampleSource;
@@ -48,9 +48,8 @@ impl Search<'_> {
     fn whole(&self, budget: &Budget<'_>) -> Result<f64, PruneError> {
         let Some(samples) = self.samples else { return self.glance(budget) };
         let indices = &self.fitting[..self.fitting.len().min(FITTED)];
-        let effort = Effort { samples: indices, rows: ROUGH };
-        let none = |_, _| {};
-        let (copy, _) = rebuild(self.graph, self.groups, &budget.removal(), self.evaluator, (samples, &effort), &none)?;
+        let (removal, fitted) = (budget.removal(), (samples, indices, ROUGH));
+        let (copy, _) = rebuild(self.graph, self.groups, &removal, self.evaluator, fitted, &|_, _| {})?;
         self.judge.error(&copy, self.evaluator, None)
     }
 

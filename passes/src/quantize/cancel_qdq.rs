@@ -25,8 +25,8 @@
 //! **Class:** exact, or approximate for that. **Legal when** scale and zero point are constant, one for the whole tensor,
 //! and every input of an op has the same ones. **Does not pay**, and is left, where more Dequantizes would come than
 //! conversions go; for signed integers, which ONNX Runtime turns into fast unsigned ones between the ops of a pair alone; and
-//! for a MaxPool or Resize that float ops read, too: alone they run slower in integers. **Source:** `reference/methods.md` §3,
-//! pair rules 1, 2, 4 to 9; `reference/engines.md` §0.7, §1, §2.1. **Does not** touch bodies' captures, nor per-channel pairs.
+//! for a MaxPool or Resize that float ops read, too: alone they run slower in integers. **Source:** `docs/methods.md` §3,
+//! pair rules 1, 2, 4 to 9; `docs/engines.md` §0.7, §1, §2.1. **Does not** touch bodies' captures, nor per-channel pairs.
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::LazyLock,
@@ -41,6 +41,7 @@ use crate::{
 };
 
 static LOCAL: LazyLock<Vec<Rule>> = LazyLock::new(qdq::exact);
+static MEETING: LazyLock<Vec<Rule>> = LazyLock::new(qdq::meeting);
 
 /// What a step of cancelling does to the values of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -58,23 +59,29 @@ pub enum Exactness {
 pub struct CancelQdq {
     moves: bool,
     merges: bool,
+    rules: &'static [Rule],
 }
 
 impl CancelQdq {
     /// Only pairs that meet already, or stand on the same value: every float value keeps one pair of its own, which some
     /// engines want.
     pub fn local() -> CancelQdq {
-        CancelQdq { moves: false, merges: false }
+        CancelQdq { moves: false, merges: false, rules: &LOCAL }
+    }
+
+    /// The same, for pairs whose ranges will not be kept: activations that they imply stay.
+    pub fn beside_activations() -> CancelQdq {
+        CancelQdq { moves: false, merges: false, rules: &MEETING }
     }
 
     /// All steps after which every number is the same.
     pub fn exact() -> CancelQdq {
-        CancelQdq { moves: true, merges: false }
+        CancelQdq { moves: true, merges: false, rules: &LOCAL }
     }
 
     /// Also the merging of two Quantizes.
     pub fn approximate() -> CancelQdq {
-        CancelQdq { moves: true, merges: true }
+        CancelQdq { moves: true, merges: true, rules: &LOCAL }
     }
 }
 
@@ -120,7 +127,7 @@ impl CancelQdq {
     fn meet(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
         for _ in 0..ROUNDS {
             let before = cx.journal.done();
-            SimplifyIslands::of(&LOCAL).run(graph, cx)?;
+            SimplifyIslands::of(self.rules).run(graph, cx)?;
             let done = cx.journal.done() - before;
             if done == 0 {
                 break;

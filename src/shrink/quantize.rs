@@ -1,0 +1,329 @@
+//! The step to 8 bits: which ranges it has, who judges it, and what happens when a gate fails.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use anyhow::anyhow;
+use onnx_shrink_exec::Interpreter;
+use onnx_shrink_ir::{Model, export};
+use onnx_shrink_passes::{
+    Options, Statistics,
+    pipeline::Pipeline,
+    quantize::{calibrators::Calibrator, is_quantized, means::MOST_SAMPLES},
+};
+
+use super::{Job, Lean, Shard, judge::LEFT_FLOAT};
+use crate::{
+    Failure, Samples,
+    formats::Dynamic,
+    int8::{Calibrated, Int8, Quantized},
+    metrics::{Comparison, GateResult},
+    ranges_file::{self, Digest, Stamp},
+    report::Calibration,
+    request::{Calibrate, Request},
+    sensitivity,
+};
+
+/// Largest relative error on made-up inputs with which layers run in 8 bits without samples.
+pub(super) const MOST_MADE_UP_ERROR: f64 = 0.05;
+
+/// The key in the model's metadata that says what calibrated it, when that was no real sample.
+const CALIBRATION_KEY: &str = "onnx-shrink.calibration";
+
+const FROM_MODEL: &str = "ranges follow from the model (batch norms, bounded activations), not from samples: its error is \
+                          about twice as large as with --data DIR (100 to 300 samples), which also lets more layers run in 8 bits";
+
+const SYNTHETIC: &str = "ranges are those of synthetic samples, which says the model's metadata, too: with --data DIR (100 to \
+                         300 real samples) they would fit";
+
+/// Runs of the held-out samples that look for the layers to keep in float, at most (the first few may be more).
+pub(super) const FALL_BACK_RUNS: usize = 30;
+
+impl<'a> Job<'a> {
+    /// The quantized model, when the gates hold for it, or its regions are proven; `None` when nothing was gained.
+    pub(super) fn int8(
+        &mut self,
+        lossless: &Model,
+        statistics: &BTreeMap<String, Statistics>,
+    ) -> Result<Option<Model>, Failure> {
+        if self.report.unproven.is_none() {
+            let model = self.int8_as_a_whole(lossless, statistics)?;
+            if model.is_some() || self.report.unproven.is_none() {
+                return Ok(model);
+            }
+            // Only now it was run, and could not be.
+            self.report.notes.retain(|note| note != LEFT_FLOAT);
+        }
+        self.int8_by_region(lossless, statistics)
+    }
+
+    /// The same for a model that can be run.
+    fn int8_as_a_whole(
+        &mut self,
+        lossless: &Model,
+        statistics: &BTreeMap<String, Statistics>,
+    ) -> Result<Option<Model>, Failure> {
+        let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
+        let int8 = self.quantizer(evaluator.as_ref(), &options, statistics);
+        let ranges = &self.request.ranges;
+        if ranges.from_model {
+            let calibrated = int8.from_model(lossless, &ranges.inputs)?;
+            let held_out = self.samples.clone().map(|(_, held_out)| held_out);
+            let model = self.fall_back(calibrated, (Calibrator::MinMax, None), held_out, FROM_MODEL)?;
+            self.report.calibration = Some(Calibration { samples: 0, method: "model".to_owned() });
+            return Ok(model);
+        }
+        if !ranges.files.is_empty() {
+            return self.int8_of_shards(&int8, lossless);
+        }
+        if let Some(count) = ranges.synthetic {
+            let samples = Samples::generated(&self.original.graph, count).map_err(Failure::samples)?;
+            let calibrated = int8.calibrated(lossless, &samples, self.progress)?;
+            let chosen = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &samples, self.progress)?;
+            let held_out = self.samples.clone().map(|(_, held_out)| held_out);
+            let model = self.fall_back(calibrated, chosen, held_out, SYNTHETIC)?;
+            return Ok(model.map(|mut model| {
+                model.set_metadata(CALIBRATION_KEY, &format!("{count} synthetic samples"));
+                model
+            }));
+        }
+        let Some((calibrating, held_out)) = self.samples.clone().filter(|(calibrating, _)| !calibrating.is_empty())
+        else {
+            return self.without_samples(&int8, lossless);
+        };
+        let calibrated = int8.calibrated(lossless, &calibrating, self.progress)?;
+        let chosen = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &calibrating, self.progress)?;
+        self.fall_back(calibrated, chosen, Some(held_out), "")
+    }
+
+    /// The model with the ranges of `--ranges-in`. Samples that are given choose among the range estimators, and judge.
+    pub(super) fn int8_of_shards(&mut self, int8: &Int8<'_>, lossless: &Model) -> Result<Option<Model>, Failure> {
+        let (model, unfit) = int8.raised(lossless)?;
+        if let Some(why) = unfit {
+            return Err(Failure::input(anyhow!("{}: {why}", self.request.input.display())));
+        }
+        let calibration = ranges_file::read_all(&self.request.ranges.files, &self.stamp(&model), &model.graph)?;
+        let mut calibrated = int8.from_calibration(model, calibration)?;
+        let samples = self.samples.clone();
+        let chosen = match samples.as_ref().map(|(choosing, _)| choosing).filter(|choosing| !choosing.is_empty()) {
+            Some(choosing) if self.request.calibrate == Calibrate::Auto => {
+                calibrated.see_outputs(choosing)?;
+                calibrated.choose(&calibrated.placement(&BTreeSet::new()), choosing, self.progress)?
+            }
+            _ => (calibrated.unmeasured(), None),
+        };
+        self.fall_back(calibrated, chosen, samples.map(|(_, held_out)| held_out), "")
+    }
+
+    /// The model of this job, whose form `model` runs on samples.
+    pub(super) fn stamp(&self, model: &Model) -> Stamp {
+        Stamp { input: Digest::of_model(&self.loaded.model), lossless: Digest::of_model(&export(model)) }
+    }
+
+    /// Runs the lossless passes and calibration on all samples in `data`; the bytes of a file of ranges and what it holds.
+    pub(super) fn calibrate(mut self, pipeline: &Pipeline, data: &Path) -> Result<Shard, Failure> {
+        let input = self.request.input.display();
+        if is_quantized(&self.original.graph) {
+            return Err(Failure::input(anyhow!("{input}: the model is quantized already")));
+        }
+        let samples = Samples::open(data, &self.original.graph, &self.request.sample_options);
+        let samples = samples.map_err(Failure::samples)?;
+        if samples.len() as u64 > MOST_SAMPLES {
+            return Err(Failure::samples(anyhow!("{}: more than {MOST_SAMPLES} samples", data.display())));
+        }
+        let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
+        let Lean { model: lossless, statistics, .. } = self.lossless(pipeline)?;
+        let int8 = self.quantizer(evaluator.as_ref(), &options, &statistics);
+        let (model, unfit) = int8.raised(&lossless)?;
+        if let Some(why) = unfit {
+            return Err(Failure::input(anyhow!("{input}: {why}")));
+        }
+        let calibration = int8
+            .seen(&model, &samples, false, self.progress)?
+            .map_err(|why| Failure::input(anyhow!("{input}: the model cannot be calibrated: {why}")))?;
+        let bytes = ranges_file::encode(&self.stamp(&model), &model.graph, &calibration);
+        Ok(Shard { bytes, samples: calibration.samples, values: calibration.values.len() })
+    }
+
+    pub(super) fn quantizer<'b>(
+        &self,
+        evaluator: &'b Interpreter,
+        options: &'b Options,
+        statistics: &'b BTreeMap<String, Statistics>,
+    ) -> Int8<'b>
+    where
+        'a: 'b,
+    {
+        let request: &'a Request = self.request;
+        Int8 {
+            evaluator,
+            target: request.target,
+            calibrate: request.calibrate,
+            keep_float: &request.keep_float,
+            place: request.qdq.place,
+            formats: request.formats,
+            dynamic: request.dynamic(),
+            options,
+            statistics,
+        }
+    }
+
+    /// The model with as few units in float as the gates ask for, with the ranges that were chosen, and the model that was
+    /// built with them on the way, if any; `note` tells how it was calibrated, if not on samples.
+    pub(super) fn fall_back(
+        &mut self,
+        mut calibrated: Calibrated<'_>,
+        (calibrator, chosen): (Calibrator, Option<Quantized>),
+        held_out: Option<Samples>,
+        note: &str,
+    ) -> Result<Option<Model>, Failure> {
+        if !note.is_empty() {
+            self.report.notes.push(note.to_owned());
+        }
+        let none = BTreeSet::new();
+        let mut first = match chosen {
+            Some(quantized) => quantized,
+            None => calibrated.build(&calibrated.placement(&none), calibrator, &none)?,
+        };
+        let Some(held_out) = held_out else { return self.accept_storage(first) };
+        if !self.request.validate {
+            return Ok(self.accept(first, None, Vec::new()));
+        }
+        loop {
+            let Some(comparison) = self.compare(&first.model, &held_out)? else { return Ok(self.leave_float()) };
+            let gates = self.request.gates.int8(&comparison);
+            let Some(failed) = gates.iter().find(|gate| !gate.passed) else {
+                return self.accept_measured(&calibrated, first, &held_out, comparison, gates);
+            };
+            log::info!("no units in float: {}", failed.reason);
+            if !calibrated.is_dynamic() {
+                break;
+            }
+            calibrated.leave_out_dynamic();
+            first = calibrated.build(&calibrated.placement(&none), calibrator, &none)?;
+        }
+        let placement = calibrated.placement(&none);
+        let order = calibrated.worst(&first, &placement, &held_out)?;
+        let mut holds = |kept: &BTreeSet<usize>| -> Result<bool, Failure> {
+            let quantized = calibrated.build(&calibrated.placement(kept), calibrator, kept)?;
+            let comparison = self.compare(&quantized.model, &held_out)?;
+            let held = comparison.is_none_or(|found| self.request.gates.int8(&found).iter().all(|gate| gate.passed));
+            log::info!("{} units in float: the gates {}", kept.len(), if held { "hold" } else { "fail" });
+            Ok(held)
+        };
+        let kept =
+            sensitivity::fewest(&order, FALL_BACK_RUNS, &mut holds)?.unwrap_or((0..placement.integer.len()).collect());
+        let last = calibrated.build(&calibrated.placement(&kept), calibrator, &kept)?;
+        let Some(comparison) = self.compare(&last.model, &held_out)? else { return Ok(self.leave_float()) };
+        let gates = self.request.gates.int8(&comparison);
+        if let Some(failed) = gates.iter().find(|gate| !gate.passed) {
+            let reason = failed.reason.clone();
+            self.report.quantized = Some(comparison);
+            self.report.gates.extend(gates);
+            return Err(self.gate_failed(&reason));
+        }
+        self.accept_measured(&calibrated, last, &held_out, comparison, gates)
+    }
+
+    /// Takes a model that the gates hold for, with the error of each layer.
+    pub(super) fn accept_measured(
+        &mut self,
+        calibrated: &Calibrated<'_>,
+        mut quantized: Quantized,
+        held_out: &Samples,
+        comparison: Comparison,
+        gates: Vec<GateResult>,
+    ) -> Result<Option<Model>, Failure> {
+        calibrated.measure_layers(&mut quantized, held_out)?;
+        Ok(self.accept(quantized, Some(comparison), gates))
+    }
+
+    /// The model without samples: with layers whose ranges each run finds, unless made-up inputs show too much error.
+    pub(super) fn without_samples(&mut self, int8: &Int8<'_>, lossless: &Model) -> Result<Option<Model>, Failure> {
+        let quantized = match int8.without_samples(lossless, int8.dynamic)? {
+            Ok(quantized) => quantized,
+            Err(nothing) => {
+                self.report.notes.push(nothing);
+                return Ok(None);
+            }
+        };
+        let count = quantized.journal.done_by("dynamic-int8");
+        if count == 0 || !self.request.validate {
+            return self.accept_storage(quantized);
+        }
+        let comparison = self.prove(&quantized.model)?;
+        let error = comparison.iter().flat_map(|comparison| &comparison.outputs).filter(|output| output.float);
+        let error =
+            error.map(|output| if output.not_finite > 0 { f64::INFINITY } else { output.rel_l2 }).fold(0.0, f64::max);
+        if error <= MOST_MADE_UP_ERROR {
+            return self.accept_storage(quantized);
+        }
+        let note = format!("{count} layers stay float: in 8 bits the error on made-up inputs was {error:.3}");
+        self.report.notes.push(note);
+        match int8.without_samples(lossless, Dynamic::None)? {
+            Ok(stored) => self.accept_storage(stored),
+            Err(nothing) => {
+                self.report.notes.push(nothing);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Takes a model whose constants alone were stored in 8 bits. Samples that only judge do so. Made-up inputs tell whether
+    /// it runs and gives finite numbers of the right shapes; how near they are says little about real ones, so that is shown
+    /// and not judged.
+    pub(super) fn accept_storage(&mut self, quantized: Quantized) -> Result<Option<Model>, Failure> {
+        let judges = self.samples.as_ref().map(|(_, judges)| judges.clone());
+        let judged = match judges {
+            _ if !self.request.validate => None,
+            Some(judges) => self.compare(&quantized.model, &judges)?,
+            None => self.prove(&quantized.model)?,
+        };
+        if judged.is_none() && self.request.validate {
+            return Ok(self.leave_float());
+        }
+        if let Some(comparison) = &judged
+            && self.samples.is_some()
+        {
+            let gates = self.request.gates.int8(comparison);
+            let failed = gates.iter().find(|gate| !gate.passed).map(|gate| gate.reason.clone());
+            self.report.gates.extend(gates);
+            if let Some(reason) = failed {
+                self.report.quantized = judged;
+                return Err(self.gate_failed(&reason));
+            }
+        }
+        if let Some(comparison) = judged {
+            let broken = comparison.outputs.iter().find(|output| output.misshapen > 0 || output.not_finite > 0);
+            if let Some(output) = broken {
+                let note = "storage in fewer bits was left out: with it this output is not finite or has another shape";
+                self.report.warnings.push(format!("`{}`: {note}", output.name));
+                return Ok(None);
+            }
+            self.report.quantized = Some(comparison);
+        }
+        self.report.layers = quantized.layers;
+        self.report.journal.extend(quantized.journal.entries);
+        self.report.notes.extend(quantized.notes);
+        Ok(Some(quantized.model))
+    }
+
+    /// Takes a model with its layers as they were placed; `None` when no rewrite was done on the way.
+    pub(super) fn accept(
+        &mut self,
+        quantized: Quantized,
+        comparison: Option<Comparison>,
+        gates: Vec<GateResult>,
+    ) -> Option<Model> {
+        let changed = quantized.journal.done() > 0;
+        self.report.layers = quantized.layers;
+        self.report.quantized = comparison;
+        self.report.gates.extend(gates);
+        self.report.journal.extend(quantized.journal.entries);
+        self.report.notes.extend(quantized.notes);
+        let method = quantized.calibrator.map_or("none", |calibrator| calibrator.name()).to_owned();
+        self.report.calibration = Some(Calibration { samples: quantized.samples, method });
+        changed.then_some(quantized.model)
+    }
+}
