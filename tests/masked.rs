@@ -131,7 +131,12 @@ fn branches(subject: &Subject) -> Option<(Model, Model)> {
     let (graph, groups) = (&subject.model.graph, &subject.groups);
     let found: Vec<Branch> = (0..groups.groups.len()).filter_map(|index| Branch::of(graph, groups, index)).collect();
     let (mut removed, mut inner) = (subject.model.detached(), BTreeSet::new());
+    let mut taken = BTreeSet::new(); // of a chain every other one
     for branch in found {
+        if taken.contains(&branch.first) || taken.contains(&branch.last) {
+            continue;
+        }
+        taken.extend([branch.first, branch.last]);
         let Some(kernel) = branch.kernels().find(|kernel| kernel.over_all) else { continue };
         branch.patch(&removed.graph, kernel)?.apply(&mut removed.graph).unwrap();
         inner.extend(groups.groups[branch.group].units.iter().copied());
