@@ -44,7 +44,7 @@ impl About {
             let fate = match &layer.fate {
                 Fate::Integer => "computes in integers".to_owned(),
                 Fate::Dynamic => "computes in integers, with ranges of each run".to_owned(),
-                Fate::Storage { reason } => format!("stored as integers: {reason}"),
+                Fate::Storage { reason } => format!("stored in fewer bits: {reason}"),
                 Fate::Float { reason } => format!("stays float: {reason}"),
             };
             let sqnr = layer.sqnr_db.map(|sqnr| format!(", its output has {sqnr:.1} dB")).unwrap_or_default();

@@ -14,6 +14,7 @@ use clap::{
     builder::{Styles, styling::AnsiColor},
     error::{ContextKind, ContextValue},
 };
+use onnx_shrink_ir::conform::nearest;
 
 use crate::{
     commands::{Command as _, OTHERS, Session, shrink::Shrink},
@@ -162,23 +163,8 @@ fn hint(matches: &ArgMatches, failure: &Failure) -> Option<String> {
         return None;
     }
     let word = input.to_str()?;
-    let near = OTHERS.iter().map(|entry| entry.name).find(|name| *name == word || is_near(name, word))?;
+    let near = nearest(word, OTHERS.iter().map(|entry| entry.name))?;
     Some(format!("\n\n  tip: a command with a similar name exists: onnx-shrink {near}"))
-}
-
-/// Whether `word` becomes `name` by at most two letters more, less or other, and a third of it at most (Levenshtein).
-fn is_near(name: &str, word: &str) -> bool {
-    let (name, word): (Vec<char>, Vec<char>) = (name.chars().collect(), word.chars().take(64).collect());
-    let mut row: Vec<usize> = (0..=word.len()).collect();
-    for (i, a) in name.iter().enumerate() {
-        let mut before = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in word.iter().enumerate() {
-            let other = before + usize::from(a != b);
-            let least = other.min(row[j] + 1).min(row[j + 1] + 1);
-            before = std::mem::replace(&mut row[j + 1], least);
-        }
-    }
-    row.last().is_some_and(|&distance| distance <= 2 && 3 * distance <= name.len())
 }
 
 /// The line that is printed for `failure`.
@@ -221,7 +207,7 @@ fn guarded(work: impl FnOnce() -> Result<ExitCode, Failure>) -> Result<ExitCode,
 
 #[cfg(test)]
 mod tests {
-    use super::{command, guarded, is_near, sentence, with_dashes};
+    use super::{command, guarded, nearest, sentence, with_dashes};
     use crate::commands::OTHERS;
     use crate::request::{ExitCode, Failure};
 
@@ -235,7 +221,7 @@ mod tests {
         for (word, near) in
             [("inspct", true), ("isnpect", true), ("valdate", true), ("mn", true), ("in", false), ("m", false)]
         {
-            assert_eq!(OTHERS.iter().any(|entry| is_near(entry.name, word)), near, "{word}");
+            assert_eq!(nearest(word, OTHERS.iter().map(|entry| entry.name)).is_some(), near, "{word}");
         }
     }
 

@@ -298,7 +298,7 @@ impl Int8<'_> {
             .filter(|&unit| patterns.matches(&model.graph, units.units[unit].op))
             .collect::<BTreeSet<_>>();
         notes.extend(patterns.unused(&model.graph));
-        // Attention runs faster with ranges of each run: Q/DQ break the engine's other fusions (`reference/engines.md` §0.9).
+        // Attention runs faster with ranges of each run: Q/DQ break the engine's other fusions (`docs/engines.md` §0.9).
         let prefers = storage_only.is_some() || has_attention(&model.graph);
         let is_dynamic = |unit: &usize| {
             let linear = matches!(units.units[*unit].form, Form::Gemm | Form::MatMul) && !user_kept.contains(unit);
@@ -343,13 +343,13 @@ fn feeds_back(graph: &Graph) -> bool {
 }
 
 /// What `--keep-float` names.
-struct Patterns {
+pub(crate) struct Patterns {
     globs: GlobSet,
     words: Vec<String>,
 }
 
 impl Patterns {
-    fn new(words: &[String]) -> Result<Patterns, Failure> {
+    pub(crate) fn new(words: &[String]) -> Result<Patterns, Failure> {
         let mut globs = GlobSetBuilder::new();
         for word in words {
             let glob = Glob::new(word).map_err(|error| Failure::usage(format_args!("--keep-float {word}: {error}")))?;
@@ -358,13 +358,13 @@ impl Patterns {
         Ok(Patterns { globs: globs.build().map_err(Failure::bug)?, words: words.to_vec() })
     }
 
-    fn matches(&self, graph: &Graph, op: OpId) -> bool {
+    pub(crate) fn matches(&self, graph: &Graph, op: OpId) -> bool {
         let (label, op_type) = (graph.label_of(op), graph.op(op).op_type());
         self.globs.is_match(label) || self.words.iter().any(|word| word == op_type || word == label)
     }
 
     /// A note for each word that names nothing.
-    fn unused(&self, graph: &Graph) -> Vec<String> {
+    pub(crate) fn unused(&self, graph: &Graph) -> Vec<String> {
         let names: BTreeSet<&str> =
             graph.ops().into_iter().flat_map(|op| [graph.label_of(op), graph.op(op).op_type()]).collect();
         let is_used = |word: &String| {

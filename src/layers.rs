@@ -14,7 +14,7 @@ use crate::{
 const MULTIPLY: [&str; 7] = ["Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"];
 
 /// Ops between a constant as it is stored and the layer that reads it.
-const DECODE: [&str; 4] = ["DequantizeLinear", "Mul", "Cast", "Log"];
+const DECODE: [&str; 6] = ["DequantizeLinear", "Mul", "Cast", "Log", "Reshape", "Slice"];
 
 /// Why a layer does not compute in integers; `None`: it does.
 pub type Verdict<'a> = &'a dyn Fn(OpId) -> Option<String>;
@@ -61,7 +61,7 @@ impl Pair<'_> {
             } else if let Some(outside) = self.captured.get(&value) {
                 sum = sum.plus(outside[side]);
             } else if let Some(producer) = graph.producer(value)
-                && depth < 3
+                && depth < 5
                 && DECODE.iter().any(|name| graph.op(producer).is(name))
             {
                 work.extend(graph.op(producer).inputs().iter().flatten().map(|value| (*value, depth + 1)));

@@ -29,6 +29,7 @@ pub mod request;
 pub mod samples;
 pub mod sensitivity;
 pub mod shrink;
+pub mod small_weights;
 pub mod structure;
 pub mod validate;
 

@@ -72,7 +72,7 @@ pub enum Fate {
     Integer,
     /// It computes in integers, with ranges that each run finds
     Dynamic,
-    /// Its weights are stored as integers, it computes in float
+    /// Its weights are stored in fewer bits (integers or 16-bit floats), it computes in float
     Storage {
         /// Why it does not compute in integers
         reason: String,

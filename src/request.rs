@@ -18,6 +18,7 @@ use crate::{
     formats::{Dynamic, FormatOptions},
     qdq::{Place, QdqOptions},
     samples::SampleOptions,
+    small_weights::WeightsOptions,
     structure::StructureOptions,
 };
 
@@ -242,6 +243,8 @@ pub struct Request {
     pub qdq: QdqOptions,
     /// What is removed of the model's structure
     pub structure: StructureOptions,
+    /// How weights are stored where layers compute in float
+    pub weights: WeightsOptions,
     /// Passes to leave out
     pub skip: Vec<String>,
     /// What the result must hold
@@ -256,6 +259,8 @@ pub struct Request {
     pub external_data: ExternalData,
     /// Whether fields that this version of ONNX does not know may be dropped
     pub allow_unknown_fields: bool,
+    /// Whether nodes that ONNX does not have may stay as they are
+    pub allow_unknown_ops: bool,
     /// How the work is done: passes, shapes, what is shown on the way
     pub control: Control,
 }
@@ -277,6 +282,7 @@ impl Request {
             formats: FormatOptions::default(),
             qdq: QdqOptions::default(),
             structure: StructureOptions::default(),
+            weights: WeightsOptions::default(),
             skip: Vec::new(),
             gates: Gates::default(),
             validate: true,
@@ -284,6 +290,7 @@ impl Request {
             threads: 0,
             external_data: ExternalData::Auto,
             allow_unknown_fields: false,
+            allow_unknown_ops: false,
             control: Control::default(),
         }
     }

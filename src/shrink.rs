@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
-use onnx_shrink_ir::{DataType, Graph, Model, OpId, ValueId, export, import, infer, verify};
+use onnx_shrink_ir::{DataType, Graph, Model, OpId, ValueId, conform, export, import, infer, verify};
 use onnx_shrink_passes::{
     Entry, Options, Statistics,
     pipeline::Pipeline,
@@ -28,6 +28,7 @@ mod judge;
 mod mend;
 mod quantize;
 mod structure;
+mod weights;
 
 /// Makes the model of `request` smaller and writes it.
 pub fn shrink(request: &Request, progress: &dyn Progress) -> Result<Report, Failure> {
@@ -81,6 +82,18 @@ struct Job<'a> {
     dump: Option<Dump>,
 }
 
+/// An error for the first node that ONNX does not have: no engine loads such a model, and none would load what becomes of it.
+fn refuse_departures(model: &Model, name: &str) -> Result<(), Failure> {
+    let departures = conform::departures(model);
+    let Some(first) = departures.first() else { return Ok(()) };
+    let more = match departures.len() {
+        1 => String::new(),
+        count => format!("; {} more nodes are none of ONNX's", count - 1),
+    };
+    let way_out = "if your engine takes such nodes in ONNX's domain, say --allow-unknown-ops";
+    Err(Failure::input(anyhow!("{name}: {first}{more}; {way_out}")))
+}
+
 /// What the lossless part gives to what follows it.
 struct Lean {
     model: Model,
@@ -93,6 +106,7 @@ impl<'a> Job<'a> {
     fn new(request: &'a Request, progress: &'a dyn Progress) -> Result<Job<'a>, Failure> {
         request.checked_output()?;
         request.formats.check(request)?;
+        request.weights.check(request)?;
         if request.exact && request.int8 {
             return Err(Failure::usage("--exact forbids every rewrite that --int8 stands for: leave out one of them"));
         }
@@ -102,9 +116,13 @@ impl<'a> Job<'a> {
         let name = request.input.display().to_string();
         let mut original =
             import(loaded.model.clone()).map_err(|error| Failure::input(anyhow!(error).context(name.clone())))?;
+        if !request.allow_unknown_ops {
+            refuse_departures(&original, &name)?;
+        }
         let mut report = Report::new(Side::of(&name, files::size_of_input(&loaded), &original));
         let structure = request.structure.prune.is_some() || request.structure.svd.is_some();
         let asked = request.int8
+            || request.weights.weights.is_some()
             || request.control.freeze_initializers
             || structure && has_weights_with_defaults(&original.graph);
         let frozen = if original.ir_version() < 4 || asked { original.graph.freeze_defaults() } else { 0 };
@@ -172,6 +190,12 @@ impl<'a> Job<'a> {
                 model = quantized;
                 steps += 1;
             }
+        }
+        if let Some(weights) = self.request.weights.weights
+            && let Some(small) = self.small_weights(&model, weights)?
+        {
+            model = small;
+            steps += 1;
         }
         changed |= steps > 0;
         if steps > 1 {

@@ -86,7 +86,7 @@ pub struct Pruned {
     pub notes: Vec<String>,
 }
 
-/// Below so many samples pruning loses accuracy for want of them (`reference/methods.md` §9: 100 lose a point at half of the
+/// Below so many samples pruning loses accuracy for want of them (`docs/methods.md` §9: 100 lose a point at half of the
 /// multiply-adds, 32 lose six).
 const FEW_SAMPLES: usize = 100;
 

@@ -137,7 +137,7 @@ fn everything_about_one_name_is_told() {
         run.text().to_owned()
     };
     let op = explain("/conv1/Conv");
-    for part in ["before: op `/conv1/Conv` (Conv) reads ", "layer `/conv1/Conv` (Conv): stored as integers"] {
+    for part in ["before: op `/conv1/Conv` (Conv) reads ", "layer `/conv1/Conv` (Conv): stored in fewer bits"] {
         assert!(op.contains(part), "{part} in {op}");
     }
     let tensor = explain("logits");

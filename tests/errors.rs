@@ -1,7 +1,7 @@
 //! Inputs that cannot be used: one line, exit code 1, and no file.
 use std::fs;
 
-use crate::support::{folder, model, names, run, run_with_input};
+use crate::support::{bench_models, folder, model, model_of_text, names, run, run_with_input};
 
 #[test]
 fn what_is_no_model_ends_with_1_and_a_sentence() {
@@ -57,4 +57,41 @@ fn standard_input_is_named_in_errors() {
     let run = run_with_input(folder.path(), &["-", "-o", "out.onnx"], b"text");
     assert_eq!(run.code, 1);
     assert!(run.error().starts_with("standard input: this is not an ONNX model but text"), "{}", run.error());
+}
+
+#[test]
+fn nodes_that_onnx_does_not_have_are_refused_by_name_unless_keeping_them_is_allowed() {
+    let folder = folder();
+    for (node, part) in [
+        ("Rellu (x)", "m.onnx: node `y`: ONNX has no op `Rellu`; did you mean `Relu`?"),
+        (
+            "Softmax <axes = 1> (x)",
+            "m.onnx: node `y`: `Softmax` of opset 13 has no attribute `axes`; did you mean `axis`?",
+        ),
+    ] {
+        let text =
+            format!("<ir_version: 8, opset_import: [\"\" : 13]> g (float[1,2] x) => (float[1,2] y) {{ y = {node} }}");
+        fs::write(folder.path().join("m.onnx"), model_of_text(&text)).unwrap();
+        for more in [&[][..], &["--int8"]] {
+            let refused = run(folder.path(), &[&["m.onnx", "-o", "out.onnx"], more].concat());
+            assert_eq!((refused.code, refused.error().contains(part)), (1, true), "{}", refused.stderr);
+            assert!(refused.error().ends_with("say --allow-unknown-ops"), "{}", refused.error());
+        }
+        assert!(!names(folder.path()).contains(&"out.onnx".to_owned()));
+        let shown = run(folder.path(), &["inspect", "m.onnx"]);
+        assert_eq!(shown.code, 0, "{}", shown.stderr);
+        assert!(shown.text().contains("note: no engine takes this model: node `y`: "), "{}", shown.text());
+        let kept = run(folder.path(), &["m.onnx", "-o", "kept.onnx", "--allow-unknown-ops"]);
+        assert_eq!(kept.code, 0, "{}", kept.stderr);
+        assert_eq!(fs::read(folder.path().join("kept.onnx")).unwrap(), fs::read(folder.path().join("m.onnx")).unwrap());
+    }
+}
+
+#[test]
+fn every_model_of_the_bench_has_nodes_of_onnx_alone() {
+    for model in bench_models() {
+        let loaded = onnx_shrink_ir::proto::load(&model, &onnx_shrink_ir::proto::Limits::default()).unwrap();
+        let model = onnx_shrink_ir::import(loaded.model).unwrap();
+        assert_eq!(onnx_shrink_ir::conform::departures(&model), []);
+    }
 }

@@ -19,7 +19,7 @@ fn the_text_says_what_the_model_is_and_what_int8_would_do() {
         "\n  input  float[batch,1,8,8]\n",
         "\nfree dimensions: batch\n16 ops, 230.6 k multiply-adds with each free dimension as 1\n",
         "  Conv                  4        230.4 k  99.9 %  55.9 kB  95.9 %\n",
-        "of 5 layers with weights: 3 compute in integers, 2 have their weights stored as integers",
+        "of 5 layers with weights: 3 compute in integers, 2 have their weights stored in fewer bits",
         "more ops (--all)",
     ] {
         assert!(told.text().contains(part), "{part} in {}", told.text());
@@ -148,4 +148,21 @@ fn completions_and_manual_pages_know_the_commands() {
         page.text()
     );
     assert_eq!(run(folder.path(), &["man", "paint"]).code, 2);
+}
+
+#[test]
+fn channels_that_go_together_are_shown_with_what_keeps_the_others() {
+    let folder = folder();
+    let found = json(run(folder.path(), &["inspect", "in.onnx", "--groups", "--no-int8", "--json"]).text());
+    let groups = found["groups"].as_array().unwrap();
+    // The first convolution, the residual block with its two ends, what is between them, and the outputs.
+    let counts: Vec<_> = groups.iter().map(|group| (group["channels"].clone(), group["free"].clone())).collect();
+    assert_eq!(counts, [(16, 16), (24, 24), (24, 24), (10, 0)].map(|(all, free)| (all.into(), free.into())));
+    let block = &groups[1];
+    assert_eq!(block["producers"], json("[\"/conv2/Conv\", \"/block/conv2/Conv\"]"));
+    assert_eq!(groups[3]["frozen"], "`logits` is a graph output");
+    let told = run(folder.path(), &["inspect", "in.onnx", "--groups", "--no-int8"]);
+    assert!(told.text().contains("4 groups of channels: 64 of 74 channels may go with --prune"), "{}", told.text());
+    let without = json(run(folder.path(), &["inspect", "in.onnx", "--no-int8", "--json"]).text());
+    assert!(without.get("groups").is_none());
 }

@@ -27,4 +27,5 @@ mod support;
 mod targets;
 mod tract_formats;
 mod validate;
+mod weights;
 mod writing;

@@ -114,6 +114,8 @@ head = [
     "",
     "/// Stands for an unbounded number of inputs or outputs.",
     "const MANY: usize = usize::MAX;",
+    "/// Newest opset of ONNX's own domain.",
+    f"pub(super) const NEWEST: i64 = {defs.onnx_opset_version()};",
 ]
 pools = types.lines() + formals.lines() + constraints.lines() + attributes.lines()
 table = ["pub(super) static TABLE: &[Schema] = &[", *lines, "];"]

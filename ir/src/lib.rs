@@ -3,6 +3,7 @@
 //! `ModelProto` ↔ [`Model`] ↔ ONNX text. This crate knows what ops mean (schemas, typed views, shape inference) and **runs
 //! nothing**: an engine is reached through [`Evaluate`].
 pub mod attributes;
+pub mod conform;
 pub mod convert;
 pub mod evaluate;
 mod export;

@@ -159,6 +159,11 @@ pub fn all() -> &'static [Schema] {
     table::TABLE
 }
 
+/// The newest opset of ONNX's own domain that the table knows.
+pub fn newest() -> i64 {
+    table::NEWEST
+}
+
 const fn formal(name: &'static str, ty: &'static str, occurrence: Occurrence, homogeneous: bool) -> Formal {
     Formal { name, ty, occurrence, homogeneous }
 }
@@ -192,6 +197,7 @@ mod tests {
         assert_eq!(find("com.microsoft", "Conv", 1), None);
         assert!(find("ai.onnx.ml", "Scaler", 3).is_some());
         assert!(find("", "Upsample", 10).is_some_and(|schema| schema.deprecated));
+        assert!(all().iter().all(|schema| !schema.domain.is_empty() || schema.since_version <= newest()));
         assert!(find("", "Upsample", 9).is_some_and(|schema| !schema.deprecated));
     }
 

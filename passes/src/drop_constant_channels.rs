@@ -19,7 +19,7 @@
 //! **Class:** rounding. **Legal when** no op needs all channels of the group (`prune::groups`), every weighted reader sees a
 //! constant there, and where that is not 0 the reader pads with no zeros and nobody else reads its weights or bias.
 //! **Does not** remove all channels of a value, or channels that only samples have never shown to be active.
-//! **Source:** `reference/methods.md` §5, exact removal.
+//! **Source:** `docs/methods.md` §5, exact removal.
 use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::Axis;

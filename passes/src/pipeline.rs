@@ -60,6 +60,16 @@ const ON_REQUEST: &[Known] = &[
         about: "int8: layers with a weight matrix, with ranges of each run",
     },
     Known { name: "store-int8", class: Class::Approximate, about: "int8: stores float constants in 8 bits" },
+    Known {
+        name: "store-int4",
+        class: Class::Approximate,
+        about: "--weights int4: stores weights in 4 bits, rounded with what samples show (GPTQ)",
+    },
+    Known {
+        name: "store-fp16",
+        class: Class::Approximate,
+        about: "--weights fp16|int4: stores float constants in 16-bit floats",
+    },
 ];
 
 /// What a user may know of a pass.

@@ -9,7 +9,7 @@
 //!
 //! **Class:** approximate. **Legal when** no op needs all channels of a group (`prune::groups`).
 //! **Does not** decide anything, or touch bodies.
-//! **Source:** `reference/methods.md` §5, §9.
+//! **Source:** `docs/methods.md` §5, §9.
 use std::collections::BTreeSet;
 
 use onnx_shrink_ir::{Graph, Patch};

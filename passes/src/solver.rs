@@ -6,17 +6,17 @@
 //! (so that data that were not fitted can judge), and the inverse that orders channels or rounds weights one by one.
 //!
 //! **Never** depends on threads: samples go to a fixed number of [`LANES`], each in order, which are added in order.
-//! **Source:** `reference/methods.md` §5, §9; damping: Hoerl and Kennard 1970.
+//! **Source:** `docs/methods.md` §5, §9; damping: Hoerl and Kennard 1970.
 mod dense;
 
 pub use dense::{Cholesky, matrix};
 
-use ndarray::{Array1, Array2, ArrayView2, Axis, linalg::general_mat_mul};
+use ndarray::{Array1, Array2, ArrayView2, Axis, linalg::general_mat_mul, s};
 
 /// Sums that run beside each other, whatever the number of threads.
 pub const LANES: usize = 4;
 
-/// Damping to begin with, in shares of the mean diagonal: 1e-5 to 0.1 are equal (`reference/methods.md` §9, recipe 8).
+/// Damping to begin with, in shares of the mean diagonal: 1e-5 to 0.1 are equal (`docs/methods.md` §9, recipe 8).
 pub const DAMPING: f64 = 0.01;
 
 /// Second moments of the inputs and targets of a layer.
@@ -100,6 +100,27 @@ impl Gram {
         let xx = matrix(inputs.len(), inputs.len(), |i, j| self.xx[(inputs[i], inputs[j])]);
         let xt = self.xt.select(Axis(0), inputs);
         Gram { rows: self.rows, biased: self.biased, xx, xt, tt: self.tt.clone() }
+    }
+
+    /// The same about the means, without the constant: what is left when the bias is the best one. As it is where there is none.
+    #[must_use]
+    pub fn centred(&self) -> Gram {
+        let count = self.inputs() - usize::from(self.biased);
+        if !self.biased || self.rows == 0.0 {
+            return self.clone();
+        }
+        let (x, t) = (self.xx.row(count), self.xt.row(count));
+        let xx = matrix(count, count, |i, j| self.xx[(i, j)] - x[i] * x[j] / self.rows);
+        let xt = matrix(count, self.targets(), |i, j| self.xt[(i, j)] - x[i] * t[j] / self.rows);
+        let tt = &self.tt - &t.mapv(|t| t * t / self.rows);
+        Gram { rows: self.rows, biased: false, xx, xt, tt }
+    }
+
+    /// The biases of least error for weights of shape [inputs without the constant, targets]; `None` where there is no bias.
+    pub fn biases(&self, w: ArrayView2<'_, f64>) -> Option<Array1<f64>> {
+        let count = self.inputs().checked_sub(1).filter(|_| self.biased && self.rows > 0.0)?;
+        let means = self.xx.slice(s![count, ..count]).dot(&w);
+        Some((&self.xt.row(count) - &means) / self.rows)
     }
 
     /// Σ x·xᵀ.
@@ -186,7 +207,7 @@ pub fn repair(fit: &Gram, judge: &Gram, prior: ArrayView2<'_, f64>) -> Repair {
 #[cfg(test)]
 mod tests {
     use super::{Gram, matrix, repair};
-    use ndarray::Array2;
+    use ndarray::{Array2, s};
 
     /// Rows of `count` inputs and a constant, and targets by known weights.
     fn rows(count: usize, rows: usize, seed: u64) -> (Vec<f64>, Vec<f64>, Array2<f64>) {
@@ -219,6 +240,23 @@ mod tests {
         assert!((0..7).all(|i| (0..2).all(|j| (found[(i, j)] - w[(i, j)]).abs() < 1e-6)));
         let repaired = repair(&gram, &gram, zero.view());
         assert!(repaired.before > 0.9 && repaired.after < 0.01, "{repaired:?}");
+    }
+
+    #[test]
+    fn about_the_means_the_error_is_that_with_the_best_biases() {
+        let (x, t, w) = rows(6, 40, 5);
+        let mut gram = Gram::new(7, 2, true);
+        gram.add(&x, &t);
+        let mut off = w.clone();
+        off[(1, 0)] += 0.3;
+        off[(4, 1)] -= 0.2;
+        let inner = off.slice(s![..6, ..]);
+        let biases = gram.biases(inner).expect("there is a bias");
+        off.row_mut(6).assign(&biases);
+        let (with, about) = (gram.error(off.view()), gram.centred().error(off.slice(s![..6, ..])));
+        assert!(with > 0.0 && (with - about).abs() < 1e-9 * gram.signal(), "{with} {about}");
+        off[(6, 0)] += 0.01;
+        assert!(gram.error(off.view()) > with);
     }
 
     #[test]

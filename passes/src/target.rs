@@ -1,6 +1,6 @@
 //! What each engine wants of a quantized model: one row each, as facts. What an op costs: [`costs`].
 //!
-//! Source: `reference/engines.md` §2 (types), §6 (other engines), §9 (saturation), §10 (OpenVINO). **Nothing** else knows an
+//! Source: `docs/engines.md` §2 (types), §6 (other engines), §9 (saturation), §10 (OpenVINO). **Nothing** else knows an
 //! engine: units, placement and insertion read the row.
 mod costs;
 
@@ -85,11 +85,13 @@ pub struct Target {
     pub fixed: &'static [(&'static str, f32, i32)],
     /// Whether weights of float ops may be stored in 8 bits, as Cast and Mul of a constant
     pub stores: bool,
+    /// Types of `--weights` whose constants the engine reads, and folds when it loads them
+    pub small: &'static [&'static str],
     /// Forms of `--format` that the engine runs in integers; the first is the default
     pub formats: &'static [&'static str],
 }
 
-/// Ops with integer kernels in ONNX Runtime's CPU provider (`reference/engines.md` §1).
+/// Ops with integer kernels in ONNX Runtime's CPU provider (`docs/engines.md` §1).
 const ORT: &[&str] = &[
     "Conv",
     "Gemm",
@@ -149,11 +151,13 @@ pub const ORT_CPU: Target = Target {
     one_scale_concat: false,
     fixed: &[],
     stores: true,
+    small: &["fp16", "int4"],
     formats: &["qdq", "qoperator", "integer"],
 };
 
 /// A row without costs: everything in integers, pairs alone.
-const PLAIN: Target = Target { places: Places::All, ops: COMMON, ends: Ends::Never, formats: &["qdq"], ..ORT_CPU };
+const PLAIN: Target =
+    Target { places: Places::All, ops: COMMON, ends: Ends::Never, small: &["fp16"], formats: &["qdq"], ..ORT_CPU };
 
 /// Every target, in the order in which they are listed.
 pub const TARGETS: [Target; 11] = [
@@ -196,9 +200,16 @@ pub const TARGETS: [Target; 11] = [
         bias: Bias::Float,
         ends: Ends::Weighted,
         stores: false,
+        small: &[],
         ..PLAIN
     },
-    Target { name: "openvino", about: "OpenVINO's CPU plugin; sums as ONNX Runtime's", ends: Ends::Weighted, ..PLAIN },
+    Target {
+        name: "openvino",
+        about: "OpenVINO's CPU plugin; sums as ONNX Runtime's",
+        ends: Ends::Weighted,
+        small: &["fp16", "int4"],
+        ..PLAIN
+    },
     Target {
         name: "qnn",
         about: "ONNX Runtime's QNN provider (Qualcomm HTP): every tensor in 8 bits; s8 weights per channel are unverified there",

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, path::Path};
 use onnx_shrink_ir::{Graph, ValueId};
 use onnx_shrink_passes::{
     Options, Pass, SimplifyIslands, pipeline,
-    quantize::{CancelQdq, DynamicInt8, FixSaturation, LayoutInU8, ToInteger, ToQoperator},
+    quantize::{CancelQdq, DynamicInt8, FixSaturation, LayoutInU8, StoreFp16, StoreInt4, ToInteger, ToQoperator},
     testing::{assert_same_values, parse, run, seeded},
 };
 
@@ -192,12 +192,14 @@ fn the_examples_of_the_lists_of_rules_are_true() {
 
 /// What they compute is compared elsewhere: the reference evaluator has no integer products.
 #[test]
-fn the_examples_of_the_forms_of_integer_layers_are_true() {
-    let passes: [&dyn Pass; 4] = [&LayoutInU8, &ToQoperator, &ToInteger::default(), &DynamicInt8::default()];
+fn the_examples_of_the_forms_of_layers_and_weights_are_true() {
+    let passes: [&dyn Pass; 6] =
+        [&LayoutInU8, &ToQoperator, &ToInteger::default(), &DynamicInt8::default(), &StoreInt4::default(), &StoreFp16];
     for pass in passes {
         let (before, after) = examples(&format!("quantize/{}.rs", pass.name().replace('-', "_")));
         let declared = declared(&before);
         let mut graph = graph_of(&before, &declared, true);
+        graph.set_opset(graph.opset().max(21)); // 4-bit integers
         run(pass, &mut graph, Options::default());
         assert_eq!(structure(&graph), structure(&graph_of(&after, &declared, false)), "{}", pass.name());
     }

@@ -24,6 +24,7 @@ pub(crate) enum Target {
     File(TargetFile),
 }
 
+#[derive(Clone)]
 pub(crate) struct TargetFile {
     path: PathBuf,
     folder: PathBuf,
@@ -51,6 +52,17 @@ impl Target {
 }
 
 impl TargetFile {
+    /// Whether something stands there now.
+    pub(crate) fn exists(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok()
+    }
+
+    /// Waits until no other run is renaming files in the target's folder; holds others off until it is dropped. `None` where
+    /// the system has no such locks.
+    pub(crate) fn lock(&self) -> Option<FolderLock> {
+        lock(&self.folder)
+    }
+
     /// Writes `parts` to a temporary file beside the target.
     pub(crate) fn stage<T: AsRef<[u8]>>(self, parts: impl IntoIterator<Item = T>) -> Result<Staged, SaveProblem> {
         if let Some(mut file) = unnamed(&self.folder) {
@@ -75,6 +87,22 @@ impl TargetFile {
         }
         file.sync_all().map_err(io("write to the disk"))
     }
+}
+
+/// Holds other runs off a folder. The system lets go of it, too, when the process ends in whatever way.
+pub(crate) struct FolderLock(#[allow(dead_code)] File);
+
+#[cfg(unix)]
+fn lock(folder: &Path) -> Option<FolderLock> {
+    use rustix::fs::{FlockOperation, flock};
+    let folder = File::open(folder).ok()?;
+    flock(&folder, FlockOperation::LockExclusive).ok()?;
+    Some(FolderLock(folder))
+}
+
+#[cfg(not(unix))]
+fn lock(_: &Path) -> Option<FolderLock> {
+    None
 }
 
 /// How the names of staged files begin.
@@ -124,6 +152,16 @@ pub(crate) struct Staged {
 }
 
 impl Staged {
+    /// A second name of the file, beside its target, until it is dropped; `None` where the system has no links.
+    pub(crate) fn spare(&self) -> Option<tempfile::TempPath> {
+        let named = |spare: &Path| match &self.file {
+            StagedFile::Unnamed(file) => give_name(file, spare),
+            StagedFile::Named(file) => fs::hard_link(file.path(), spare),
+        };
+        let spare = tempfile::Builder::new().prefix(PREFIX).make_in(&self.target.folder, named);
+        spare.ok().map(NamedTempFile::into_temp_path)
+    }
+
     pub(crate) fn commit(self) -> Result<(), SaveProblem> {
         let path = &self.target.path;
         let renamed = match self.file {

@@ -4,6 +4,10 @@
 //! old file had) and is renamed. So `in.onnx -o in.onnx` works: the old file stays mapped until nobody needs it. A target
 //! that is a link is replaced, not followed: links lead into caches that others share.
 //!
+//! A model and its data file are two names that cannot be changed at once. So where both are there already, a model that reads
+//! the new data under a spare name comes first, then the data, then the model itself: whatever ends the process in between,
+//! the model that is to be seen reads the data that it was written with. Runs onto one folder rename one after another.
+//!
 //! **Never** copies a large tensor, **never** changes an existing file in place, **never** leaves anything behind on failure.
 use std::{
     borrow::Cow,
@@ -16,7 +20,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::{
-    atomic::{Target, io, write_device, write_parts},
+    atomic::{Staged, Target, TargetFile, Undo, io, write_device, write_parts},
     error::{SaveError, SaveProblem},
     external_data::{Selection, any_external, place},
     rope,
@@ -102,30 +106,78 @@ fn save_within(limit: usize, model: &ModelProto, path: &Path, options: &SaveOpti
         ExternalData::Keep if outside => Selection::AsBefore,
         _ => Selection::Nothing,
     };
-    let (model, data) = match selection {
-        Selection::Nothing => (inline(model), Vec::new()),
-        _ => {
-            let mut written = model.clone();
-            let mut data = place(&mut written, selection, &name);
-            if selection == Selection::Initializers && written.encoded_len() > limit {
-                written = model.clone();
-                data = place(&mut written, Selection::All, &name);
+    if selection == Selection::Nothing {
+        let model = inline(model);
+        fits(&model, limit)?;
+        return file.stage(rope::encode(model.as_ref()))?.commit();
+    }
+    let (written, data, selection) = {
+        let (written, data) = placed(model, selection, &name);
+        match selection {
+            Selection::Initializers if written.encoded_len() > limit => {
+                let (written, data) = placed(model, Selection::All, &name);
+                (written, data, Selection::All)
             }
-            (Cow::Owned(written), data)
+            _ => (written, data, selection),
         }
     };
-    fits(&model, limit)?;
+    fits(&written, limit)?;
     if data.is_empty() {
-        return file.stage(rope::encode(model.as_ref()))?.commit();
+        return file.stage(rope::encode(&written))?.commit();
     }
     let Target::File(data_file) = Target::of(&path.with_file_name(&name))? else {
         return Err(SaveProblem::DataName { name });
     };
-    let data = data_file.stage(data)?;
-    let model = file.stage(rope::encode(model.as_ref()))?;
-    // Between the two renames a crash would leave the new data with the old model: nothing but another name could help.
-    let undo = data.commit_undoably()?;
-    model.commit().inspect_err(|_| undo.run())
+    let pair = Pair { model: file.clone(), data: data_file.clone(), staged: data_file.stage(data)? };
+    let interim = |name: &str| rope::encode(&placed(model, selection, name).0);
+    pair.commit(file.stage(rope::encode(&written))?, &interim, &mut || ())
+}
+
+/// `model` with the tensors of `selection` in the file `name`, and what that file holds.
+fn placed(model: &ModelProto, selection: Selection, name: &str) -> (ModelProto, Vec<Bytes>) {
+    let mut written = model.clone();
+    let data = place(&mut written, selection, name);
+    (written, data)
+}
+
+/// A model and its data file, about to get their names.
+struct Pair {
+    model: TargetFile,
+    data: TargetFile,
+    /// The new data
+    staged: Staged,
+}
+
+impl Pair {
+    /// Names the data and then `model`. `interim` gives the parts of a model that reads the data under another name. Calls
+    /// `between` wherever the process may end.
+    fn commit(
+        self,
+        model: Staged,
+        interim: &dyn Fn(&str) -> Vec<Bytes>,
+        between: &mut dyn FnMut(),
+    ) -> Result<(), SaveProblem> {
+        let _lock = self.data.lock();
+        // An old model that reads other data, or none, is not spoilt by new data; nor is one that is not there.
+        let spare = (self.model.exists() && self.data.exists()).then(|| self.staged.spare()).flatten();
+        let mut undo = Vec::new();
+        if let Some(name) = spare.as_deref().and_then(Path::file_name).and_then(OsStr::to_str) {
+            undo.push(self.model.stage(interim(name))?.commit_undoably()?);
+            between();
+        }
+        let back = |undo: Vec<Undo>| undo.into_iter().rev().for_each(Undo::run);
+        match self.staged.commit_undoably() {
+            Ok(data) => undo.push(data),
+            Err(problem) => {
+                back(undo);
+                return Err(problem);
+            }
+        }
+        between();
+        model.commit().inspect_err(|_| back(undo))?;
+        between();
+        Ok(())
+    }
 }
 
 /// `model` with all tensors inside; itself, if that is so already.
@@ -162,7 +214,7 @@ mod tests {
     use bytes::Bytes;
     use prost::Message;
 
-    use super::{ExternalData, SaveOptions, encode, save, save_bytes, save_within, write_to};
+    use super::{ExternalData, SaveOptions, Target, encode, save, save_bytes, save_within, write_to};
     use crate::{
         limits::Limits,
         load::load,
@@ -236,6 +288,47 @@ mod tests {
         assert!(written.node[0].attribute[0].t.as_ref().unwrap().external_data.is_empty());
         assert_eq!(fs::metadata(folder.path().join("m.onnx.data")).unwrap().len(), 2048 + 9000);
         assert_eq!(read(&path), three());
+    }
+
+    #[test]
+    fn a_run_that_ends_between_two_renames_leaves_a_model_with_its_own_data() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.onnx");
+        save(&three(), &path, &ALWAYS).unwrap();
+        let other = model(vec![tensor("large", vec![7; 9000]), tensor("middle", vec![8; 2001])]);
+        let target = |path: &Path| match Target::of(path).unwrap() {
+            Target::File(file) => file,
+            Target::Device => panic!(),
+        };
+        let (written, data) = super::placed(&other, super::Selection::Initializers, "m.onnx.data");
+        let (file, data_file) = (target(&path), target(&folder.path().join("m.onnx.data")));
+        let staged = data_file.clone().stage(data).unwrap();
+        let pair = super::Pair { model: file.clone(), data: data_file, staged };
+        let new = file.stage(crate::rope::encode(&written)).unwrap();
+        let interim = |name: &str| crate::rope::encode(&super::placed(&other, super::Selection::Initializers, name).0);
+        let mut seen = 0;
+        pair.commit(new, &interim, &mut || {
+            seen += 1;
+            assert_eq!(read(&path), other, "after step {seen}");
+        })
+        .unwrap();
+        assert!(seen >= 2);
+        assert_eq!(names(&folder), ["m.onnx", "m.onnx.data"]);
+    }
+
+    #[test]
+    fn runs_onto_one_pair_of_files_leave_one_of_the_pairs() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.onnx");
+        let models: Vec<ModelProto> =
+            (1..=4).map(|byte| model(vec![tensor("w", vec![byte; 5000 * usize::from(byte)])])).collect();
+        std::thread::scope(|scope| {
+            for model in &models {
+                scope.spawn(|| (0..20).for_each(|_| save(model, &path, &ALWAYS).unwrap()));
+            }
+        });
+        assert!(models.contains(&read(&path)));
+        assert_eq!(names(&folder), ["m.onnx", "m.onnx.data"]);
     }
 
     #[test]

@@ -30,6 +30,10 @@ pub struct CalibrateShard {
     #[arg(long)]
     pub allow_unknown_fields: bool,
 
+    /// Keep ops and attributes that ONNX's own domain does not have, instead of refusing the model
+    #[arg(long)]
+    pub allow_unknown_ops: bool,
+
     #[command(flatten)]
     #[allow(missing_docs)]
     pub samples: SampleArguments,
@@ -64,6 +68,7 @@ Exit codes: 0 written; 1 the model cannot be used; 2 the command line is wrong, 
         request.validate = false;
         request.skip = self.skip;
         request.allow_unknown_fields = self.allow_unknown_fields;
+        request.allow_unknown_ops = self.allow_unknown_ops;
         request.sample_options = self.samples.options();
         let progress = progress::for_stderr(session.quiet);
         let shard = calibrate_shard(&request, data, progress.as_ref())?;

@@ -30,6 +30,10 @@ pub struct Inspect {
     #[arg(long)]
     pub no_int8: bool,
 
+    /// Which channels --prune would keep or remove together, and which it must keep and why
+    #[arg(long)]
+    pub groups: bool,
+
     #[command(flatten)]
     #[allow(missing_docs)]
     pub target: TargetArguments,
@@ -46,6 +50,7 @@ impl Command for Inspect {
 Examples:
   onnx-shrink inspect model.onnx
   onnx-shrink inspect model.onnx --data calib/   shapes and layers as the first samples show them
+  onnx-shrink inspect model.onnx --groups --no-int8   channels that go together
   onnx-shrink inspect model.onnx --json | jq .work.multiply_adds
 
 Exit codes: 0 done; 1 the model cannot be used; 2 the command line is wrong; 3 the samples cannot be used.";
@@ -55,6 +60,7 @@ Exit codes: 0 done; 1 the model cannot be used; 2 the command line is wrong; 3 t
             input: self.model,
             data: self.samples.data.clone().or_else(|| self.samples.validation_data.clone()),
             sample_options: self.samples.options(),
+            groups: self.groups,
             plan: (!self.no_int8).then_some(self.target.target),
         };
         let progress = progress::for_stderr(session.quiet);

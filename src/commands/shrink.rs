@@ -13,7 +13,7 @@ use super::{
     Command, Session,
     arguments::{
         control::ControlArguments, formats::FormatArguments, qdq::QdqArguments, ranges::RangesArguments,
-        structure::StructureArguments, target::TargetArguments,
+        structure::StructureArguments, target::TargetArguments, weights::WeightsArguments,
     },
 };
 use crate::{
@@ -71,6 +71,10 @@ pub struct Shrink {
 
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub weights: WeightsArguments,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub structure: StructureArguments,
 
     #[command(flatten)]
@@ -114,6 +118,10 @@ pub struct Shrink {
     /// Drop fields that this version of ONNX does not know, instead of refusing the model
     #[arg(long, help_heading = "Output")]
     pub allow_unknown_fields: bool,
+
+    /// Keep ops and attributes that ONNX's own domain does not have, instead of refusing the model
+    #[arg(long, help_heading = "Output")]
+    pub allow_unknown_ops: bool,
 
     /// Threads; 0 is one for each processor
     #[arg(long, value_name = "N", default_value_t = 0, global = true, help_heading = "Output")]
@@ -228,6 +236,7 @@ impl Shrink {
             formats: self.formats.options(),
             qdq: self.qdq.options(),
             structure: self.structure.options(),
+            weights: self.weights.options(),
             skip: self.skip.clone(),
             gates,
             validate: !self.no_validate,
@@ -235,6 +244,7 @@ impl Shrink {
             threads: self.threads,
             external_data,
             allow_unknown_fields: self.allow_unknown_fields,
+            allow_unknown_ops: self.allow_unknown_ops,
             control: self.control.control(self.explain.clone().filter(|name| !name.is_empty()))?,
         })
     }

@@ -8,11 +8,14 @@ use std::{collections::BTreeMap, path::PathBuf};
 use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
 use onnx_shrink_ir::{
-    DataType, Dim, Evaluate, Graph, Model, OpId, Tensor, TensorType, ValueId, import, infer, multiply_adds,
+    DataType, Dim, Evaluate, Graph, Model, OpId, Tensor, TensorType, ValueId, conform, import, infer, multiply_adds,
     proto::schema::{ValueInfoProto, type_proto},
 };
 use onnx_shrink_passes::{
-    quantize::saturation::{Saturating, saturating_layers},
+    quantize::{
+        is_quantized,
+        saturation::{Saturating, saturating_layers},
+    },
     target::Target,
 };
 use serde::Serialize;
@@ -20,14 +23,20 @@ use serde::Serialize;
 use crate::{Failure, Progress, SampleOptions, Samples, files};
 
 mod constants;
+mod groups;
 mod plan;
 pub mod text;
 
 pub use constants::{Constants, Weights};
+pub use groups::ChannelGroup;
+use plan::Lean;
 pub use plan::{Outcome, Plan};
 
 /// Version of the JSON. It rises when a field changes its meaning or goes; new fields do not count.
 pub const SCHEMA: u32 = 1;
+
+/// Nodes that ONNX does not have, of which a note tells, at most.
+const MOST_NOTES: usize = 10;
 
 /// What is to be inspected, and how.
 #[derive(Clone, Debug)]
@@ -40,6 +49,8 @@ pub struct Inspect {
     pub sample_options: SampleOptions,
     /// The target to find out for what `--int8` would do; `None`: do not
     pub plan: Option<&'static Target>,
+    /// Whether to find out which channels go together
+    pub groups: bool,
 }
 
 /// A graph input or output.
@@ -163,6 +174,9 @@ pub struct Inspection {
     pub constants: Constants,
     /// Layers whose 8-bit sums can saturate on x86 processors without VNNI
     pub saturating: Vec<Saturating>,
+    /// Channels that `--prune` would keep or remove together; `None` when that was not asked
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Vec<ChannelGroup>>,
     /// What `--int8` would do; `None` when that was not asked
     pub int8: Option<Plan>,
     /// What a user may want to know
@@ -188,13 +202,29 @@ pub fn inspect(request: &Inspect, progress: &dyn Progress) -> Result<Inspection,
     let evaluator = Interpreter::new(onnx_shrink_exec::Options::default());
     let mut found = Inspection::of(&path, files::size_of_input(&loaded), &model);
     found.notes.extend(loaded.unknown.iter().map(|field| format!("{field} is unknown to this version of ONNX")));
+    let departures = conform::departures(&model);
+    found
+        .notes
+        .extend(departures.iter().take(MOST_NOTES).map(|departure| format!("no engine takes this model: {departure}")));
     let stage = progress.stage("counting", None);
     found.count(&model.graph, &evaluator, samples.as_ref())?;
     drop(stage);
-    if let Some(target) = request.plan {
-        let stage = progress.stage("planning for 8 bits", None);
-        found.int8 = Some(plan::plan(&model, target, &evaluator, samples.as_ref(), progress)?);
+    let planned = request.plan.filter(|_| !is_quantized(&model.graph));
+    if planned.is_some() || request.groups {
+        let stage = progress.stage("rewriting a copy", None);
+        let lean = Lean::of(&model, &evaluator)?;
         drop(stage);
+        if request.groups {
+            found.groups = Some(groups::groups(&lean.model.graph));
+        }
+        if let Some(target) = planned {
+            let stage = progress.stage("planning for 8 bits", None);
+            found.int8 = Some(plan::plan(&lean, target, &evaluator, samples.as_ref(), progress)?);
+            drop(stage);
+        }
+    }
+    if let Some(target) = request.plan.filter(|_| planned.is_none()) {
+        found.int8 = Some(Plan { made_up: samples.is_none(), ..Plan::of_quantized(target) });
     }
     Ok(found)
 }
@@ -282,6 +312,7 @@ impl Inspection {
             types: Vec::new(),
             constants: Constants::default(),
             saturating: saturating_layers(graph),
+            groups: None,
             int8: None,
             notes: Vec::new(),
         }

@@ -2,14 +2,10 @@
 //!
 //! With samples, layers are placed as in a real run, but with ranges from a few of them; without, the placement is that of
 //! made-up samples, since costs depend on shapes and not on numbers. **No** gate is judged: a run may put more in float.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use onnx_shrink_ir::{Evaluate, Model, export};
-use onnx_shrink_passes::{
-    Context, Options, pipeline,
-    quantize::{calibrators::Calibrator, is_quantized},
-    target::Target,
-};
+use onnx_shrink_passes::{Context, Options, Statistics, pipeline, quantize::calibrators::Calibrator, target::Target};
 use serde::Serialize;
 
 use crate::{
@@ -63,25 +59,45 @@ pub struct Plan {
     pub without_data: Outcome,
 }
 
-/// Makes the plan for `model` on `target`.
+impl Plan {
+    fn of(target: &Target) -> Plan {
+        Plan { target: target.name, ..Plan::default() }
+    }
+
+    /// The plan for a model that is quantized already.
+    pub(super) fn of_quantized(target: &Target) -> Plan {
+        Plan { nothing: Some("the model is quantized already".to_owned()), made_up: true, ..Plan::of(target) }
+    }
+}
+
+/// A model after the lossless passes: what `--int8` and `--prune` work on.
+pub(super) struct Lean {
+    pub(super) model: Model,
+    statistics: BTreeMap<String, Statistics>,
+}
+
+impl Lean {
+    /// A copy of `model` that the lossless passes have run on.
+    pub(super) fn of(model: &Model, evaluator: &dyn Evaluate) -> Result<Lean, Failure> {
+        let mut model = model.detached();
+        model.graph.freeze_defaults();
+        let mut cx = Context::new(Options::default(), evaluator);
+        pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)?;
+        Ok(Lean { model, statistics: std::mem::take(&mut cx.statistics) })
+    }
+}
+
+/// Makes the plan for `lean` on `target`.
 pub(super) fn plan(
-    model: &Model,
+    lean: &Lean,
     target: &'static Target,
     evaluator: &dyn Evaluate,
     samples: Option<&Samples>,
     progress: &dyn Progress,
 ) -> Result<Plan, Failure> {
-    let mut plan = Plan { target: target.name, made_up: samples.is_none(), ..Plan::default() };
-    if is_quantized(&model.graph) {
-        plan.nothing = Some("the model is quantized already".to_owned());
-        return Ok(plan);
-    }
-    let mut model = model.detached();
-    model.graph.freeze_defaults();
+    let mut plan = Plan { made_up: samples.is_none(), ..Plan::of(target) };
     let options = Options::default();
-    let mut cx = Context::new(options.clone(), evaluator);
-    pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)?;
-    let statistics = std::mem::take(&mut cx.statistics);
+    let Lean { model, statistics } = lean;
     let int8 = Int8 {
         evaluator,
         target,
@@ -91,9 +107,9 @@ pub(super) fn plan(
         formats: FormatOptions::default(),
         dynamic: FormatOptions::default().dynamic_on(target.name),
         options: &options,
-        statistics: &statistics,
+        statistics,
     };
-    plan.without_data = match int8.without_samples(&model, int8.dynamic)? {
+    plan.without_data = match int8.without_samples(model, int8.dynamic)? {
         Ok(stored) => {
             Outcome { bytes: Some(files::size_of(&export(&stored.model))), layers: stored.layers, reason: None }
         }
@@ -109,7 +125,7 @@ pub(super) fn plan(
             }
         },
     };
-    plan.with_data = match int8.calibrated(&model, &samples, progress) {
+    plan.with_data = match int8.calibrated(model, &samples, progress) {
         Ok(calibrated) => {
             let none = BTreeSet::new();
             let placement = calibrated.placement(&none);

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 
 use onnx_shrink_passes::quantize::saturation;
 
-use super::{Inspection, Outcome, Plan, Port};
+use super::{ChannelGroup, Inspection, Outcome, Plan, Port};
 use crate::{
     columns::{Align, Text, bytes, count, share},
     report::{Fate, table::Style},
@@ -26,6 +26,9 @@ pub fn render(found: &Inspection, all: bool, style: &Style) -> String {
     kinds(found, all, &mut text);
     ops(found, all, &mut text);
     types(found, &mut text);
+    if let Some(list) = &found.groups {
+        groups(list, all, &mut text);
+    }
     if let Some(plan) = &found.int8 {
         int8(plan, found.bytes, all, &mut text);
     }
@@ -177,6 +180,35 @@ fn types(found: &Inspection, text: &mut Text) {
     text.table(&heads, &found.types.iter().map(row).collect::<Vec<_>>());
 }
 
+fn groups(groups: &[ChannelGroup], all: bool, text: &mut Text) {
+    let may_go: usize = groups.iter().map(|group| group.free).sum();
+    let channels: usize = groups.iter().map(|group| group.channels).sum();
+    text.heading(&format!("{} groups of channels: {may_go} of {channels} channels may go with --prune", groups.len()));
+    let (shown, hidden) = first(groups, all);
+    let names = |names: &[String]| {
+        let shown: Vec<String> = match all {
+            true => names.to_vec(),
+            false => names.iter().take(2).map(|name| shortened(name)).collect(),
+        };
+        let more = names.len() - shown.len();
+        if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
+    };
+    let row = |group: &ChannelGroup| {
+        vec![
+            names(&group.producers),
+            names(&group.consumers),
+            group.channels.to_string(),
+            group.free.to_string(),
+            group.frozen.clone().unwrap_or_default(),
+        ]
+    };
+    let (left, right) = (Align::Left, Align::Right);
+    let heads =
+        [("made by", left), ("read by", left), ("channels", right), ("may go", right), ("the others stay", left)];
+    text.table(&heads, &shown.iter().map(row).collect::<Vec<_>>());
+    more(hidden, "groups", text);
+}
+
 /// One word for what would become of a layer.
 fn short(fate: &Fate) -> &'static str {
     match fate {
@@ -211,7 +243,7 @@ fn outcome(what: &str, outcome: &Outcome, before: u64, all: bool, text: &mut Tex
     let kinds: [(&str, Which); 4] = [
         ("compute in integers", |fate| matches!(fate, Fate::Integer)),
         ("compute in integers with ranges of each run", |fate| matches!(fate, Fate::Dynamic)),
-        ("have their weights stored as integers", |fate| matches!(fate, Fate::Storage { .. })),
+        ("have their weights stored in fewer bits", |fate| matches!(fate, Fate::Storage { .. })),
         ("stay float", |fate| matches!(fate, Fate::Float { .. })),
     ];
     let counts = kinds.iter().map(|(what, which)| (outcome.count(*which), what)).filter(|(count, _)| *count > 0);

@@ -198,7 +198,7 @@ fn layers(report: &Report, lines: &mut Lines) {
     let kinds: [(&str, Which); 4] = [
         ("integer", |fate| matches!(fate, Fate::Integer)),
         ("integer with ranges of each run", |fate| matches!(fate, Fate::Dynamic)),
-        ("stored as integers", |fate| matches!(fate, Fate::Storage { .. })),
+        ("stored in fewer bits", |fate| matches!(fate, Fate::Storage { .. })),
         ("float", |fate| matches!(fate, Fate::Float { .. })),
     ];
     for (name, which) in kinds {
@@ -325,7 +325,7 @@ fn journal(report: &Report, lines: &mut Lines) {
         let text = match &layer.fate {
             Fate::Integer => "integer".to_owned(),
             Fate::Dynamic => "integer with ranges of each run".to_owned(),
-            Fate::Storage { reason } => format!("stored as integers: {reason}"),
+            Fate::Storage { reason } => format!("stored in fewer bits: {reason}"),
             Fate::Float { reason } => format!("float: {reason}"),
         };
         let sqnr = layer.sqnr_db.map(|sqnr| format!(", {sqnr:.1} dB")).unwrap_or_default();

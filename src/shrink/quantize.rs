@@ -38,7 +38,7 @@ const SYNTHETIC: &str = "ranges are those of synthetic samples, which says the m
                          300 real samples) they would fit";
 
 /// Runs of the held-out samples that look for the layers to keep in float, at most (the first few may be more).
-const FALL_BACK_RUNS: usize = 30;
+pub(super) const FALL_BACK_RUNS: usize = 30;
 
 impl<'a> Job<'a> {
     /// The quantized model, when the gates hold for it, or its regions are proven; `None` when nothing was gained.
@@ -313,7 +313,7 @@ impl<'a> Job<'a> {
         if let Some(comparison) = judged {
             let broken = comparison.outputs.iter().find(|output| output.misshapen > 0 || output.not_finite > 0);
             if let Some(output) = broken {
-                let note = "8-bit storage was left out: with it this output is not finite or has another shape";
+                let note = "storage in fewer bits was left out: with it this output is not finite or has another shape";
                 self.report.warnings.push(format!("`{}`: {note}", output.name));
                 return Ok(None);
             }

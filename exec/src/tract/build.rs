@@ -25,6 +25,17 @@ pub(super) enum Input {
     Source(DataType, Vec<usize>),
 }
 
+impl Input {
+    /// Dimensions, and the numbers where they are the same on every call.
+    pub(super) fn seen(&self) -> (&[usize], Option<&Tensor>) {
+        match self {
+            Input::Absent => (&[], None),
+            Input::Constant(tensor) | Input::Parameter(tensor) => (tensor.dims(), Some(tensor)),
+            Input::Source(_, dims) => (dims, None),
+        }
+    }
+}
+
 /// An op, ready to run for some types and parameters.
 #[derive(Debug)]
 pub(super) struct Built {

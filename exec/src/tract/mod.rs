@@ -17,6 +17,7 @@ use tract_onnx::prelude::*;
 use self::{
     build::{Built, Input},
     convert::{from_tract, narrowed, widened},
+    kept::Mark,
     rules::{Rule, Types, stand_in},
 };
 pub(crate) use self::{convert::Held, kept::Kept};
@@ -155,11 +156,12 @@ impl OneOp {
         });
         let kinds: Vec<Input> = kinds.collect();
         let (wide, plain) = (matches!(self.rule.types, Types::Computes { .. }), self.rule.plain);
-        let built = match self.kept.find(|built| built.is(call, &kinds, wide, plain)) {
+        let mark = Mark::of(call.op.op_type(), kinds.iter().map(Input::seen));
+        let built = match self.kept.find(mark, |built| built.is(call, &kinds, wide, plain)) {
             Some(built) => built,
             None => {
                 let built = Arc::new(Built::new(call, kinds, wide, plain)?);
-                self.kept.put(&built);
+                self.kept.put(mark, &built);
                 built
             }
         };

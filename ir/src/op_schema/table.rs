@@ -3,6 +3,8 @@ use super::{Attribute, Constraint, Default, Formal, Kind, Schema, attribute, mix
 
 /// Stands for an unbounded number of inputs or outputs.
 const MANY: usize = usize::MAX;
+/// Newest opset of ONNX's own domain.
+pub(super) const NEWEST: i64 = 28;
 const T0: &[&str] = &["tensor(double)","tensor(float)","tensor(float16)"];
 const T1: &[&str] = &["tensor(double)","tensor(float)","tensor(float16)","tensor(int16)","tensor(int32)","tensor(int64)","tensor(int8)","tensor(uint16)","tensor(uint32)","tensor(uint64)","tensor(uint8)"];
 const T2: &[&str] = &["tensor(bfloat16)","tensor(double)","tensor(float)","tensor(float16)","tensor(int16)","tensor(int32)","tensor(int64)","tensor(int8)","tensor(uint16)","tensor(uint32)","tensor(uint64)","tensor(uint8)"];

@@ -10,7 +10,7 @@
 //! y = DequantizeLinear (x, s, z)
 //! ```
 //! A Relu or Clip goes where the range says as much: before a Quantize that saturates there, behind a Dequantize that makes
-//! nothing beyond (pair rules 1 and 4 of `reference/methods.md` §3).
+//! nothing beyond (pair rules 1 and 4 of `docs/methods.md` §3).
 //!
 //! In float32 both roundings together move an integer of 16 bits by less than 2^16 · 2^-23 < 1/2, so it comes back; with
 //! the same zero point it cannot saturate.

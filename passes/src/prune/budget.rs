@@ -3,7 +3,7 @@
 //! Each group has candidate counts with a measured loss. Steps are taken by loss for each multiply-add saved until the
 //! share is reached, then what is left over is given back; multiply-adds are counted on the whole graph each time, as
 //! groups share layers. **Never** goes below the least count of a group, and says what could be reached when that is not
-//! enough. **Source:** `reference/methods.md` §9, recipe 4 to 6.
+//! enough. **Source:** `docs/methods.md` §9, recipe 4 to 6.
 use std::collections::BTreeSet;
 
 use onnx_shrink_ir::Graph;

@@ -9,7 +9,6 @@
 //! **Never** guesses: an op without a rule freezes; a constant is cut only where all that read it agree on the cut.
 //! **Source:** Fang et al. 2023 (DepGraph), arXiv 2301.12900, as propagation of labels.
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 
 use onnx_shrink_ir::{Graph, OpId, ValueId};
 
@@ -144,14 +143,29 @@ impl Groups {
         let kept = units.map_or(outputs, |units| units.iter().filter(|unit| !gone.contains(unit)).count());
         kept.next_multiple_of(block).min(outputs) as f64 / kept.max(1) as f64
     }
+}
 
-    /// The groups as text, one line for each, and why units are frozen: what `inspect --groups` shows.
-    pub fn describe(&self, graph: &Graph) -> String {
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::Groups;
+    use crate::testing::parse;
+    use onnx_shrink_ir::{Graph, OpId, infer};
+
+    fn describe(model: &str) -> String {
+        let mut graph = parse(model).graph;
+        infer::infer(&mut graph);
+        text(&Groups::of(&graph), &graph)
+    }
+
+    /// The groups as text, one line for each, and why units are frozen.
+    fn text(groups: &Groups, graph: &Graph) -> String {
         let mut text = String::new();
-        if self.groups.is_empty() {
+        if groups.groups.is_empty() {
             text.push_str("no channels: no Conv, ConvTranspose, Gemm or MatMul with constant weights\n");
         }
-        for (index, group) in self.groups.iter().enumerate() {
+        for (index, group) in groups.groups.iter().enumerate() {
             let labels = |ops: &mut dyn Iterator<Item = OpId>| {
                 let names: Vec<String> = ops.map(|op| format!("`{}`", graph.label_of(op))).collect();
                 match names.len() {
@@ -161,32 +175,19 @@ impl Groups {
                 }
             };
             let made = labels(&mut group.producers.iter().copied());
-            let read = labels(&mut group.consumers.iter().map(|&consumer| self.consumers[consumer].op));
-            let free = self.free(group).len();
+            let read = labels(&mut group.consumers.iter().map(|&consumer| groups.consumers[consumer].op));
+            let free = groups.free(group).len();
             let _ = write!(text, "group {index}: {} channels of {made}, read by {read}: ", group.units.len());
             let _ = match &group.frozen {
                 Some(reason) => writeln!(text, "frozen: {reason}"),
                 None if free == group.units.len() => writeln!(text, "free"),
                 None => {
-                    let reason = group.units.iter().find_map(|unit| self.reason(*unit)).unwrap_or("");
+                    let reason = group.units.iter().find_map(|unit| groups.reason(*unit)).unwrap_or("");
                     writeln!(text, "{free} free; others frozen: {reason}")
                 }
             };
         }
         text
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Groups;
-    use crate::testing::parse;
-    use onnx_shrink_ir::infer;
-
-    fn describe(model: &str) -> String {
-        let mut graph = parse(model).graph;
-        infer::infer(&mut graph);
-        Groups::of(&graph).describe(&graph)
     }
 
     const CONV: &str = "float[4,3,1,1] w1 = {1,2,3,4,5,6,7,8,9,10,11,12}";

@@ -3,7 +3,7 @@
 //! The default removes one channel after the other, each time the one whose loss is least when all that is left is solved
 //! for again (block optimal brain surgeon): with the inverse moments of the readers' inputs, no solution is computed. The
 //! others look at weights or activations alone. **Never** looks at what the model makes of it: that is the sensitivity's.
-//! **Source:** `reference/methods.md` §5, §9; Hassibi and Stork 1993.
+//! **Source:** `docs/methods.md` §5, §9; Hassibi and Stork 1993.
 use std::collections::BTreeMap;
 
 use ndarray::{Array2, Axis, linalg::general_mat_mul};

@@ -4,7 +4,7 @@
 //! A layer whose output is added to a branch is to give the original's *sum* minus what that branch is by now, so that each
 //! block takes up what the ones before it lost. Part of the samples is not fitted and judges: what does not help there is
 //! not taken. **Never** changes a graph that it is given; memory for values that are kept between layers has a limit.
-//! **Source:** `reference/methods.md` §9, recipe 7 and 8; He et al. 2017, arXiv 1707.06168.
+//! **Source:** `docs/methods.md` §9, recipe 7 and 8; He et al. 2017, arXiv 1707.06168.
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Mutex, PoisonError},
@@ -78,55 +78,97 @@ pub fn reconstruct(
 ) -> Result<Vec<Solved>, PruneError> {
     let mut copy = pruned(graph, groups, gone, None)?;
     let targets = targets(graph, &copy, groups, gone);
-    let original = evaluator.prepare(graph)?;
-    let count = samples.len();
-    let caches = || (0..count).map(|_| Cache::default()).collect::<Vec<_>>();
-    let (before, after) = (caches(), caches());
     let mut solved = Vec::new();
-    for (number, target) in targets.iter().enumerate() {
-        let prepared = evaluator.prepare(&copy)?;
-        let fitting = Fitting {
-            target,
-            original: (original.as_ref(), graph, &before),
-            pruned: (prepared.as_ref(), &copy, &after),
-            samples,
-        };
-        let (fit, judge) = fitting.grams()?;
-        drop(prepared);
-        let Some(prior) = target.after.weights(&copy) else { continue };
-        let judge = if judge.rows > 0.0 { &judge } else { &fit };
-        let repaired = repair(&fit, judge, prior.view());
+    let judges = |index: usize| samples.len() >= 2 * JUDGES && (index / LANES) % JUDGES == JUDGES - 1;
+    let mut solve = |layer: &Layer, fit: &Gram, judge: &Gram, prior: &Array2<f64>| {
+        let repaired = repair(fit, judge, prior.view());
         log::debug!(
             "`{}`: error {:.5} → {:.5}, damping {:?}",
-            graph.label_of(target.after.op),
+            graph.label_of(layer.op),
             repaired.before,
             repaired.after,
             repaired.damping
         );
         let weights = repaired.damping.map(|_| repaired.weights);
-        if let Some(weights) = &weights {
+        let (before, after) = (repaired.before, repaired.after);
+        solved.push(Solved { op: layer.op, weights: weights.clone(), before, after });
+        weights
+    };
+    in_order(graph, &mut copy, &targets, evaluator, (samples, &judges), &mut solve, progress)?;
+    Ok(solved)
+}
+
+/// New weights for a layer, from moments to fit, moments that judge, and the weights as they are; `None`: they stay.
+pub type Solve<'a> = &'a mut dyn FnMut(&Layer, &Gram, &Gram, &Array2<f64>) -> Option<Array2<f64>>;
+
+/// Asks `solve` for the weights of each of `layers` of `graph`, which are in its order, on what the layer reads once those before
+/// it have theirs. `judges` tells which samples are not fitted.
+pub fn one_after_the_other(
+    graph: &Graph,
+    layers: &[Layer],
+    evaluator: &dyn Evaluate,
+    (samples, judges): (&dyn SampleSource, &(dyn Fn(usize) -> bool + Sync)),
+    solve: Solve<'_>,
+    progress: &dyn Fn(usize, usize),
+) -> Result<(), PruneError> {
+    let place = places(graph);
+    let target = |layer: &Layer| {
+        let (branch, wanted) = goal(graph, layer, &place);
+        let kept = (0..layer.outputs).collect();
+        Target { before: layer.clone(), after: layer.clone(), wanted, branch, kept }
+    };
+    let targets: Vec<Target> = layers.iter().filter(|layer| layer.row() <= MOST_INPUTS).map(target).collect();
+    in_order(graph, &mut graph.detached(), &targets, evaluator, (samples, judges), solve, progress)
+}
+
+/// Asks `solve` for each target's weights in `copy`, and sets them there.
+fn in_order(
+    graph: &Graph,
+    copy: &mut Graph,
+    targets: &[Target],
+    evaluator: &dyn Evaluate,
+    (samples, judges): (&dyn SampleSource, &(dyn Fn(usize) -> bool + Sync)),
+    solve: Solve<'_>,
+    progress: &dyn Fn(usize, usize),
+) -> Result<(), PruneError> {
+    let original = evaluator.prepare(graph)?;
+    let count = samples.len();
+    let caches = || (0..count).map(|_| Cache::default()).collect::<Vec<_>>();
+    let (before, after) = (caches(), caches());
+    for (number, target) in targets.iter().enumerate() {
+        let prepared = evaluator.prepare(copy)?;
+        let fitting = Fitting {
+            target,
+            original: (original.as_ref(), graph, &before),
+            pruned: (prepared.as_ref(), copy, &after),
+            samples,
+            judges,
+        };
+        let (fit, judge) = fitting.grams()?;
+        drop(prepared);
+        let Some(prior) = target.after.weights(copy) else { continue };
+        let judge = if judge.rows > 0.0 { &judge } else { &fit };
+        if let Some(weights) = solve(&target.after, &fit, judge, &prior) {
             let mut patch = Patch::new(target.after.op);
-            if target.after.set_weights(&copy, weights, &mut patch).is_some() {
-                patch.apply(&mut copy).map_err(not_fitting)?;
+            if target.after.set_weights(copy, &weights, &mut patch).is_some() {
+                patch.apply(copy).map_err(not_fitting)?;
             }
         }
-        solved.push(Solved { op: target.after.op, weights, before: repaired.before, after: repaired.after });
         progress(number + 1, targets.len());
     }
-    Ok(solved)
+    Ok(())
 }
 
 /// The layers behind the removal, in the order of the graph.
 fn targets(graph: &Graph, copy: &Graph, groups: &Groups, gone: &BTreeSet<Unit>) -> Vec<Target> {
-    let order = graph.ops();
-    let place: BTreeMap<OpId, usize> = order.iter().enumerate().map(|(place, op)| (*op, place)).collect();
+    let place = places(graph);
     let reads_gone = |consumer: &&super::Consumer| {
         groups.units_of(consumer.x, consumer.axis).unwrap_or_default().iter().any(|unit| gone.contains(unit))
     };
     let first: BTreeSet<OpId> = groups.consumers.iter().filter(reads_gone).map(|consumer| consumer.op).collect();
     let mut changed = vec![false; graph.bound()];
     let mut targets = Vec::new();
-    for op in order {
+    for op in graph.ops() {
         let reads_changed = graph.op(op).inputs().iter().flatten().any(|input| changed[input.index()]);
         if !first.contains(&op) && !reads_changed {
             continue;
@@ -136,15 +178,25 @@ fn targets(graph: &Graph, copy: &Graph, groups: &Groups, gone: &BTreeSet<Unit>) 
         if after.row() > MOST_INPUTS {
             continue;
         }
-        let sum = residual(graph, &before).filter(|(branch, _)| {
-            // The branch is what it will be: all that makes it comes before this layer.
-            graph.producer(*branch).is_none_or(|maker| place[&maker] < place[&op])
-        });
-        let (branch, wanted) = sum.map_or((None, before.y), |(branch, sum)| (Some(branch), sum));
+        let (branch, wanted) = goal(graph, &before, &place);
         let kept = kept_outputs(groups, &before, gone);
         targets.push(Target { before, after, wanted, branch, kept });
     }
     targets
+}
+
+/// Each op's place in the order of the graph.
+fn places(graph: &Graph) -> BTreeMap<OpId, usize> {
+    graph.ops().into_iter().enumerate().map(|(place, op)| (op, place)).collect()
+}
+
+/// The branch that is added to what the layer gives, and the value that both are to give.
+fn goal(graph: &Graph, layer: &Layer, place: &BTreeMap<OpId, usize>) -> (Option<ValueId>, ValueId) {
+    let sum = residual(graph, layer).filter(|(branch, _)| {
+        // The branch is what it will be: all that makes it comes before this layer.
+        graph.producer(*branch).is_none_or(|maker| place[&maker] < place[&layer.op])
+    });
+    sum.map_or((None, layer.y), |(branch, sum)| (Some(branch), sum))
 }
 
 /// The other side of an Add that alone reads the layer's output, and the sum; of the same shape.
@@ -166,6 +218,8 @@ struct Fitting<'a> {
     original: Side<'a>,
     pruned: Side<'a>,
     samples: &'a dyn SampleSource,
+    /// Whether a sample is not fitted
+    judges: &'a (dyn Fn(usize) -> bool + Sync),
 }
 
 impl Fitting<'_> {
@@ -179,8 +233,7 @@ impl Fitting<'_> {
         let lane = |lane: usize| -> Result<(Gram, Gram), PruneError> {
             let (mut fit, mut judge) = (self.empty(), self.empty());
             for index in (lane..self.samples.len()).step_by(LANES) {
-                let judges = self.samples.len() >= 2 * JUDGES && (index / LANES) % JUDGES == JUDGES - 1;
-                self.add(index, if judges { &mut judge } else { &mut fit })?;
+                self.add(index, if (self.judges)(index) { &mut judge } else { &mut fit })?;
             }
             Ok((fit, judge))
         };

@@ -1,7 +1,7 @@
 //! How large the sums of a layer can get, proven from its weights.
 //!
 //! With u8 inputs x, zero point z and weights w, Σ (x − z)·w lies between −zΣw⁺ − (255 − z)Σ|w⁻| and (255 − z)Σw⁺ + zΣ|w⁻|; both are
-//! attained. Source: `reference/methods.md` §3. A sum beyond 32 bits wraps around silently in every engine.
+//! attained. Source: `docs/methods.md` §3. A sum beyond 32 bits wraps around silently in every engine.
 
 /// What the sums of one row of weights can reach, the bias aside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

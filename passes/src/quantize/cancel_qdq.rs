@@ -25,8 +25,8 @@
 //! **Class:** exact, or approximate for that. **Legal when** scale and zero point are constant, one for the whole tensor,
 //! and every input of an op has the same ones. **Does not pay**, and is left, where more Dequantizes would come than
 //! conversions go; for signed integers, which ONNX Runtime turns into fast unsigned ones between the ops of a pair alone; and
-//! for a MaxPool or Resize that float ops read, too: alone they run slower in integers. **Source:** `reference/methods.md` §3,
-//! pair rules 1, 2, 4 to 9; `reference/engines.md` §0.7, §1, §2.1. **Does not** touch bodies' captures, nor per-channel pairs.
+//! for a MaxPool or Resize that float ops read, too: alone they run slower in integers. **Source:** `docs/methods.md` §3,
+//! pair rules 1, 2, 4 to 9; `docs/engines.md` §0.7, §1, §2.1. **Does not** touch bodies' captures, nor per-channel pairs.
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::LazyLock,

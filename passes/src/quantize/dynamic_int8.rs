@@ -13,7 +13,7 @@
 //! m = Mul (f, s_1)
 //! y = Add (m, b)
 //! ```
-//! ONNX Runtime fuses all of it into one DynamicQuantizeMatMul (`reference/engines.md` §4.1). A value that several layers read is quantized
+//! ONNX Runtime fuses all of it into one DynamicQuantizeMatMul (`docs/engines.md` §4.1). A value that several layers read is quantized
 //! once, and they become one MatMulIntegerToFloat each. Weights are s8 a column, such that no pair of them saturates anywhere
 //! ([`super::weights`]). With samples, the bias takes up what rounding the weights takes from the mean.
 //!
@@ -123,7 +123,7 @@ fn linear_of(graph: &Graph, node: &Op) -> Result<Linear, Miss> {
 }
 
 /// Time in integers over time in float of `rows` × k times k × n on a processor, DynamicQuantizeLinear included: ONNX Runtime 1.32, one
-/// thread, chains of four layers with bias and Relu, by √(k·n). Without VNNI: `reference/engines.md` §9.6, and between its entries by judgement.
+/// thread, chains of four layers with bias and Relu, by √(k·n). Without VNNI: `docs/engines.md` §9.6, and between its entries by judgement.
 pub fn ratio(processor: Processor, rows: usize, k: usize, n: usize) -> f64 {
     type Table = &'static [(f64, f64)];
     let table: Table = match (processor, rows) {

@@ -18,7 +18,7 @@
 //! runs faster.
 //!
 //! **Class:** approximate: up to one bit of the weights of those rows. **Legal when** the scale of the weight is constant
-//! and belongs to its output channels. **Source:** `reference/engines.md` §2.5–6, §9. **Does not** look at ops of other domains.
+//! and belongs to its output channels. **Source:** `docs/engines.md` §2.5–6, §9. **Does not** look at ops of other domains.
 use ndarray::{Array2, ArrayD, IxDyn};
 use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, ValueId, ValueRef, attributes};
 

@@ -1,7 +1,7 @@
 //! Ops that move, select or order numbers: they do the same to 8-bit integers as to what those stand for.
 //!
 //! **Never** an op that makes numbers which were not there, but Pad, whose zeros become zero points.
-//! **Source:** `reference/methods.md` §3, pair rules 5 to 7 and 9; ONNX's op specifications: which take 8-bit integers since when.
+//! **Source:** `docs/methods.md` §3, pair rules 5 to 7 and 9; ONNX's op specifications: which take 8-bit integers since when.
 use onnx_shrink_ir::{
     Graph, OpId,
     ops::{MaxPool, Pad, PadMode},

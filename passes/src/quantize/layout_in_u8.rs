@@ -14,7 +14,7 @@
 //! Dequantize is monotone and Quantize undoes it on every number that it makes.
 //!
 //! **Class:** exact. **Legal when** all inputs are Dequantizes of u8 and all outputs go to one Quantize each, all with one
-//! scale and zero point; ONNX's op takes u8. **Source:** `reference/methods.md` §3, pair rules 1 and 5 to 9.
+//! scale and zero point; ONNX's op takes u8. **Source:** `docs/methods.md` §3, pair rules 1 and 5 to 9.
 use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, TensorType, ValueId};
 
 use crate::{

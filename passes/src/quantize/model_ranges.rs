@@ -3,7 +3,7 @@
 //! Batch norm says of its output that channel c is near N(β, γ²): its range is β ± 6γ (Nagel et al. 2019, arXiv
 //! 1906.04721, §4.1). From there means and deviations go through Relu, Clip, Add, Concat, pools, layers with constant
 //! weights; ranges also through what is bounded (Sigmoid, Tanh, Clip) and by interval arithmetic. What follows from nothing
-//! gets no range and stays float. Formulas: `reference/methods.md` §1. **Never** runs the model.
+//! gets no range and stays float. Formulas: `docs/methods.md` §1. **Never** runs the model.
 use std::collections::BTreeMap;
 
 use onnx_shrink_ir::{DataType, Graph, Op, OpId, Tensor, ValueId};

@@ -1,6 +1,6 @@
 //! Means and standard deviations of normal values behind a Relu or Clip.
 //!
-//! Source: `reference/methods.md` §1 (moments of a clipped normal distribution, checked there by sampling).
+//! Source: `docs/methods.md` §1 (moments of a clipped normal distribution, checked there by sampling).
 
 /// Mean and standard deviation of min(max(x, 0), upper) for normal x: with α = −m/σ, b = (h − m)/σ,
 /// E = m(Φ(b) − Φ(α)) + σ(φ(α) − φ(b)) + h(1 − Φ(b)),

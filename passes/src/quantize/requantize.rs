@@ -1,6 +1,6 @@
 //! Requantizing down: from sums in int32 to 8 bits, in ONNX's plain ops.
 //!
-//! After TensorFlow's `QuantizeDownAndShrinkRange` (`reference/methods.md` §3), in both of its forms. *Frozen*: the range is the
+//! After TensorFlow's `QuantizeDownAndShrinkRange` (`docs/methods.md` §3), in both of its forms. *Frozen*: the range is the
 //! calibrated one, q = clip(rne(sum·s_x·s_w/s_y) + z, low, high); a Relu or Clip is in the bounds. *Shrunk*: the range is that of the
 //! actual sums. Channels have scales of their own, so their sums compare only once they are multiplied by them; what then
 //! finds the range and quantizes is DynamicQuantizeLinear: m = min(0, min y), M = max(0, max y), s = (M − m)/255, z = rne(−m/s).

@@ -3,7 +3,7 @@
 //! There ONNX Runtime adds the products of two neighbouring weights a, b in 16 bits: exact for every input if and only if
 //! −128 ≤ a + b ≤ 128 ([`super::weights`]). So it is a property of the file alone. The weights are those of Conv, Gemm and
 //! MatMul between Dequantizes, of QLinearConv, QLinearMatMul, ConvInteger and MatMulInteger.
-//! **Source:** `reference/engines.md` §9. **Does not** look at ops of other domains; **never** at u8 weights, which are exact.
+//! **Source:** `docs/engines.md` §9. **Does not** look at ops of other domains; **never** at u8 weights, which are exact.
 use ndarray::{Array2, ArrayD, Axis};
 use onnx_shrink_ir::{DataType, Graph, OpId, ValueId};
 

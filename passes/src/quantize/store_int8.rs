@@ -31,6 +31,7 @@ use crate::{
         calibration::Calibration,
         insert_qdq::{linear_rows, output_shift},
         moments::clipped,
+        store_fp16::store_half,
         weights::{Pairing, conv_from_rows, conv_rows, quantize_rows},
     },
 };
@@ -86,7 +87,7 @@ fn candidate(graph: &Graph, value: ValueId) -> Option<&Tensor> {
 }
 
 /// Whether `value` multiplies a Cast of constant integers: the scales of what an earlier run stored are not stored again.
-fn scales_stored_weights(graph: &Graph, value: ValueId) -> bool {
+pub(super) fn scales_stored_weights(graph: &Graph, value: ValueId) -> bool {
     graph.uses(value).into_iter().any(|place| {
         let Use::Input(op, index) = place else { return false };
         let node = graph.op(op);
@@ -141,22 +142,6 @@ impl StoreInt8<'_> {
     }
 }
 
-/// The constant in 16-bit floats behind a Cast; `None` when its range is too wide for them.
-fn store_half(graph: &Graph, value: ValueId, array: &ArrayD<f64>, op: OpId) -> Option<Patch> {
-    let half = Tensor::from_f64(DataType::Float16, array)?;
-    let error = &half.to_f64()? - array;
-    let (noise, signal) = (error.iter().map(|x| x * x).sum::<f64>(), array.iter().map(|x| x * x).sum::<f64>());
-    if noise.is_nan() || noise > signal * 1e-5 {
-        return None; // overflow, or mostly denormal
-    }
-    let mut patch = Patch::new(op);
-    let half = patch.constant("w", half);
-    let cast = NewOp::new("Cast").with(attributes::int("to", DataType::Float as i64));
-    let cast = patch.op(cast, &[Some(half)], "c", graph.ty(value).cloned());
-    patch.replace(value, cast);
-    Some(patch)
-}
-
 /// A constant in 8 bits, as the two ops read it.
 struct Stored {
     integers: Tensor,
@@ -165,8 +150,8 @@ struct Stored {
 }
 
 impl StoreInt8<'_> {
-    /// The patch that stores `value`, or why not (`None`: nobody would expect it).
-    fn store(
+    /// The patch that stores `value`, in 16 bits if `small`, or why not (`None`: nobody would expect it).
+    pub(super) fn store(
         &self,
         graph: &Graph,
         cx: &Context<'_>,
@@ -328,7 +313,7 @@ fn finish(array: &ArrayD<f64>, integers: Tensor, scales: Tensor) -> Option<Store
 }
 
 /// A constant of two values, one of them 0: bits times c, or the logarithm of bits.
-fn store_exactly(graph: &Graph, value: ValueId, tensor: &Tensor, op: OpId) -> Option<Patch> {
+pub(super) fn store_exactly(graph: &Graph, value: ValueId, tensor: &Tensor, op: OpId) -> Option<Patch> {
     let numbers = tensor.as_slice::<f32>()?;
     let other = numbers.iter().copied().find(|x| *x != 0.0)?;
     if numbers.iter().any(|x| *x != other && x.to_bits() != 0) || other.is_nan() || other == f32::INFINITY {

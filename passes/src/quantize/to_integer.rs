@@ -29,7 +29,7 @@
 //! the parts are added in float.
 //!
 //! **Class:** rounding with frozen ranges (within 1 of Quantize/Dequantize, at ties), else approximate. **Legal when** the layer is one of
-//! [`super::integer_layers`], and a grouped convolution cannot overflow. **Source:** `reference/methods.md` §3.
+//! [`super::integer_layers`], and a grouped convolution cannot overflow. **Source:** `docs/methods.md` §3.
 //! **Does not** touch ops without weights: their pairs stay.
 use std::ops::Range;
 

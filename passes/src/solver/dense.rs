@@ -50,6 +50,12 @@ impl Cholesky {
         Some(Cholesky(a))
     }
 
+    /// Lᵀ, with zeros below its diagonal.
+    pub fn upper(&self) -> Array2<f64> {
+        let l = &self.0;
+        matrix(l.nrows(), l.nrows(), |i, j| if j >= i { l[(j, i)] } else { 0.0 })
+    }
+
     /// A⁻¹·B.
     pub fn solve(&self, mut b: Array2<f64>) -> Array2<f64> {
         let l = &self.0;
@@ -106,6 +112,8 @@ mod tests {
             let x = matrix(count, 3, |i, j| (i + j) as f64 % 5.0 - 2.0);
             let found = Cholesky::of(a.clone()).expect("positive").solve(a.dot(&x));
             assert!((&found - &x).iter().all(|error| error.abs() < 1e-8), "{count}");
+            let upper = Cholesky::of(a.clone()).expect("positive").upper();
+            assert!((&upper.t().dot(&upper) - &a).iter().all(|error| error.abs() < 1e-8), "{count}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! What an op costs in float and in integers: facts, measured, as numbers.
 //!
-//! ONNX Runtime's CPU kernels with one thread. Source: `reference/engines.md` §3, §8.6 (with VNNI) and §9.6 (without).
+//! ONNX Runtime's CPU kernels with one thread. Source: `docs/engines.md` §3, §8.6 (with VNNI) and §9.6 (without).
 use super::Processor;
 
 /// What an op does, as far as its time depends on it.

@@ -112,7 +112,7 @@ fn without_moves_every_float_value_keeps_its_pair() {
     assert_eq!(cancelled(&CancelQdq::local(), &adjacent).0.op_count(), 1);
 }
 
-/// `reference/engines.md` §2.1: ONNX Runtime makes fast u8 of s8 only between a Quantize and its Dequantize.
+/// `docs/engines.md` §2.1: ONNX Runtime makes fast u8 of s8 only between a Quantize and its Dequantize.
 #[test]
 fn signed_pairs_stay_around_their_ops() {
     check_missed(
@@ -123,7 +123,7 @@ fn signed_pairs_stay_around_their_ops() {
     );
 }
 
-/// `reference/engines.md` §0.7: outside of an integer chain MaxPool is many times slower in integers.
+/// `docs/engines.md` §0.7: outside of an integer chain MaxPool is many times slower in integers.
 #[test]
 fn a_pool_that_float_ops_read_stays_float() {
     check_missed(

@@ -6,6 +6,7 @@ mod cancel;
 mod insert_qdq;
 mod pairs;
 mod placement;
+mod small_weights;
 mod store_int8;
 
 use std::collections::BTreeSet;

@@ -5,3 +5,4 @@ pub mod qdq;
 pub mod ranges;
 pub mod structure;
 pub mod target;
+pub mod weights;

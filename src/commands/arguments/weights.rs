@@ -1,0 +1,21 @@
+//! `--weights`: weights in fewer bits, in layers that compute in float.
+use clap::Args;
+
+use crate::small_weights::{Weights, WeightsOptions};
+
+/// See the [module](self).
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Quantization")]
+pub struct WeightsArguments {
+    /// Store weights in fewer bits, compute in float: fp16, or int4 in blocks of 32 (tables in 8 bits, what does not fit in
+    /// fp16), rounded by GPTQ with --data, to nearest without; int4 needs engines that read opset 21
+    #[arg(long, value_enum, value_name = "TYPE", conflicts_with = "int8")]
+    pub weights: Option<Weights>,
+}
+
+impl WeightsArguments {
+    /// What they say.
+    pub fn options(&self) -> WeightsOptions {
+        WeightsOptions { weights: self.weights }
+    }
+}

@@ -1,0 +1,50 @@
+//! The step to weights in fewer bits: who judges it, and what happens when a gate fails.
+use std::collections::BTreeSet;
+
+use onnx_shrink_ir::Model;
+use onnx_shrink_passes::quantize::is_quantized;
+
+use super::{Job, quantize::FALL_BACK_RUNS};
+use crate::{
+    Failure, sensitivity,
+    small_weights::{SmallWeights, Weights},
+};
+
+impl Job<'_> {
+    /// The model with weights in fewer bits, as many as the gates hold for; `None` when none got smaller.
+    pub(super) fn small_weights(&mut self, model: &Model, weights: Weights) -> Result<Option<Model>, Failure> {
+        if self.report.unproven.is_some() {
+            return Ok(self.leave_float());
+        }
+        if is_quantized(&self.original.graph) {
+            self.report.notes.push("the model is quantized already: --weights leaves it as it is".to_owned());
+            return Ok(None);
+        }
+        let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
+        let request = self.request;
+        let keep_float = &request.keep_float;
+        let stage = SmallWeights { evaluator: evaluator.as_ref(), options: &options, weights, keep_float };
+        let planned = stage.plan(model, self.samples.as_ref(), self.progress)?;
+        let mut stored = planned.build(&BTreeSet::new())?;
+        let layers = planned.worst();
+        if let Some(held_out) = self.held_out().filter(|_| request.validate && !layers.is_empty()) {
+            let mut holds = |kept: &BTreeSet<usize>| -> Result<bool, Failure> {
+                let Some(stored) = planned.build(kept)? else { return Ok(true) };
+                let comparison = self.compare(&stored.model, &held_out)?;
+                Ok(comparison.is_none_or(|found| request.gates.int8(&found).iter().all(|gate| gate.passed)))
+            };
+            if !holds(&BTreeSet::new())?
+                && let Some(kept) = sensitivity::fewest(&layers, FALL_BACK_RUNS, &mut holds)?
+            {
+                stored = planned.build(&kept)?;
+            }
+        }
+        match stored {
+            Some(stored) => self.accept_storage(stored),
+            None => {
+                self.report.notes.push("--weights: no weight is large enough to be stored in fewer bits".to_owned());
+                Ok(None)
+            }
+        }
+    }
+}

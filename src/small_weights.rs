@@ -1,0 +1,284 @@
+//! `--weights`: weights in 4 or 16 bits, where layers compute in float.
+//!
+//! **Never** quantizes what layers read or give: the file is smaller, and what computes is as before, or a kernel that unpacks.
+use std::collections::{BTreeMap, BTreeSet};
+
+use ndarray::Array2;
+use onnx_shrink_ir::{Evaluate, Model, OpId, Tensor, ValueId, infer, raise};
+use onnx_shrink_passes::{
+    Context, Options, pipeline,
+    prune::{layer::Layer, reconstruct::one_after_the_other, trial::PruneError},
+    quantize::{
+        StoreFp16, StoreInt4,
+        calibration::SampleSource,
+        store_int4::{Int4, LEAST_OPSET, candidate, smallest},
+    },
+    solver::Gram,
+};
+
+use crate::{
+    Failure, Progress, Samples,
+    columns::bytes,
+    int8::{Patterns, Quantized},
+    layers::layers,
+    request::Request,
+};
+
+/// How weights are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Weights {
+    /// 16-bit floats
+    Fp16,
+    /// 4-bit integers in blocks, by GPTQ with samples
+    Int4,
+}
+
+impl Weights {
+    /// As it is written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Weights::Fp16 => "fp16",
+            Weights::Int4 => "int4",
+        }
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WeightsOptions {
+    /// How weights are stored; `None`: as they are
+    pub weights: Option<Weights>,
+}
+
+impl WeightsOptions {
+    /// Whether the rest of `request` goes with it.
+    pub fn check(&self, request: &Request) -> Result<(), Failure> {
+        let Some(name) = self.weights.map(Weights::name) else { return Ok(()) };
+        if request.exact || request.int8 {
+            let other = if request.exact { "--exact" } else { "--int8" };
+            return Err(Failure::usage(format_args!(
+                "--weights {name} does not go with {other}: leave out one of them"
+            )));
+        }
+        let (target, small) = (request.target.name, request.target.small);
+        if !small.contains(&name) {
+            let reads = if small.is_empty() { "none".to_owned() } else { small.join(", ") };
+            return Err(Failure::usage(format_args!(
+                "--weights {name}: of these types the target {target} reads: {reads}"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// What the stage needs to know.
+pub struct SmallWeights<'a> {
+    /// The engine
+    pub evaluator: &'a dyn Evaluate,
+    /// Options of the passes
+    pub options: &'a Options,
+    /// How weights are stored
+    pub weights: Weights,
+    /// Ops whose weights stay out of 4 bits: names, op types or globs
+    pub keep_float: &'a [String],
+}
+
+/// The layers whose weights are rounded, before they are stored.
+pub struct Planned<'a> {
+    stage: &'a SmallWeights<'a>,
+    /// In the opset that the types need
+    model: Model,
+    layers: Vec<(OpId, Int4)>,
+    /// Weights of layers that get 8 bits
+    in_8_bits: BTreeMap<OpId, ValueId>,
+    /// Why others are not in 4 bits
+    refused: BTreeMap<OpId, String>,
+    notes: Vec<String>,
+    samples: usize,
+}
+
+impl SmallWeights<'_> {
+    /// Rounds the weights of `lossless`; `samples` are those that calibrate and those that judge.
+    pub fn plan(
+        &self,
+        lossless: &Model,
+        samples: Option<&(Samples, Samples)>,
+        progress: &dyn Progress,
+    ) -> Result<Planned<'_>, Failure> {
+        let mut model = lossless.detached();
+        let mut planned = Planned {
+            stage: self,
+            model: model.detached(),
+            layers: Vec::new(),
+            in_8_bits: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            notes: Vec::new(),
+            samples: 0,
+        };
+        if self.weights == Weights::Fp16 {
+            return Ok(planned);
+        }
+        if model.opset() < LEAST_OPSET {
+            raise::raise(&mut model, LEAST_OPSET).map_err(|error| {
+                Failure::input(anyhow::anyhow!("--weights int4 needs opset {LEAST_OPSET}: {error}"))
+            })?;
+            infer::infer(&mut model.graph);
+            let mut cx = Context::new(self.options.clone(), self.evaluator);
+            pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)?;
+        }
+        model.set_ir_version(model.ir_version().max(LEAST_IR_VERSION));
+        planned.model = model.detached();
+        let graph = &model.graph;
+        let named: Vec<String> = self.keep_float.iter().filter(|word| *word != "auto").cloned().collect();
+        let patterns = Patterns::new(&named)?;
+        planned.notes = patterns.unused(graph);
+        let mut found: Vec<(OpId, Layer)> = Vec::new();
+        for op in graph.ops() {
+            match candidate(graph, op) {
+                Ok(_) if patterns.matches(graph, op) => {
+                    planned.refused.insert(op, "--keep-float says so".to_owned());
+                }
+                Ok(layer) => found.push((op, layer)),
+                Err(miss) if miss.is_worth_reporting() => {
+                    planned.refused.insert(op, miss.sentence(graph));
+                }
+                Err(_) => {}
+            }
+        }
+        let small = smallest(&found);
+        found.retain(|(op, layer)| {
+            if small.contains(op) {
+                planned.in_8_bits.insert(*op, layer.weight);
+            }
+            !small.contains(op)
+        });
+        let mut layers: Vec<Layer> = Vec::new();
+        for (op, layer) in found {
+            match Int4::nearest(graph, &layer) {
+                Ok(stored) => {
+                    planned.layers.push((op, stored));
+                    layers.push(layer);
+                }
+                Err(miss) => {
+                    planned.refused.insert(op, miss.sentence(graph));
+                }
+            }
+        }
+        if let Some((calibrating, held_out)) = samples.filter(|(calibrating, _)| !calibrating.is_empty()) {
+            planned.samples = calibrating.len();
+            let stage = progress.stage("rounding weights", Some(layers.len() as u64));
+            let both = Both { calibrating, held_out };
+            let judges = |index: usize| index >= calibrating.len();
+            let stored: &mut Vec<(OpId, Int4)> = &mut planned.layers;
+            let mut solve = |layer: &Layer, fit: &Gram, judge: &Gram, prior: &Array2<f64>| {
+                let (_, stored) = stored.iter_mut().find(|(op, _)| *op == layer.op)?;
+                Some(stored.refine(fit, judge, prior))
+            };
+            let report = |_, _| stage.advance(1);
+            let source: (&dyn SampleSource, &(dyn Fn(usize) -> bool + Sync)) = (&both, &judges);
+            one_after_the_other(graph, &layers, self.evaluator, source, &mut solve, &report).map_err(|error| {
+                match error {
+                    PruneError::Sample(error) => Failure::samples(anyhow::anyhow!(error)),
+                    PruneError::Evaluate(error) => Failure::input(error),
+                    error => Failure::bug(error),
+                }
+            })?;
+        }
+        Ok(planned)
+    }
+}
+
+/// Samples that are fitted, and behind them those that judge.
+struct Both<'a> {
+    calibrating: &'a Samples,
+    held_out: &'a Samples,
+}
+
+impl SampleSource for Both<'_> {
+    fn len(&self) -> usize {
+        self.calibrating.len() + self.held_out.len()
+    }
+
+    fn inputs(&self, index: usize) -> Result<Vec<Option<Tensor>>, String> {
+        let (samples, index) = match index.checked_sub(self.calibrating.len()) {
+            Some(index) => (self.held_out, index),
+            None => (self.calibrating, index),
+        };
+        samples.get(index).map(|sample| sample.inputs).map_err(|error| format!("{error:#}"))
+    }
+}
+
+/// The first version of ONNX's files with 4-bit integers.
+const LEAST_IR_VERSION: i64 = 10;
+
+impl Planned<'_> {
+    /// The layers in 4 bits, the one of most noise first, as [`Planned::build`] numbers them.
+    pub fn worst(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.layers.len()).collect();
+        order.sort_by(|&a, &b| self.layers[a].1.noise().total_cmp(&self.layers[b].1.noise()).reverse().then(a.cmp(&b)));
+        order
+    }
+
+    /// The model with its weights stored, `kept` of the layers not in 4 bits; `None` when nothing got smaller.
+    pub fn build(&self, kept: &BTreeSet<usize>) -> Result<Option<Quantized>, Failure> {
+        let stage = self.stage;
+        let mut cx = Context::new(stage.options.clone(), stage.evaluator);
+        let mut model = self.model.detached();
+        let taken = self.layers.iter().enumerate().filter(|(index, _)| !kept.contains(index));
+        let taken: BTreeMap<OpId, &Int4> = taken.map(|(_, (op, stored))| (*op, stored)).collect();
+        if stage.weights == Weights::Int4 {
+            let in_8_bits = self.in_8_bits.values().copied().collect();
+            cx.run(&StoreInt4 { layers: Some(&taken), in_8_bits }, &mut model.graph).map_err(Failure::bug)?;
+        }
+        cx.run(&StoreFp16, &mut model.graph).map_err(Failure::bug)?;
+        if cx.journal.done() == 0 {
+            return Ok(None);
+        }
+        model.graph.sweep();
+        infer::infer(&mut model.graph);
+        let verdict = |op: OpId| {
+            let sentence = match (taken.get(&op), self.refused.get(&op)) {
+                (Some(stored), _) => stored.sentence(),
+                (None, Some(why)) => format!("16-bit floats: {why}"),
+                (None, None) if self.in_8_bits.contains_key(&op) => "8-bit weights: it is small".to_owned(),
+                (None, None) if self.layers.iter().any(|(layer, _)| *layer == op) => {
+                    "16-bit floats: with 4 bits a gate failed".to_owned()
+                }
+                (None, None) => "16-bit floats".to_owned(),
+            };
+            Some(sentence)
+        };
+        let mut layers = layers(&self.model.graph, &model.graph, &verdict);
+        let noise: BTreeMap<&str, Option<f64>> =
+            taken.iter().map(|(op, stored)| (self.model.graph.label_of(*op), stored.sqnr_db)).collect();
+        for layer in &mut layers {
+            layer.sqnr_db = noise.get(layer.name.as_str()).copied().flatten();
+        }
+        let by_samples = taken.values().filter(|stored| stored.by_samples).count();
+        let (before, after) =
+            layers.iter().fold((0, 0), |sum, layer| (sum.0 + layer.bytes_before, sum.1 + layer.bytes_after));
+        let mut note =
+            format!("--weights {}: layers with weights {} → {}", stage.weights.name(), bytes(before), bytes(after));
+        if stage.weights == Weights::Int4 {
+            note += &format!(
+                "; {} in 4 bits, of which {by_samples} by GPTQ and {} rounded to nearest",
+                taken.len(),
+                taken.len() - by_samples
+            );
+            if self.samples == 0 {
+                note += "; with --data DIR (100 to 300 samples) the error would be about half";
+            }
+        }
+        let mut notes = self.notes.clone();
+        notes.push(note);
+        Ok(Some(Quantized {
+            model,
+            pairs: None,
+            layers,
+            journal: cx.journal,
+            notes,
+            samples: self.samples,
+            calibrator: None,
+        }))
+    }
+}
