@@ -182,10 +182,10 @@ const PLANTED: &[Planted] = &[
     ),
     (
         "digits_cnn",
-        |m| drop(node(m, "/flatten/Flatten").attribute.pop()),
+        |m| node(m, "/flatten/Flatten").attribute[0].i = Some(2),
         "changed",
         "/flatten/Flatten",
-        "axis: 1 → none",
+        "axis: 1 → 2",
     ),
     ("digits_cnn", |m| tweak(m, "block.conv1.weight"), "changed", "/block/conv1/Conv", "1 elements differ"),
     ("digits_cnn", |m| tweak(m, "fc.bias"), "changed", "/fc/Gemm", "1 elements differ"),

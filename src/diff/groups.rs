@@ -3,7 +3,7 @@
 //! Ops of one side that are connected form a group; groups of both sides that serve the same reader are one. A group on one
 //! side alone was fused into a neighbour that changed, folded, merged with an equal op, was dead, or only passed a value on.
 //! Only what none of this explains is "removed" or "added".
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write};
 
 use onnx_shrink_ir::ValueId;
 
@@ -11,6 +11,7 @@ use super::{
     Change, Compare, Detail, Kind, OpRef,
     constants::Computed,
     index::{Index, Source},
+    layers,
     matching::{Frame, Matches, converts, kin, through},
     pairs::{Delta, compare_pair, input_name},
 };
@@ -163,6 +164,7 @@ impl<'v, 'g> View<'v, 'g> {
         self.moves(&mut deltas, &mut proposals);
         self.groups(&deltas, &mut proposals);
         let mut companions = self.companions(&deltas, &mut proposals);
+        let mut former = self.former_companions(&deltas, &mut proposals);
         let mut merged: Vec<Proposal> = Vec::new();
         let mut by_host: BTreeMap<usize, usize> = BTreeMap::new();
         for proposal in proposals {
@@ -186,12 +188,17 @@ impl<'v, 'g> View<'v, 'g> {
         }
         let mut changes: Vec<(usize, usize, Change)> = Vec::new();
         for proposal in merged {
-            changes.push(place_of(self.tell(proposal, &deltas, &mut companions)));
+            let of_a = proposal.host.and_then(|host| former.remove(&host));
+            let mut change = self.tell(proposal, &deltas, &mut companions);
+            change.a.extend(Self::refs(self.a, &of_a.unwrap_or_default()));
+            changes.push(place_of(change));
         }
         for (place, delta) in deltas.iter().enumerate() {
             if let (Some(delta), Some(twin), false) = (delta, self.matches.to_b[place], by_host.contains_key(&place))
-                && let Some(change) = self.tell_pair(place, twin, delta, companions.remove(&place).unwrap_or_default())
+                && let Some(mut change) =
+                    self.tell_pair(place, twin, delta, companions.remove(&place).unwrap_or_default())
             {
+                change.a.extend(Self::refs(self.a, &former.remove(&place).unwrap_or_default()));
                 changes.push(place_of(change));
             }
         }
@@ -276,10 +283,14 @@ impl<'v, 'g> View<'v, 'g> {
         for (index, roles, offset) in [(self.a, &self.roles_a, 0), (self.b, &self.roles_b, count)] {
             for place in 0..index.ops.len() {
                 for &source in &index.inputs[place] {
-                    if let Source::Made(maker, _) = source
-                        && roles[place] == roles[maker]
-                        && matches!(roles[place], Role::Free | Role::Constant)
-                    {
+                    let Source::Made(maker, _) = source else { continue };
+                    let alike = roles[place] == roles[maker] && matches!(roles[place], Role::Free | Role::Constant);
+                    // What is computed from constants for such ops alone is a part of them.
+                    let part = offset == 0
+                        && (roles[place], roles[maker]) == (Role::Free, Role::Constant)
+                        && index.exits[maker].is_empty()
+                        && index.readers[maker].iter().flatten().all(|&(reader, _)| roles[reader] == Role::Free);
+                    if alike || part {
                         union.join(offset + place, offset + maker);
                     }
                 }
@@ -305,7 +316,7 @@ impl<'v, 'g> View<'v, 'g> {
         for exit in exits_b {
             groups.entry(union.root(count + exit.op)).or_default().3.push(exit);
         }
-        let upward = self.upward();
+        let (upward, upward_b) = (upward(self.a), upward(self.b));
         for (a, b, exits_a, exits_b) in groups.into_values() {
             if a.is_empty() && b.is_empty() {
                 continue;
@@ -313,18 +324,9 @@ impl<'v, 'g> View<'v, 'g> {
             proposals.push(match (a.is_empty(), b.is_empty()) {
                 (false, false) => self.both(a, b),
                 (false, true) => self.gone(a, &exits_a, deltas, &upward),
-                _ => self.new_ones(b, &exits_b, deltas),
+                _ => self.new_ones(b, &exits_b, deltas, &upward_b),
             });
         }
-    }
-
-    /// Hashes of what each op of A is computed from, with inputs by place.
-    fn upward(&self) -> Vec<u64> {
-        self.a.upward(&|source| match source {
-            Source::Input(place) => 10 * place as u64 + 1,
-            Source::Outer(place) => 10 * place as u64 + 2,
-            _ => 0,
-        })
     }
 
     /// Uses of what ops without a counterpart make, by ops that have one; and joins groups that serve the same use.
@@ -418,13 +420,7 @@ impl<'v, 'g> View<'v, 'g> {
             .map(|&source| through(self.a, &self.matches.to_b, source))
             .collect();
         // Ops that only pass numbers on go into a neighbour only if that does something else than before.
-        let passes = |&op: &usize| {
-            let kind = self.a.op(op).op_type();
-            let layout =
-                ["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Concat", "Cast", "Expand"];
-            layout.contains(&kind) || matches!(kind, "Identity" | "Dropout")
-        };
-        let only_passes = a.iter().all(passes);
+        let only_passes = a.iter().all(|&op| passes(self.a, op));
         let changed = |place: usize| {
             deltas[place].as_ref().is_some_and(|delta| {
                 let attribute = delta.details.iter().any(|detail| matches!(detail, Detail::Attribute { .. }));
@@ -439,6 +435,11 @@ impl<'v, 'g> View<'v, 'g> {
         for exit in exits {
             let Some(origin) = twin_of(exit.target) else { continue };
             if !entries.contains(&origin) {
+                if only_passes && before_layout(self.a, &entries).contains(&origin) {
+                    let note = Detail::Note { text: format!("they read `{}` now", self.a.name_of(origin)) };
+                    let title = format!("{names}: gone, {its} readers read what stands before other ops of layout");
+                    return plain(Kind::Bypassed, title, a).noted(Some(note));
+                }
                 if let Source::Made(op, _) = origin {
                     let equal = upward[op] == upward[exit.op];
                     let label = format!("{} `{}`", self.a.type_of(op), self.a.label(op));
@@ -456,9 +457,15 @@ impl<'v, 'g> View<'v, 'g> {
                 return Proposal::new(Kind::Fused, a, vec![]).with_host(host);
             }
         }
-        let passed = exits.iter().all(|exit| twin_of(exit.target).is_some_and(|origin| entries.contains(&origin)));
-        match passed {
-            true => plain(Kind::Bypassed, format!("{names}: gone, {its} readers read what {they} read"), a),
+        let passed = |exit: &Exit| twin_of(exit.target).is_some_and(|origin| entries.contains(&origin));
+        let constant = |exit: &Exit| self.computed_b.is_constant(exit.target);
+        if exits.iter().all(passed) {
+            return plain(Kind::Bypassed, format!("{names}: gone, {its} readers read what {they} read"), a);
+        }
+        match exits.iter().all(|exit| passed(exit) || constant(exit)) {
+            true => {
+                plain(Kind::Bypassed, format!("{names}: gone, {its} readers read what {they} read, or constants"), a)
+            }
             false => plain(Kind::Removed, format!("{names}: gone"), a),
         }
     }
@@ -480,7 +487,7 @@ impl<'v, 'g> View<'v, 'g> {
     }
 
     /// A group that is only in B.
-    fn new_ones(&self, b: Vec<usize>, exits: &[Exit], deltas: &[Option<Delta>]) -> Proposal {
+    fn new_ones(&self, b: Vec<usize>, exits: &[Exit], deltas: &[Option<Delta>], upward: &[u64]) -> Proposal {
         let entries: Vec<Source> = b
             .iter()
             .flat_map(|&op| &self.b.inputs[op])
@@ -512,8 +519,23 @@ impl<'v, 'g> View<'v, 'g> {
             return Proposal::new(Kind::Replaced, vec![], b).with_host(host);
         }
         let count = exits.len();
-        let between = exits.iter().find(|exit| self.came_from(exit.target, &entries));
+        let constant = |exit: &Exit| self.computed_a.is_constant(exit.target);
+        let mut between = exits.iter().find(|exit| self.came_from(exit.target, &entries));
+        if between.is_none() && b.iter().all(|&op| passes(self.b, op)) {
+            let before = before_layout(self.b, &entries);
+            between = exits.iter().find(|exit| self.came_from(exit.target, &before));
+        }
+        // What an op that stays did for the readers of these, too.
+        let twin = |exit: &Exit| match exit.target {
+            Source::Made(op, 0) => self.matches.to_b[op],
+            _ => None,
+        };
+        let copied = |exit: &Exit| twin(exit).is_some_and(|twin| upward[twin] == upward[exit.op]);
         let (kind, title) = match (between, count) {
+            (_, 1..) if exits.iter().all(constant) => (Kind::Replaced, format!("a constant became {names}")),
+            (None, 1..) if exits.iter().all(copied) => {
+                (Kind::Inserted, format!("{names}: an equal op did the work before"))
+            }
             (Some(_), _) => (Kind::Inserted, format!("{names} inserted")),
             (None, 0) => {
                 (Kind::Added, format!("{names} added, and nothing reads {}", if b.len() == 1 { "it" } else { "them" }))
@@ -596,8 +618,41 @@ impl<'v, 'g> View<'v, 'g> {
             let title = format!("{} inserted", joined_types(self.b, &chain));
             proposals.push(Proposal::new(Kind::Inserted, vec![], chain).titled(title).noted(Some(note)));
         }
-        for place in 0..self.a.ops.len() {
-            if self.roles_a[place] == Role::Conversion {
+        served
+    }
+
+    /// Conversions of A, and ops on constants, by the pair that is float without them; conversions that served none are
+    /// proposed. The groups of ops on constants that have a pair go.
+    fn former_companions(
+        &self,
+        deltas: &[Option<Delta>],
+        proposals: &mut Vec<Proposal>,
+    ) -> BTreeMap<usize, Vec<usize>> {
+        let float_again = |place: usize| {
+            deltas[place].as_ref().is_some_and(|delta| delta.dequantized.is_some() || delta.unstored.is_some())
+        };
+        let is_conversion = |place: usize| matches!(self.roles_a[place], Role::Conversion | Role::Constant);
+        let mut served: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let mut host: Vec<Option<usize>> = vec![None; self.a.ops.len()];
+        for place in (0..self.a.ops.len()).rev().filter(|&place| is_conversion(place)) {
+            let readers = self.a.readers[place].iter().flatten();
+            let mut candidates: Vec<usize> = readers
+                .filter_map(|&(reader, _)| if is_conversion(reader) { host[reader] } else { Some(reader) })
+                .collect();
+            if let Source::Made(maker, _) = through(self.a, &self.matches.to_b, Source::Made(place, 0)) {
+                candidates.push(maker);
+            }
+            host[place] = candidates.into_iter().find(|&candidate| float_again(candidate));
+            if let Some(host) = host[place] {
+                served.entry(host).or_default().push(place);
+            }
+        }
+        proposals.retain(|proposal| {
+            let only = proposal.b.is_empty() && proposal.host.is_none() && !proposal.a.is_empty();
+            !(only && proposal.a.iter().all(|&op| host[op].is_some()))
+        });
+        for (place, host) in host.iter().enumerate() {
+            if self.roles_a[place] == Role::Conversion && host.is_none() {
                 let title = format!("{}: gone", self.a.type_of(place));
                 proposals.push(Proposal::new(Kind::Bypassed, vec![place], vec![]).titled(title));
             }
@@ -620,7 +675,7 @@ impl<'v, 'g> View<'v, 'g> {
             helpers.extend(companions.remove(&host).unwrap_or_default());
             if let Some(delta) = &deltas[host] {
                 details.extend(delta.details.iter().cloned());
-                suffix = form_of(delta);
+                suffix = form_of(delta, proposal.kind != Kind::Split);
             }
         }
         // Weights into which other arithmetic went are no longer the same numbers: an error would mean nothing.
@@ -639,6 +694,16 @@ impl<'v, 'g> View<'v, 'g> {
         proposal.a.sort_unstable();
         proposal.b.sort_unstable();
         proposal.b.dedup();
+        if proposal.kind == Kind::Split
+            && let [_, last] = proposal.b[..]
+            && let Some(size) = layers::size(self.b, &self.computed_b, last)
+        {
+            let _ = write!(suffix, " of rank {}", size.inputs);
+        }
+        if matches!(proposal.kind, Kind::Split | Kind::Fused) {
+            details.retain(|detail| !matches!(detail, Detail::Value { name, .. } if name == layers::WORK));
+            details.extend(layers::work(self, &proposal.a, &proposal.b));
+        }
         let title = proposal.title.take().unwrap_or_else(|| {
             format!("{} became {}{suffix}", joined_types(self.a, &proposal.a), joined_types(self.b, &proposal.b))
         });
@@ -658,15 +723,16 @@ impl<'v, 'g> View<'v, 'g> {
     fn tell_pair(&self, place: usize, twin: usize, delta: &Delta, mut helpers: Vec<usize>) -> Option<Change> {
         let (one, other) = (self.a.type_of(place), self.b.type_of(twin));
         let became = if one == other { one.clone() } else { format!("{one} became {other}") };
-        let (kind, title) = if let Some((activations, weights)) = &delta.quantized {
-            let weights = if weights.is_empty() { String::new() } else { format!(" × {weights}") };
-            (Kind::Quantized, format!("{became} quantized ({activations}{weights})"))
+        let (kind, mut title) = if let Some(types) = &delta.quantized {
+            (Kind::Quantized, format!("{became} quantized ({})", joined(types)))
         } else if let Some(stored) = delta.stored {
             (Kind::Stored, format!("{became}: constants stored as {stored}"))
         } else if one != other {
             (Kind::Replaced, became)
-        } else if delta.dequantized {
-            (Kind::Replaced, format!("{became} computes in float again"))
+        } else if let Some(types) = &delta.dequantized {
+            (Kind::Replaced, format!("{became} is float again (was {})", joined(types)))
+        } else if let Some(was) = delta.unstored {
+            (Kind::Stored, format!("{became}: constants stored as float again (were {was})"))
         } else if !delta.rewired.is_empty() && !delta.own {
             let title = match self.swapped(place, twin, &delta.rewired) {
                 true => "inputs swapped",
@@ -681,6 +747,7 @@ impl<'v, 'g> View<'v, 'g> {
             for detail in &delta.details {
                 let name = match detail {
                     Detail::Attribute { name, .. } => format!("attribute `{name}`"),
+                    Detail::Constant { .. } | Detail::Value { .. } if delta.resized.is_some() => continue,
                     Detail::Constant { input, .. } => format!("constant `{input}`"),
                     Detail::Reads { input, .. } => format!("input `{input}`"),
                     Detail::Value { name, .. } if name != "output" => name.clone(),
@@ -689,10 +756,20 @@ impl<'v, 'g> View<'v, 'g> {
                 what.push(name);
             }
             let kind = if delta.details.is_empty() { Kind::Stored } else { Kind::Changed };
-            let what =
-                if what.is_empty() { "the same constants, stored in another form".to_owned() } else { what.join(", ") };
-            (kind, format!("{became}: {what}"))
+            if delta.resized.is_some() {
+                (kind, [vec![became], what].concat().join(", "))
+            } else {
+                let what = if what.is_empty() {
+                    "the same constants, stored in another form".to_owned()
+                } else {
+                    what.join(", ")
+                };
+                (kind, format!("{became}: {what}"))
+            }
         };
+        if let Some(resized) = &delta.resized {
+            let _ = write!(title, ", {resized}");
+        }
         let mut b = vec![twin];
         helpers.sort_unstable();
         b.extend(helpers);
@@ -719,14 +796,57 @@ impl<'v, 'g> View<'v, 'g> {
     }
 }
 
-/// How the op computes or is stored, for the end of a title.
-fn form_of(delta: &Delta) -> String {
-    match (&delta.quantized, delta.stored) {
-        (Some((activations, weights)), _) if weights.is_empty() => format!(", quantized ({activations})"),
-        (Some((activations, weights)), _) => format!(", quantized ({activations} × {weights})"),
-        (None, Some(stored)) => format!(", constants stored as {stored}"),
+/// How the op computes, is stored, and, `sized`, how many channels it has, for the end of a title.
+fn form_of(delta: &Delta, sized: bool) -> String {
+    let mut text = match (&delta.quantized, delta.stored, &delta.dequantized) {
+        (Some(types), ..) => format!(", quantized ({})", joined(types)),
+        (None, Some(stored), _) => format!(", constants stored as {stored}"),
+        (None, None, Some(types)) => format!(", float again (was {})", joined(types)),
+        (None, None, None) if delta.unstored.is_some() => ", constants stored as float again".to_owned(),
         _ => String::new(),
+    };
+    if let Some(resized) = delta.resized.as_ref().filter(|_| sized) {
+        let _ = write!(text, ", {resized}");
     }
+    text
+}
+
+/// "uint8 × int8": element types of activations and weights.
+fn joined((activations, weights): &(String, String)) -> String {
+    if weights.is_empty() { activations.clone() } else { format!("{activations} × {weights}") }
+}
+
+/// Hashes of what each op is computed from, with inputs by place.
+fn upward(index: &Index<'_>) -> Vec<u64> {
+    index.upward(&|source| match source {
+        Source::Input(place) => 10 * place as u64 + 1,
+        Source::Outer(place) => 10 * place as u64 + 2,
+        _ => 0,
+    })
+}
+
+/// Whether op `place` only passes numbers on.
+fn passes(index: &Index<'_>, place: usize) -> bool {
+    const LAYOUT: [&str; 9] =
+        ["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Concat", "Cast", "Expand"];
+    let kind = index.op(place).op_type();
+    LAYOUT.contains(&kind) || matches!(kind, "Identity" | "Dropout")
+}
+
+/// The values that `sources` are with other shapes: what the ops of layout before them read.
+fn before_layout(index: &Index<'_>, sources: &[Source]) -> Vec<Source> {
+    let mut found = Vec::new();
+    for &source in sources {
+        let mut source = source;
+        while let Source::Made(op, 0) = source
+            && matches!(index.op(op).op_type(), "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Identity")
+            && let Some(&input) = index.inputs[op].first()
+        {
+            found.push(input);
+            source = input;
+        }
+    }
+    found
 }
 
 fn place_of(change: Change) -> (usize, usize, Change) {

@@ -176,11 +176,16 @@ impl State<'_, '_> {
             })
     }
 
-    /// Matches by the names of ops, then by the names of what they make.
+    /// Matches by the names of ops, then by the names of what they make, then by the names that this has behind conversions:
+    /// a value that was given them keeps its name for its readers.
     fn names(&mut self) {
         let node = |index: &Index<'_>, place: usize| index.op(place).name().to_owned();
         let made = |index: &Index<'_>, place: usize| index.name_of(Source::Made(place, 0));
-        for name in [&node as &dyn Fn(&Index<'_>, usize) -> String, &made] {
+        let behind = |index: &Index<'_>, place: usize| match converts(index, place) {
+            true => String::new(),
+            false => behind_conversions(index, place).unwrap_or_else(|| index.name_of(Source::Made(place, 0))),
+        };
+        for name in [&node as &dyn Fn(&Index<'_>, usize) -> String, &made, &behind] {
             let mut others: HashMap<String, Option<usize>> = HashMap::new();
             for place in 0..self.b.ops.len() {
                 others.entry(name(self.b, place)).and_modify(|first| *first = None).or_insert(Some(place));
@@ -359,6 +364,17 @@ pub(super) fn kin(one: &str, other: &str) -> bool {
 /// Whether the op only changes how numbers are stored.
 pub(super) fn converts(index: &Index<'_>, place: usize) -> bool {
     matches!(index.op(place).op_type(), "QuantizeLinear" | "DequantizeLinear" | "DynamicQuantizeLinear")
+}
+
+/// The name of what op `place` makes behind the one QuantizeLinear and the one DequantizeLinear that read it.
+fn behind_conversions(index: &Index<'_>, place: usize) -> Option<String> {
+    let only_reader = |place: usize| match index.readers[place].first()?[..] {
+        [(reader, 0)] => Some(reader),
+        _ => None,
+    };
+    let quantize = only_reader(place).filter(|&op| index.op(op).op_type() == "QuantizeLinear")?;
+    let dequantize = only_reader(quantize).filter(|&op| index.op(op).op_type() == "DequantizeLinear")?;
+    Some(index.name_of(Source::Made(dequantize, 0)))
 }
 
 /// `source` without the unmatched conversions that it comes through.

@@ -15,6 +15,7 @@ mod groups;
 pub mod html;
 mod index;
 mod interface;
+mod layers;
 mod layout;
 mod matching;
 mod pairs;
@@ -217,6 +218,7 @@ pub fn diff(a: &Model, b: &Model, evaluator: &dyn Evaluate, options: Options) ->
     let outcome = compare.graphs(&a.graph, &b.graph, &[], "", None);
     changes.extend(outcome.changes);
     changes.extend(function::compare_functions(&compare, a, b));
+    between_bodies(&mut changes);
     if outcome.renamed > 0 {
         let plural = if outcome.renamed == 1 { "op has another name" } else { "ops have other names" };
         notes.push(format!("{} {plural}", outcome.renamed));
@@ -239,6 +241,44 @@ pub fn diff(a: &Model, b: &Model, evaluator: &dyn Evaluate, options: Options) ->
     diff.a.ops = diff.op_types.values().map(|count| count.0).sum();
     diff.b.ops = diff.op_types.values().map(|count| count.1).sum();
     diff
+}
+
+/// Ops that are gone in one body and new in another, or in the graph around, under the same names: they moved.
+fn between_bodies(changes: &mut Vec<Change>) {
+    let key = |ops: &[OpRef]| {
+        let mut names: Vec<(String, String)> = ops.iter().map(|op| (op.op_type.clone(), op.name.clone())).collect();
+        names.sort();
+        names
+    };
+    let mut gone: BTreeMap<Vec<(String, String)>, usize> = BTreeMap::new();
+    for (place, change) in changes.iter().enumerate() {
+        if change.b.is_empty() && matches!(change.kind, Kind::Removed | Kind::Dead | Kind::Bypassed) {
+            gone.insert(key(&change.a), place);
+        }
+    }
+    let mut left: Vec<usize> = Vec::new();
+    for place in 0..changes.len() {
+        let change = &changes[place];
+        if !(change.a.is_empty() && matches!(change.kind, Kind::Added | Kind::Inserted)) {
+            continue;
+        }
+        let Some(&from) = gone.get(&key(&change.b)).filter(|&&from| changes[from].scope != change.scope) else {
+            continue;
+        };
+        let name = |scope: &str| if scope.is_empty() { "the main graph".to_owned() } else { format!("`{scope}`") };
+        let title =
+            format!("{} ops moved from {} to {}", change.b.len(), name(&changes[from].scope), name(&change.scope));
+        let a = changes[from].a.clone();
+        let change = &mut changes[place];
+        (change.kind, change.title, change.a) = (Kind::Moved, title, a);
+        change.details.clear();
+        left.push(from);
+    }
+    let mut place = 0;
+    changes.retain(|_| {
+        place += 1;
+        !left.contains(&(place - 1))
+    });
 }
 
 fn count_ops(graph: &Graph, counts: &mut BTreeMap<String, (usize, usize)>, second: bool) {

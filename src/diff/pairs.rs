@@ -2,7 +2,8 @@
 use std::collections::BTreeMap;
 
 use onnx_shrink_ir::{
-    DataType, op_schema,
+    DataType,
+    op_schema::{self, Default},
     proto::schema::{AttributeProto, attribute_proto::AttributeType},
 };
 
@@ -11,6 +12,7 @@ use super::{
     constants::compare,
     groups::{Role, View},
     index::{Index, Source, canonical},
+    layers,
     matching::through,
 };
 
@@ -28,14 +30,18 @@ pub(super) struct Delta {
     pub outside: bool,
     /// Element types of activations and weights that it computes in, in B
     pub quantized: Option<(String, String)>,
-    /// The same held for A and does not for B
-    pub dequantized: bool,
+    /// The same of A, where B computes in float
+    pub dequantized: Option<(String, String)>,
+    /// How many channels the layer makes and reads, where that differs
+    pub resized: Option<String>,
     /// Element type that its largest constant is stored in, where that is not what it reads
     pub stored: Option<DataType>,
+    /// The same of A, where B stores what it reads
+    pub unstored: Option<DataType>,
 }
 
 /// Where a float op's input `port` stands in its integer form.
-fn integer_port(op_type: &str, port: usize) -> usize {
+pub(super) fn integer_port(op_type: &str, port: usize) -> usize {
     match (op_type.rsplit('.').next().unwrap_or(op_type), port) {
         ("QLinearConv", 2) => 8,
         ("QGemm", 2) => 6,
@@ -92,6 +98,24 @@ fn show(attribute: &AttributeProto) -> String {
     }
 }
 
+/// Whether op `place` would do the same without `attribute`.
+fn is_default(index: &Index<'_>, place: usize, attribute: &AttributeProto) -> bool {
+    let op = index.op(place);
+    let schema = op_schema::find(op.domain(), op.op_type(), index.graph.opset());
+    let declared = schema.and_then(|schema| schema.attribute(attribute.name()));
+    match (declared.map(|declared| declared.default), attribute.name()) {
+        (Some(Default::Int(value)), _) => attribute.i == Some(value),
+        (Some(Default::Float(value)), _) => attribute.f == Some(value),
+        (Some(Default::String(value)), _) => attribute.s.as_deref() == Some(value.as_bytes()),
+        (Some(Default::Ints(values)), _) => attribute.ints == values,
+        (Some(Default::Floats(values)), _) => attribute.floats == values,
+        // (The standard says these in words.)
+        (Some(Default::None), "pads") => attribute.ints.iter().all(|&pad| pad == 0),
+        (Some(Default::None), "strides" | "dilations") => attribute.ints.iter().all(|&step| step == 1),
+        _ => false,
+    }
+}
+
 fn attributes(view: &View<'_, '_>, a: usize, b: usize, delta: &mut Delta) {
     let (one, other) = (view.a.op(a), view.b.op(b));
     let mut names: BTreeMap<&str, (Option<&AttributeProto>, Option<&AttributeProto>)> = BTreeMap::new();
@@ -105,7 +129,9 @@ fn attributes(view: &View<'_, '_>, a: usize, b: usize, delta: &mut Delta) {
     for (name, (before, after)) in names {
         let equal = match (before, after) {
             (Some(before), Some(after)) => canonical(before) == canonical(after),
-            _ => !same_type,
+            (Some(there), None) => !same_type || is_default(view.a, a, there),
+            (None, Some(there)) => !same_type || is_default(view.b, b, there),
+            (None, None) => true,
         };
         if !equal {
             let (before, mut after) = (before.map(show), after.map(show));
@@ -120,12 +146,12 @@ fn attributes(view: &View<'_, '_>, a: usize, b: usize, delta: &mut Delta) {
 
 /// Compares op `a` of A with its counterpart `b`.
 pub(super) fn compare_pair(view: &View<'_, '_>, a: usize, b: usize) -> Delta {
-    let mut delta = Delta::default();
+    let mut delta = <Delta as std::default::Default>::default();
     let (type_a, type_b) = (view.a.type_of(a), view.b.type_of(b));
     attributes(view, a, b, &mut delta);
     delta.own |= type_a != type_b;
     let (integer_a, integer_b) = (computes_in(view, a, false), computes_in(view, b, true));
-    delta.dequantized = integer_a.is_some() && integer_b.is_none();
+    delta.dequantized = integer_a.clone().filter(|_| integer_b.is_none());
     let ports = match type_a == type_b {
         true => view.a.op(a).inputs().len().max(view.b.op(b).inputs().len()),
         false => view.a.op(a).inputs().len(),
@@ -137,6 +163,12 @@ pub(super) fn compare_pair(view: &View<'_, '_>, a: usize, b: usize) -> Delta {
     captures(view, a, b, &mut delta);
     if integer_a.is_none() || type_a != type_b {
         delta.quantized = integer_b;
+    }
+    if delta.reshaped {
+        delta.resized = layers::resized(view, a, b);
+        if delta.resized.is_some() {
+            delta.details.extend(layers::work(view, &[a], &[b]));
+        }
     }
     if delta.own {
         let types = |index: &Index<'_>, place: usize| {
@@ -185,6 +217,14 @@ fn input(view: &View<'_, '_>, (a, port): (usize, usize), (b, twin_port): (usize,
             if smaller {
                 delta.stored = Some(dtype);
             }
+        }
+        let float = view.computed_b.stored_type(view.b, other).filter(|_| matches!(other, Source::Constant(_)));
+        if let (Some(was), Some(float)) = (known.filter(|_| matches!(one, Source::Made(..))), float)
+            && was != float
+            && delta.unstored.is_none_or(|stored| was.bits() < stored.bits())
+            && view.a.op(a).op_type() != "DequantizeLinear"
+        {
+            delta.unstored = Some(was);
         }
         return;
     }

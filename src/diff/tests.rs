@@ -1,11 +1,13 @@
 //! The page and the text on models whose names mean harm, and the time that large models take.
 use onnx_shrink_exec::Interpreter;
-use onnx_shrink_ir::{Model, text::parse_model};
+use onnx_shrink_ir::{Model, infer, text::parse_model};
 
 use super::{Options, diff, html, text};
 
 fn model(text: &str) -> Model {
-    parse_model(text).unwrap()
+    let mut model = parse_model(text).unwrap();
+    infer::infer(&mut model.graph);
+    model
 }
 
 const BEFORE: &str = r#"<ir_version: 8, opset_import: ["" : 17]>
@@ -65,6 +67,71 @@ fn a_gemm_that_became_two_is_split() {
     );
     let found = diff(&a, &b, &Interpreter::default(), Options::default());
     let titles: Vec<&str> = found.changes.iter().map(|change| change.title.as_str()).collect();
-    assert_eq!(titles, ["MatMul became 2 MatMul"]);
+    assert_eq!(titles, ["MatMul became 2 MatMul of rank 1"]);
     assert_eq!(found.changes[0].kind, super::Kind::Split);
+}
+
+/// Titles of the changes from `a` to `b`.
+fn titles(a: &str, b: &str) -> Vec<String> {
+    let found = diff(&model(a), &model(b), &Interpreter::default(), Options::default());
+    found.changes.iter().map(|change| change.title.clone()).collect()
+}
+
+const WEIGHTS: &str = "float[2,1,1,1] w = {1, 2}, float[1,2,1,1] v = {3, 4}";
+
+#[test]
+fn a_layer_with_fewer_channels_says_how_many() {
+    let before =
+        format!("g (float[1,1,2,2] x) => (float[1,1,2,2] y) <{WEIGHTS}> {{ a = Conv (x, w)  y = Conv (a, v) }}");
+    let after = "g (float[1,1,2,2] x) => (float[1,1,2,2] y) <float[1,1,1,1] w = {1}, float[1,1,1,1] v = {3}> {
+        a = Conv (x, w)  y = Conv (a, v) }";
+    assert_eq!(titles(&before, after), ["Conv, channels 2 → 1", "Conv, inputs 2 → 1"]);
+}
+
+#[test]
+fn a_default_that_is_left_out_is_no_change() {
+    let gemm = |attributes: &str| {
+        format!("g (float[1,2] x) => (float[1,2] y) <float[2,2] w = {{1, 2, 3, 4}}> {{ y = Gemm {attributes} (x, w) }}")
+    };
+    assert_eq!(titles(&gemm("<alpha = 1.0, transB = 0>"), &gemm("")), [""; 0]);
+    assert_eq!(titles(&gemm("<alpha = 2.0>"), &gemm("")), ["Gemm: attribute `alpha`"]);
+    let pool = |attributes: &str| {
+        format!("g (float[1,1,4,4] x) => (float[1,1,3,3] y) {{ y = MaxPool <kernel_shape = [2, 2]{attributes}> (x) }}")
+    };
+    assert_eq!(titles(&pool(", pads = [0, 0, 0, 0], strides = [1, 1]"), &pool("")), [""; 0]);
+}
+
+#[test]
+fn what_was_a_constant_or_a_copy_is_said_to_be_so() {
+    let constant = "g (float[1,2] x) => (float[2] y) <int64[1] s = {2}> { y = Reshape (x, s) }";
+    let computed = "g (float[1,2] x) => (float[2] y) <int64[1] from = {1}, int64[1] to = {2}> {
+        a = Shape (x)  s = Slice (a, from, to)  y = Reshape (x, s) }";
+    assert_eq!(titles(constant, computed), ["a constant became Shape + Slice"]);
+    assert_eq!(titles(computed, constant), ["Shape + Slice folded into a constant"]);
+    let one = "g (float[2] x) => (float[2] y) { a = Relu (x)  b = Sin (a)  c = Cos (a)  y = Add (b, c) }";
+    let two = "g (float[2] x) => (float[2] y) { a = Relu (x)  d = Relu (x)  b = Sin (a)  c = Cos (d)  y = Add (b, c) }";
+    assert_eq!(titles(one, two), ["Relu: an equal op did the work before"]);
+    assert_eq!(titles(two, one), ["Relu: an equal Relu does the work"]);
+}
+
+#[test]
+fn a_layer_that_computes_in_float_again_takes_its_conversions_along() {
+    let float = format!("g (float[1,1,2,2] x) => (float[1,2,2,2] y) <{WEIGHTS}> {{ y = Conv (x, w) }}");
+    let integer =
+        "g (float[1,1,2,2] x) => (float[1,2,2,2] y) <float s = {0.5}, uint8 z = {128}, int8[2,1,1,1] w = {1, 2},
+        float one = {1.0}, int8 none = {0}> {
+        q = QuantizeLinear (x, s, z)  d = DequantizeLinear (q, s, z)  e = DequantizeLinear (w, one, none)
+        a = Conv (d, e)  r = QuantizeLinear (a, s, z)  y = DequantizeLinear (r, s, z) }";
+    assert_eq!(titles(&float, integer), ["Conv quantized (uint8 × int8)"]);
+    assert_eq!(titles(integer, &float), ["Conv is float again (was uint8 × int8)"]);
+}
+
+#[test]
+fn ops_that_left_a_body_moved() {
+    let outside = "g (float[2] x, bool c) => (float[2] y) { a = Relu (x)  y = If (c) <
+        then_branch = t () => (float[2] b) { b = Sin (a) }, else_branch = e () => (float[2] d) { d = Cos (a) }> }";
+    let inside = "g (float[2] x, bool c) => (float[2] y) { y = If (c) <
+        then_branch = t () => (float[2] b) { a = Relu (x)  b = Sin (a) }, else_branch = e () => (float[2] d) { d = Cos (x) }> }";
+    let told = titles(outside, inside);
+    assert!(!told.iter().any(|title| title.contains("added")), "{told:?}");
 }

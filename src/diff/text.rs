@@ -1,8 +1,8 @@
 //! The difference as text: terse, equal changes grouped, columns aligned.
 use std::fmt::Write;
 
-use super::{Change, Detail, Diff, Facts, Kind};
-use crate::columns::bytes;
+use super::{Change, Detail, Diff, Facts, Kind, OpRef, layers::WORK};
+use crate::columns::{bytes, count};
 
 /// How text is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,7 +68,10 @@ pub fn show_detail(detail: &Detail) -> String {
             text
         }
         Detail::Reads { input, before, after } => format!("{input}: reads `{before}` → `{after}`"),
-        Detail::Value { name, before, after } => format!("{name}: {before} → {after}"),
+        Detail::Value { name, before, after } => match (name == WORK, before.parse(), after.parse()) {
+            (true, Ok(one), Ok(other)) => format!("{name}: {} → {}", count(one), count(other)),
+            _ => format!("{name}: {before} → {after}"),
+        },
         Detail::Note { text } => text.clone(),
     }
 }
@@ -134,6 +137,12 @@ fn names(group: &[&Change], all: bool) -> String {
     let name = |change: &&Change| {
         let ops = if change.a.is_empty() { &change.b } else { &change.a };
         let shown = if all { usize::MAX } else { SHOWN };
+        // Conversions that served an op go without saying.
+        let converts = |op: &&OpRef| matches!(op.op_type.as_str(), "QuantizeLinear" | "DequantizeLinear");
+        let mut ops: Vec<&OpRef> = ops.iter().collect();
+        if !all && !ops.iter().all(converts) {
+            ops.retain(|op| !converts(op));
+        }
         let mut names: Vec<String> = ops.iter().take(shown).map(|op| format!("`{}`", op.name)).collect();
         if ops.len() > shown {
             names.push(format!("{} more", ops.len() - shown));
@@ -153,12 +162,13 @@ fn names(group: &[&Change], all: bool) -> String {
 fn details(group: &[&Change], all: bool, out: &mut String) {
     const SHOWN: usize = 6;
     if group.len() > 1 && !all {
-        let (mut before, mut after, mut count) = (0, 0, 0);
+        let (mut before, mut after, mut number) = (0, 0, 0);
+        let mut work: Option<(u64, u64)> = None;
         let mut worst: Option<(f64, &str)> = None;
         for change in group {
             for detail in &change.details {
                 if let Detail::Constant { before: one, after: other, relative_error, .. } = detail {
-                    count += 1;
+                    number += 1;
                     before += one.as_ref().map_or(0, |facts| facts.bytes as u64);
                     after += other.as_ref().map_or(0, |facts| facts.bytes as u64);
                     if let Some(error) = *relative_error
@@ -167,19 +177,28 @@ fn details(group: &[&Change], all: bool, out: &mut String) {
                         worst = Some((error, change.a.first().map_or("", |op| op.name.as_str())));
                     }
                 }
+                if let Detail::Value { name, before, after } = detail
+                    && let (true, Ok(one), Ok(other)) = (name == WORK, before.parse::<u64>(), after.parse::<u64>())
+                {
+                    let (before, after) = work.unwrap_or((0, 0));
+                    work = Some((before + one, after + other));
+                }
             }
         }
-        if count > 0 {
-            let plural = if count == 1 { "constant" } else { "constants" };
+        if number > 0 {
+            let plural = if number == 1 { "constant" } else { "constants" };
             let size = match before == after {
                 true => bytes(before),
                 false => format!("{} → {}", bytes(before), bytes(after)),
             };
-            let _ = write!(out, "          {count} {plural}: {size}");
+            let _ = write!(out, "          {number} {plural}: {size}");
             if let Some((error, name)) = worst {
                 let _ = write!(out, ", largest relative error {} at `{name}`", show_error(error));
             }
             out.push('\n');
+        }
+        if let Some((before, after)) = work {
+            let _ = writeln!(out, "          {WORK}: {} → {}", count(before), count(after));
         }
         return;
     }

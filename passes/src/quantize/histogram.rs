@@ -75,16 +75,13 @@ impl Histogram {
 
     /// Adds `values`.
     pub fn add(&mut self, values: &[f32]) {
-        if self.counts.is_empty() {
-            self.counts = vec![0; BINS];
-        }
         let mut tally = (values.len() >= TALLIED).then(Tally::new);
         for block in values.chunks(BLOCK) {
-            if let Some(finite) = self.see(block) {
-                self.place(&finite, &mut tally);
-            } else {
-                self.place(block, &mut tally);
+            let finite = self.see(block);
+            if self.counts.is_empty() {
+                self.counts = vec![0; BINS]; // not before the first width is known: wider bins are other bins
             }
+            self.place(finite.as_deref().unwrap_or(block), &mut tally);
         }
     }
 
