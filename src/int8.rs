@@ -107,6 +107,8 @@ pub struct Calibrated<'a> {
     storage_only: Option<String>,
     /// Units that find their ranges in each run
     dynamic: BTreeSet<usize>,
+    /// Whether the weights of what went back to float for a gate are stored in 8 bits
+    stores_returned: bool,
 }
 
 impl Int8<'_> {
@@ -290,7 +292,18 @@ impl Int8<'_> {
                 }
         };
         let dynamic = (0..units.units.len()).filter(is_dynamic).collect();
-        Ok(Calibrated { int8: self, model, calibration, units, costs, user_kept, notes, storage_only, dynamic })
+        Ok(Calibrated {
+            int8: self,
+            model,
+            calibration,
+            units,
+            costs,
+            user_kept,
+            notes,
+            storage_only,
+            dynamic,
+            stores_returned: true,
+        })
     }
 }
 

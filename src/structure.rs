@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use onnx_shrink_ir::{Evaluate, Graph, Model};
 use onnx_shrink_passes::{
-    Context, Entry, Options, PruneChannels, Statistics,
+    Context, Entry, LinearizeBranches, Options, Pass, PruneChannels, Statistics,
     prune::{
-        Groups,
+        Groups, Removal,
         orders::Criterion,
         plan::{self, Plan, plan},
         reconstruct::{Solved, reconstruct},
@@ -66,6 +66,10 @@ pub struct Structure {
     pub removed: f64,
     /// Groups of channels that lost some
     pub groups: usize,
+    /// Branches of two convolutions that became one, solved for
+    pub branches: usize,
+    /// Convolutions that do with a row, a column or a point of their kernels
+    pub kernels: usize,
     /// Samples that were fitted
     pub samples: usize,
     /// Layers with weights, in the order of the graph
@@ -133,7 +137,7 @@ impl Pruner<'_> {
         if let Some(source) = source {
             let _stage = progress.stage("solving for weights", None);
             let report = |done, all| log::info!("layer {done} of {all}");
-            solved = reconstruct(graph, &groups, &chosen.gone, self.evaluator, source, &report).map_err(failure)?;
+            solved = reconstruct(graph, &groups, &chosen.removal, self.evaluator, source, &report).map_err(failure)?;
         }
         self.apply(lossless, &groups, &chosen, &solved, samples.map_or(0, Samples::len)).map(Ok)
     }
@@ -148,15 +152,24 @@ impl Pruner<'_> {
     ) -> Result<Pruned, Failure> {
         let mut model = lossless.detached();
         let mut cx = Context::new(self.options.clone(), self.evaluator);
-        let pass = PruneChannels { groups, gone: &chosen.gone, solved };
-        cx.run(&pass, &mut model.graph).map_err(Failure::bug)?;
-        let layers = layers(&lossless.graph, &model.graph, groups, &chosen.gone, solved);
-        let is_touched =
-            |group: &&onnx_shrink_passes::prune::Group| group.units.iter().any(|unit| chosen.gone.contains(unit));
+        let Removal { gone, branches } = &chosen.removal;
+        let none = BTreeSet::new();
+        let passes: [&dyn Pass; 3] = [
+            &PruneChannels { groups, gone, solved: &[] },
+            &LinearizeBranches { branches },
+            &PruneChannels { groups, gone: &none, solved },
+        ];
+        for pass in passes {
+            cx.run(pass, &mut model.graph).map_err(Failure::bug)?;
+        }
+        let layers = layers(&lossless.graph, &model.graph, groups, &chosen.removal, solved);
+        let is_touched = |group: &&onnx_shrink_passes::prune::Group| group.units.iter().any(|unit| gone.contains(unit));
         let structure = Structure {
             asked: self.structure.prune.unwrap_or(0.0),
             removed: chosen.removed,
             groups: groups.groups.iter().filter(is_touched).count(),
+            branches: branches.iter().filter(|(_, kernel)| kernel.over_all).count(),
+            kernels: branches.iter().filter(|(_, kernel)| !kernel.over_all).count(),
             samples,
             layers,
             comparison: None,
@@ -185,28 +198,28 @@ fn failure(error: PruneError) -> Failure {
     }
 }
 
-fn layers(
-    before: &Graph,
-    after: &Graph,
-    groups: &Groups,
-    gone: &BTreeSet<onnx_shrink_passes::prune::Unit>,
-    solved: &[Solved],
-) -> Vec<PrunedLayer> {
+fn layers(before: &Graph, after: &Graph, groups: &Groups, removal: &Removal, solved: &[Solved]) -> Vec<PrunedLayer> {
     let dims = |graph: &Graph, weight| graph.constant(weight).map(|tensor| tensor.dims().to_vec()).unwrap_or_default();
     let bytes = |graph: &Graph, weight| graph.constant(weight).map_or(0, |tensor| tensor.byte_len());
     let layer = |weighted: &onnx_shrink_passes::prune::Weighted| {
         let weight = weighted.weight;
         let found = solved.iter().find(|solved| solved.op == weighted.op);
-        let macs = |gone| groups.macs_of(before, weighted, gone);
+        let branch = removal.branches.iter().find(|(branch, _)| branch.last == weighted.op);
+        let macs_after = match branch {
+            Some((branch, kernel)) => branch.macs(before, groups, *kernel, &removal.gone),
+            None if !after.has_op(weighted.op) => 0.0,
+            None => groups.macs_of(before, weighted, &removal.gone),
+        };
+        let is_there = after.has_op(weighted.op);
         PrunedLayer {
             name: before.label_of(weighted.op).to_owned(),
             op: before.op(weighted.op).op_type().to_owned(),
             weights_before: dims(before, weight),
-            weights_after: dims(after, weight),
-            macs_before: macs(&BTreeSet::new()),
-            macs_after: macs(gone),
+            weights_after: if is_there { dims(after, weight) } else { Vec::new() },
+            macs_before: groups.macs_of(before, weighted, &BTreeSet::new()),
+            macs_after,
             bytes_before: bytes(before, weight),
-            bytes_after: bytes(after, weight),
+            bytes_after: if is_there { bytes(after, weight) } else { 0 },
             error_before: found.map(|solved| solved.before),
             error: found.map(|solved| solved.after),
         }

@@ -1,15 +1,21 @@
 //! Layers whose error matters: what goes back to float for a gate, and what the report says of it.
+use onnx_shrink_ir::proto::{Limits, encode, load};
+use tempfile::TempDir;
+
 use crate::{
     int8_graph::integer_ops,
-    support::{calib, folder_of, run},
+    support::{calib, fixture, folder_of, run},
 };
 
 /// Layers in integers, and the report, of the fixture for every target's placement, with a gate.
 fn shrunk(gate: &str, more: &[&str]) -> (i32, usize, serde_json::Value) {
-    let folder = folder_of("digits_cnn");
-    let data = calib("digits_cnn");
+    shrunk_in(&folder_of("digits_cnn"), &calib("digits_cnn"), gate, more)
+}
+
+/// The same of `in.onnx` in `folder`.
+fn shrunk_in(folder: &TempDir, data: &str, gate: &str, more: &[&str]) -> (i32, usize, serde_json::Value) {
     let arguments =
-        ["in.onnx", "-o", "out.onnx", "--int8", "--data", &data, "--target", "generic", "--report", "r.json"];
+        ["in.onnx", "-o", "out.onnx", "--int8", "--data", data, "--target", "generic", "--report", "r.json"];
     let run = run(folder.path(), &[&arguments[..], &["--gate", gate], more].concat());
     let report = serde_json::from_slice(&std::fs::read(folder.path().join("r.json")).unwrap()).unwrap();
     let written = folder.path().join("out.onnx");
@@ -47,4 +53,47 @@ fn every_integer_layer_has_its_share_of_the_error() {
     assert!(shares.len() >= integer, "{} of {integer}", shares.len());
     assert!(shares.iter().all(|share| (0.0..=1.0).contains(share)), "{shares:?}");
     assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{shares:?}");
+}
+
+/// The fixture `digits_mlp`, which computes what it did but for 1e-4, with weights in `fc2` that 8 bits do not hold: a thousand times
+/// the others, for an input that is nearly nothing.
+fn with_one_bad_layer() -> TempDir {
+    let folder = folder_of("digits_mlp");
+    let mut model = load(&fixture("digits_mlp").join("model.onnx"), &Limits::default()).unwrap().model;
+    let dead = 5;
+    let graph = model.graph.as_mut().unwrap();
+    let mut edit = |name: &str, change: &dyn Fn(&mut [f32])| {
+        let tensor = graph.initializer.iter_mut().find(|tensor| tensor.name.as_deref() == Some(name)).unwrap();
+        let bytes = tensor.raw_data.as_ref().unwrap();
+        let mut numbers: Vec<f32> =
+            bytes.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect();
+        change(&mut numbers);
+        tensor.raw_data = Some(numbers.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into());
+    };
+    edit("fc1.weight", &|weights| weights[dead * 64..][..64].iter_mut().for_each(|w| *w *= 1e-7));
+    edit("fc1.bias", &|bias| bias[dead] = 0.0);
+    edit("fc2.weight", &|weights| weights[dead * 64..][..64].fill(1000.0));
+    std::fs::write(folder.path().join("in.onnx"), encode(&model).concat()).unwrap();
+    folder
+}
+
+#[test]
+fn one_bad_layer_alone_stays_float() {
+    let folder = with_one_bad_layer();
+    let data = calib("digits_mlp");
+    let names = |report: &serde_json::Value, wanted: &dyn Fn(&serde_json::Value) -> bool| -> Vec<String> {
+        let layers = report["layers"].as_array().unwrap().iter().filter(|layer| wanted(layer));
+        layers.map(|layer| layer["name"].as_str().unwrap().to_owned()).collect()
+    };
+    // Without a gate it has nearly all of the error, and the report says so.
+    let (code, integer, report) = shrunk_in(&folder, &data, "sqnr=-100", &["--gate", "drop=1"]);
+    assert_eq!((code, integer), (0, 3), "{report}");
+    let is_bad = |layer: &serde_json::Value| layer["error_share"].as_f64().is_some_and(|share| share > 0.9);
+    assert_eq!(names(&report, &is_bad), ["/fc2/MatMul"], "{}", report["layers"]);
+    // Its weights are not stored in 8 bits either: that is what they do not hold.
+    let (code, integer, report) = shrunk_in(&folder, &data, "sqnr=20", &["--keep-float", "auto"]);
+    assert_eq!((code, integer), (0, 2), "{report}");
+    assert_eq!(names(&report, &|layer| layer["fate"] != "integer"), ["/fc2/MatMul"], "{}", report["layers"]);
+    assert_eq!(names(&report, &|layer| layer["fate"] == "float"), ["/fc2/MatMul"], "{}", report["layers"]);
+    assert!(report["quantized"]["outputs"][0]["sqnr_db"].as_f64().unwrap() >= 20.0);
 }

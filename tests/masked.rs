@@ -19,7 +19,7 @@ use onnx_shrink_passes::{
     Context, Options, Statistics,
     pipeline::run_lossless,
     prune::{
-        Groups, Unit,
+        Branch, Groups, Unit,
         budget::{Budget, Choice},
         layer::Layer,
         orders::{Criterion, Moments, order},
@@ -39,6 +39,9 @@ const CRITERIA: [(&str, Criterion); 6] = [
     ("random", Criterion::Random),
     ("reconstruction", Criterion::Reconstruction),
 ];
+
+/// Rows of a layer's inputs that are looked at for each sample.
+const ROWS: usize = 64;
 
 /// Samples that rank channels.
 const SAMPLES: usize = 4;
@@ -70,15 +73,19 @@ fn subject(path: &Path) -> Option<Subject> {
     if groups.groups.iter().all(|group| groups.free(group).is_empty()) {
         return None;
     }
-    let layers: Vec<Layer> = groups.consumers.iter().filter_map(|c| Layer::of(&model.graph, c.op)).collect();
+    let mut seen = BTreeSet::new();
+    let layers = groups.consumers.iter().filter_map(|consumer| Layer::of(&model.graph, consumer.op));
+    let layers: Vec<(Layer, bool)> =
+        layers.filter(|layer| seen.insert(layer.weight)).map(|layer| (layer, false)).collect();
     let mut known = Moments::new();
     let mut samples = None;
     for length in [1, 16, 64, 256] {
         let Ok(made) = Samples::generated_as(&model.graph, SAMPLES, OpenDims::all(length)) else { continue };
         let source = Source { samples: &made, keeps: true };
         let indices: Vec<usize> = (0..SAMPLES).collect();
-        if let Ok(found) = moments(&model.graph, &evaluator, &layers, &source, &indices) {
-            (known, samples) = (found, Some(made));
+        if let Ok(found) = moments(&model.graph, &evaluator, &layers, &source, &indices, ROWS) {
+            known = layers.iter().map(|(layer, _)| layer.weight).zip(found).collect();
+            samples = Some(made);
             break;
         }
     }
@@ -92,15 +99,15 @@ fn gone(subject: &Subject, criterion: Criterion, ratio: f64) -> Option<BTreeSet<
     let open = (0..groups.groups.len()).filter(|&k| !groups.free(&groups.groups[k]).is_empty());
     let choice = |index: usize| {
         let group = &groups.groups[index];
-        let mut choice =
-            Choice::new(index, group.units.len(), order(&model.graph, groups, group, criterion, moments, statistics));
-        for (count, loss) in &mut choice.candidates {
-            *loss = (*count as f64).powi(2) / choice.order.len().max(1) as f64;
+        let order = order(&model.graph, groups, group, criterion, moments, statistics);
+        let mut choice = Choice::new(index, group.units.len(), order, None);
+        for candidate in &mut choice.candidates {
+            candidate.loss = (candidate.gone as f64).powi(2) / choice.order.len().max(1) as f64;
         }
         choice
     };
     let mut budget = Budget::new(&model.graph, groups, open.map(choice).collect());
-    budget.choose(ratio).then(|| budget.gone()).filter(|gone| !gone.is_empty())
+    budget.choose(ratio, 1.0).then(|| budget.removal().gone).filter(|gone| !gone.is_empty())
 }
 
 fn applied(model: &Model, patch: Patch) -> Model {
@@ -117,6 +124,27 @@ fn pair(subject: &Subject, gone: &BTreeSet<Unit>) -> Option<(Model, Model)> {
     let removed = subject.groups.remove(graph, gone).ok()??;
     let masked = subject.groups.mask(graph, gone).unwrap()?;
     Some((applied(&subject.model, masked), applied(&subject.model, removed)))
+}
+
+/// The same for branches of two convolutions that become one (of weights 0, until they are solved for): all that the model has.
+fn branches(subject: &Subject) -> Option<(Model, Model)> {
+    let (graph, groups) = (&subject.model.graph, &subject.groups);
+    let found: Vec<Branch> = (0..groups.groups.len()).filter_map(|index| Branch::of(graph, groups, index)).collect();
+    let (mut removed, mut inner) = (subject.model.detached(), BTreeSet::new());
+    let mut taken = BTreeSet::new(); // of a chain every other one
+    for branch in found {
+        if taken.contains(&branch.first) || taken.contains(&branch.last) {
+            continue;
+        }
+        taken.extend([branch.first, branch.last]);
+        let Some(kernel) = branch.kernels().find(|kernel| kernel.over_all) else { continue };
+        branch.patch(&removed.graph, kernel)?.apply(&mut removed.graph).unwrap();
+        inner.extend(groups.groups[branch.group].units.iter().copied());
+    }
+    removed.graph.sweep();
+    infer::infer(&mut removed.graph);
+    let masked = groups.mask(graph, &inner).unwrap()?;
+    (!inner.is_empty()).then(|| (applied(&subject.model, masked), removed))
 }
 
 #[test]
@@ -154,6 +182,15 @@ fn pairs_for_onnx_runtime() {
             eprintln!("{name}: no channel may go");
             continue;
         };
+        let write = |what: &str, masked: &Model, removed: &Model| {
+            for (side, model) in [("masked", masked), ("removed", removed)] {
+                let file = Path::new(&folder).join(format!("{what}.{side}.onnx"));
+                fs::write(file, encode(&export(model)).concat()).unwrap();
+            }
+        };
+        if let Some((masked, removed)) = branches(&subject) {
+            write(&format!("{name}.branches"), &masked, &removed);
+        }
         let mut known: BTreeSet<BTreeSet<Unit>> = BTreeSet::new();
         for (criterion_name, criterion) in CRITERIA {
             for ratio in RATIOS {
@@ -170,10 +207,7 @@ fn pairs_for_onnx_runtime() {
                     eprintln!("{what}: refused");
                     continue;
                 };
-                for (side, model) in [("masked", &masked), ("removed", &removed)] {
-                    let file = Path::new(&folder).join(format!("{what}.{side}.onnx"));
-                    fs::write(file, encode(&export(model)).concat()).unwrap();
-                }
+                write(&what, &masked, &removed);
             }
         }
     }

@@ -35,6 +35,11 @@ const ON_REQUEST: &[Known] = &[
         about: "prune: removes channels, solves for the rest again",
     },
     Known {
+        name: "linearize-branches",
+        class: Class::Approximate,
+        about: "prune: one convolution for a branch of two",
+    },
+    Known {
         name: "cancel-qdq",
         class: Class::Approximate,
         about: "others' Q/DQ pairs: lets them meet and vanish, through ops that move numbers",

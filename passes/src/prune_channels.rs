@@ -52,7 +52,7 @@ impl Pass for PruneChannels<'_> {
                     return Ok(());
                 }
             }
-            Ok(None) => return Ok(()),
+            Ok(None) => {}
             Err(miss) => {
                 if let Some(&op) = self.groups.groups.first().and_then(|group| group.producers.first()) {
                     cx.missed(graph, op, &miss);
@@ -61,7 +61,8 @@ impl Pass for PruneChannels<'_> {
             }
         }
         for solved in self.solved {
-            let (Some(layer), Some(weights)) = (Layer::of(graph, solved.op), &solved.weights) else { continue };
+            let Some(weights) = solved.weights.as_ref().filter(|_| graph.has_op(solved.op)) else { continue };
+            let Some(layer) = Layer::of(graph, solved.op) else { continue };
             let mut patch = Patch::new(solved.op);
             if layer.set_weights(graph, weights, &mut patch).is_some() {
                 cx.apply(graph, patch)?;

@@ -19,6 +19,9 @@ pub const LANES: usize = 4;
 /// Damping to begin with, in shares of the mean diagonal: 1e-5 to 0.1 are equal (`docs/methods.md` §9, recipe 8).
 pub const DAMPING: f64 = 0.01;
 
+/// Columns of the moments that are summed at once.
+const PANEL: usize = 96;
+
 /// Second moments of the inputs and targets of a layer.
 #[derive(Clone, Debug)]
 pub struct Gram {
@@ -61,18 +64,53 @@ impl Gram {
     /// # Panics
     /// When the lengths do not fit: a mistake of the caller.
     pub fn add(&mut self, x: &[f64], t: &[f64]) {
+        self.sum(x, t, true);
+    }
+
+    /// Adds targets `t` of rows `x` whose inputs are in it by now.
+    ///
+    /// # Panics
+    /// As [`Gram::add`].
+    pub fn add_targets(&mut self, x: &[f64], t: &[f64]) {
+        self.sum(x, t, false);
+    }
+
+    fn sum(&mut self, x: &[f64], t: &[f64], with_inputs: bool) {
         let rows = x.len() / self.inputs().max(1);
         let (Ok(x), Ok(t)) =
             (ArrayView2::from_shape((rows, self.inputs()), x), ArrayView2::from_shape((rows, self.targets()), t))
         else {
             unreachable!("rows of inputs and targets are equally many and whole")
         };
-        self.rows += rows as f64;
-        general_mat_mul(1.0, &x.t(), &x, 1.0, &mut self.xx);
+        if with_inputs {
+            self.rows += rows as f64;
+            self.sum_inputs(x);
+        }
         if self.targets() > 0 {
             general_mat_mul(1.0, &x.t(), &t, 1.0, &mut self.xt);
             self.tt += &t.mapv(|t| t * t).sum_axis(Axis(0));
         }
+    }
+
+    /// Adds x·xᵀ: what is right of the diagonal, panel by panel, and then the same below it.
+    fn sum_inputs(&mut self, x: ArrayView2<'_, f64>) {
+        let count = self.inputs();
+        for start in (0..count).step_by(PANEL) {
+            let end = (start + PANEL).min(count);
+            let (left, right) = (x.slice(s![.., ..end]), x.slice(s![.., start..end]));
+            general_mat_mul(1.0, &left.t(), &right, 1.0, &mut self.xx.slice_mut(s![..end, start..end]));
+        }
+        for start in (0..count).step_by(PANEL) {
+            let end = (start + PANEL).min(count);
+            let (above, mut below) = self.xx.multi_slice_mut((s![..start, start..end], s![start..end, ..start]));
+            below.assign(&above.t());
+        }
+    }
+
+    /// The same inputs with no targets yet: [`Gram::add_targets`] of the same rows gives others.
+    #[must_use]
+    pub fn without_targets(&self) -> Gram {
+        Gram { xt: Array2::zeros(self.xt.dim()), tt: Array1::zeros(self.tt.len()), ..self.clone() }
     }
 
     /// Adds what another one saw.

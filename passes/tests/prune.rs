@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 use std::collections::BTreeSet;
 
-use onnx_shrink_ir::{DataType, Graph, infer, text, verify};
+use onnx_shrink_ir::{DataType, Graph, OpId, Patch, Tensor, infer, text, verify};
 use onnx_shrink_passes::{
     Class,
-    prune::{Groups, Unit},
+    prune::{Branch, Groups, Unit, Window},
     testing::{assert_same_values, parse, seeded},
 };
 use proptest::{
@@ -205,6 +205,65 @@ fn removed_equals_masked(source: &str, share: u64, seed: u64) -> bool {
     true
 }
 
+/// Sets the taps of a 3 × 3 kernel to zero that `window` leaves out.
+fn keep_centre(graph: &mut Graph, op: OpId, window: Window) {
+    let weight = graph.op(op).input(1).unwrap();
+    let tensor = graph.constant(weight).unwrap().clone();
+    let mut numbers = tensor.to_f64().unwrap();
+    for (index, number) in numbers.indexed_iter_mut() {
+        let out = match window {
+            Window::Whole => false,
+            Window::Row => index[2] != 1,
+            Window::Column => index[3] != 1,
+            Window::Point => index[2] != 1 || index[3] != 1,
+        };
+        if out {
+            *number = 0.0;
+        }
+    }
+    let mut patch = Patch::new(op);
+    patch.set_constant(weight, Tensor::from_f64(tensor.dtype(), &numbers).unwrap());
+    patch.apply(graph).unwrap();
+}
+
+/// Puts kernels in the places of branches, beside a removal of other channels. One over all has weights of 0: it is the
+/// graph in which all that the branch's second convolution reads is 0. Another is the second convolution with zeros in the
+/// taps that are left out. How many there were, of either kind.
+fn branches_equal_masked(source: &str, share: u64, seed: u64) -> [usize; 2] {
+    let mut original = parse(source).graph;
+    infer::infer(&mut original);
+    let groups = Groups::of(&original);
+    let mut count = [0; 2];
+    for index in 0..groups.groups.len() {
+        let Some(branch) = Branch::of(&original, &groups, index) else { continue };
+        let inner = &groups.groups[index].units;
+        let mut gone = some_units(&groups, share, seed);
+        gone.retain(|unit| !inner.contains(unit));
+        for kernel in branch.kernels() {
+            let all: BTreeSet<Unit> = gone.iter().chain(inner).copied().collect();
+            let zeroed = if kernel.over_all { &all } else { &gone };
+            let copy =
+                |patch: Option<Patch>| patch.map_or_else(|| original.detached(), |patch| applied(&original, patch));
+            let Ok(removal) = groups.remove(&original, &gone) else { continue };
+            let (mut pruned, mut masked) = (copy(removal), copy(groups.mask(&original, zeroed).unwrap()));
+            branch.patch(&pruned, kernel).unwrap().apply(&mut pruned).unwrap();
+            assert!(verify::verify_graph(&pruned).is_empty(), "{}", text::print_graph(&pruned));
+            if !kernel.over_all {
+                keep_centre(&mut masked, branch.last, kernel.window);
+            }
+            assert_same_values(&masked, &pruned, Class::Rounding);
+            let mut inferred = parse(&text::print_graph(&pruned)).graph;
+            infer::infer(&mut inferred);
+            let old = groups.weighted.iter().find(|weighted| weighted.op == branch.last && !kernel.over_all);
+            let others = groups.macs(&original, zeroed) - old.map_or(0.0, |old| groups.macs_of(&original, old, &gone));
+            let counted = others + branch.macs(&original, &groups, kernel, &gone);
+            assert_eq!(counted, Groups::of(&inferred).macs(&inferred, &BTreeSet::new()), "{kernel:?}\n{source}");
+            count[usize::from(!kernel.over_all)] += 1;
+        }
+    }
+    count
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 256,
@@ -219,6 +278,23 @@ proptest! {
         steps in vec((0u8..16, any::<u8>()), 1..9), flatten: bool, share in 1u64..6, seed in 0u64..100
     ) {
         removed_equals_masked(&model(&steps, flatten), share, seed);
+    }
+
+    #[test]
+    fn one_convolution_for_a_branch_equals_one_with_zeros_inside(
+        steps in vec((0u8..16, any::<u8>()), 1..9), share in 0u64..4, seed in 0u64..100
+    ) {
+        branches_equal_masked(&model(&steps, false), share, seed);
+    }
+}
+
+#[test]
+fn plain_and_residual_branches_take_one_convolution_and_a_depthwise_one_between_does_not_hinder() {
+    // Convolution, Relu; then another, or a depthwise one before it.
+    for (steps, kernels) in
+        [(vec![(2, 0), (0, 3)], [4, 3]), (vec![(2, 0), (5, 0), (2, 0), (1, 2)], [4, 0]), (vec![(10, 0)], [1, 0])]
+    {
+        assert_eq!(branches_equal_masked(&model(&steps, false), 2, 1), kernels, "{steps:?}");
     }
 }
 

@@ -34,6 +34,11 @@ impl Calibrated<'_> {
         !self.dynamic.is_empty()
     }
 
+    /// From now on, what goes back to float for a gate is not stored in 8 bits either.
+    pub fn leave_returned_unstored(&mut self) {
+        self.stores_returned = false;
+    }
+
     /// From now on none does.
     pub fn leave_out_dynamic(&mut self) {
         self.dynamic.clear();
@@ -85,6 +90,10 @@ impl Calibrated<'_> {
             cx.run(&pass, &mut model.graph).map_err(Failure::bug)?;
         }
         if self.int8.target.stores {
+            if !self.stores_returned {
+                let label = |unit: &usize| self.model.graph.label_of(self.units.units[*unit].op).to_owned();
+                cx.options.deny.extend(returned.iter().map(|unit| ("store-int8".to_owned(), label(unit))));
+            }
             cx.run(&StoreInt8 { calibration: Some(&self.calibration) }, &mut model.graph).map_err(Failure::bug)?;
         }
         model.graph.sweep();

@@ -1,7 +1,9 @@
-//! How much each layer adds to the error.
+//! How far each layer of a quantized model is from the float model's: with all before it in integers, and alone.
+//!
+//! **Never** takes the error that a layer only passes on for its own: alone it reads what the float model computes.
 use std::collections::{BTreeMap, BTreeSet};
 
-use onnx_shrink_ir::{DataType, Model, Tensor, ValueId};
+use onnx_shrink_ir::{DataType, Graph, Model, Prepared, Tensor, ValueId};
 use onnx_shrink_passes::quantize::{place::Placement, units::Unit};
 use rayon::prelude::*;
 
@@ -9,31 +11,32 @@ use super::{Calibrated, Quantized};
 use crate::{Failure, Samples};
 
 impl Calibrated<'_> {
-    /// Integer units by the error that each adds to the values, the worst first.
+    /// Integer units by the error that each adds itself, the worst first.
     pub fn worst(
         &self,
         quantized: &Quantized,
         placement: &Placement,
         samples: &Samples,
     ) -> Result<Vec<usize>, Failure> {
-        let on = self.units.units.iter().enumerate().filter(|(index, _)| placement.integer[*index]);
-        let edges = edges_of(on.clone().map(|(_, unit)| unit));
-        let noise = self.noise(quantized.pairs.as_ref().unwrap_or(&quantized.model), samples, &edges)?;
-        let mut added: Vec<(f64, usize)> = on.map(|(index, unit)| (self.added(&noise, unit), index)).collect();
+        let on: Vec<usize> = (0..self.units.units.len()).filter(|unit| placement.integer[*unit]).collect();
+        let noise = self.noise(quantized.pairs.as_ref().unwrap_or(&quantized.model), samples, &on)?;
+        let mut added: Vec<(f64, usize)> = on.into_iter().map(|unit| (noise.added(self, unit), unit)).collect();
         added.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         Ok(added.into_iter().map(|(_, unit)| unit).collect())
     }
 
     /// Fills in how far the output of each layer is from the float model's, where both have it under one name.
     pub fn measure_layers(&self, quantized: &mut Quantized, samples: &Samples) -> Result<(), Failure> {
-        let edges = edges_of(self.units.units.iter().filter(|unit| unit.is_weighted()));
-        let noise = self.noise(quantized.pairs.as_ref().unwrap_or(&quantized.model), samples, &edges)?;
+        let weighted: Vec<usize> =
+            (0..self.units.units.len()).filter(|unit| self.units.units[*unit].is_weighted()).collect();
+        let noise = self.noise(quantized.pairs.as_ref().unwrap_or(&quantized.model), samples, &weighted)?;
         let graph = &self.model.graph;
         let mut of_layer: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
-        for unit in self.units.units.iter().filter(|unit| unit.is_weighted()) {
-            let error = unit.outputs.iter().find_map(|output| noise.get(graph.name_of(*output)));
+        for &index in &weighted {
+            let unit = &self.units.units[index];
+            let error = unit.outputs.iter().find_map(|output| noise.whole.get(graph.name_of(*output)));
             if let Some(error) = error.filter(|error| **error > 0.0) {
-                of_layer.insert(graph.label_of(unit.op), (*error, self.added(&noise, unit).max(0.0)));
+                of_layer.insert(graph.label_of(unit.op), (*error, noise.added(self, index).max(0.0)));
             }
         }
         let whole: f64 = of_layer.values().map(|(_, added)| added).sum();
@@ -45,26 +48,15 @@ impl Calibrated<'_> {
         Ok(())
     }
 
-    /// Relative squared error of the outputs of `unit` beyond that of its inputs.
-    fn added(&self, noise: &BTreeMap<String, f64>, unit: &Unit) -> f64 {
-        let of = |value: ValueId| noise.get(self.model.graph.name_of(value)).copied().unwrap_or(0.0);
-        let before = unit.inputs.iter().map(|(_, value)| of(*value)).fold(0.0, f64::max);
-        let after = unit.outputs.iter().map(|value| of(*value)).fold(0.0, f64::max);
-        after - before
-    }
-
-    /// Relative squared error of those of `values` that both models have under one name. (They are held in memory, for one
-    /// sample a thread.)
-    fn noise(
-        &self,
-        quantized: &Model,
-        samples: &Samples,
-        values: &BTreeSet<ValueId>,
-    ) -> Result<BTreeMap<String, f64>, Failure> {
+    /// How far the values of `units` are from the float model's, where both models have them under one name. (They are held in
+    /// memory, for one sample a thread.)
+    fn noise(&self, quantized: &Model, samples: &Samples, units: &[usize]) -> Result<Noise, Failure> {
         let graph = &self.model.graph;
+        let values = edges_of(units.iter().map(|unit| &self.units.units[*unit]));
         let before = self.int8.evaluator.prepare(graph).map_err(Failure::bug)?;
         let after = self.int8.evaluator.prepare(&quantized.graph).map_err(Failure::bug)?;
-        let one = |index: usize| -> Result<BTreeMap<String, (f64, f64)>, Failure> {
+        let alone = if units.len() <= ALONE { units } else { &[] };
+        let one = |index: usize| -> Result<Sums, Failure> {
             let inputs = samples.get(index).map_err(Failure::samples)?.inputs;
             let mut reference: BTreeMap<&str, Tensor> = BTreeMap::new();
             let mut keep = |value: ValueId, tensor: &Tensor| {
@@ -75,17 +67,19 @@ impl Calibrated<'_> {
                 }
             };
             before.run(&inputs, &mut keep).map_err(Failure::bug)?;
-            let mut sums = BTreeMap::new();
+            let mut sums = Sums::default();
             let mut compare = |value: ValueId, tensor: &Tensor| {
                 let name = quantized.graph.name_of(value);
-                let Some(expected) = reference.remove(name).filter(|expected| expected.dims() == tensor.dims()) else {
-                    return;
-                };
-                if let (Some(a), Some(b)) = (expected.as_slice::<f32>(), tensor.as_slice::<f32>()) {
-                    sums.insert(name.to_owned(), squares(&a, &b));
+                if let Some(found) = reference.get(name).and_then(|expected| squares_of(expected, tensor)) {
+                    sums.whole.insert(name.to_owned(), found);
                 }
             };
             after.run(&inputs, &mut compare).map_err(Failure::bug)?;
+            for &unit in alone {
+                if let Some(found) = self.alone(unit, &quantized.graph, after.as_ref(), &reference) {
+                    sums.alone.insert(unit, found);
+                }
+            }
             Ok(sums)
         };
         let dims = values.iter().filter_map(|value| self.calibration.values.get(value)).map(|seen| &seen.dims);
@@ -93,16 +87,84 @@ impl Calibrated<'_> {
         let enough = NOISE_NUMBERS.div_ceil(numbers).clamp(NOISE_LEAST, NOISE_SAMPLES);
         let indices: Vec<usize> = (0..samples.len().min(enough)).collect();
         let ones: Vec<Result<_, Failure>> = indices.par_iter().map(|&index| one(index)).collect();
-        let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+        let mut all = Sums::default();
         for one in ones {
-            for (name, (error, signal)) in one? {
-                let sum = sums.entry(name).or_default();
-                *sum = (sum.0 + error, sum.1 + signal);
-            }
+            let one = one?;
+            one.whole.into_iter().for_each(|(name, sum)| add(all.whole.entry(name).or_default(), sum));
+            one.alone.into_iter().for_each(|(unit, sum)| add(all.alone.entry(unit).or_default(), sum));
         }
-        Ok(sums.into_iter().map(|(name, (error, signal))| (name, error / signal.max(f64::MIN_POSITIVE))).collect())
+        let relative = |(error, signal): (f64, f64)| error / signal.max(f64::MIN_POSITIVE);
+        Ok(Noise {
+            whole: all.whole.into_iter().map(|(name, sum)| (name, relative(sum))).collect(),
+            alone: all.alone.into_iter().map(|(unit, sum)| (unit, relative(sum))).collect(),
+        })
+    }
+
+    /// Squared error and signal of the first output of `unit` in the graph `quantized` when it reads what the float model
+    /// computes; `None` when what it reads or makes is not there under its name.
+    fn alone(
+        &self,
+        unit: usize,
+        quantized: &Graph,
+        prepared: &dyn Prepared,
+        reference: &BTreeMap<&str, Tensor>,
+    ) -> Option<(f64, f64)> {
+        let graph = &self.model.graph;
+        let unit = &self.units.units[unit];
+        let inputs = unit.inputs.iter().filter(|(_, value)| graph.constant(*value).is_none());
+        let given = inputs.map(|(_, value)| {
+            let name = graph.name_of(*value);
+            Some((quantized.find(name)?, reference.get(name)?.clone()))
+        });
+        let given: Vec<(ValueId, Tensor)> = given.collect::<Option<_>>()?;
+        let name = graph.name_of(*unit.outputs.first()?);
+        let made = prepared.run_part(&given, &[quantized.find(name)?]).ok()?;
+        squares_of(reference.get(name)?, made.first()?)
     }
 }
+
+/// Sums of squared errors and of squared numbers.
+#[derive(Default)]
+struct Sums {
+    /// By the name of the value
+    whole: BTreeMap<String, (f64, f64)>,
+    /// By unit
+    alone: BTreeMap<usize, (f64, f64)>,
+}
+
+/// Relative squared errors.
+struct Noise {
+    /// Of values, with all that is before them in integers, by name
+    whole: BTreeMap<String, f64>,
+    /// Of what a unit makes of the float model's values
+    alone: BTreeMap<usize, f64>,
+}
+
+impl Noise {
+    /// What `unit` adds itself; where it was not run alone, what the error of its output is beyond that of its inputs.
+    fn added(&self, calibrated: &Calibrated<'_>, unit: usize) -> f64 {
+        if let Some(alone) = self.alone.get(&unit) {
+            return *alone;
+        }
+        let unit = &calibrated.units.units[unit];
+        let of = |value: ValueId| self.whole.get(calibrated.model.graph.name_of(value)).copied().unwrap_or(0.0);
+        let before = unit.inputs.iter().map(|(_, value)| of(*value)).fold(0.0, f64::max);
+        unit.outputs.iter().map(|value| of(*value)).fold(0.0, f64::max) - before
+    }
+}
+
+fn add(sum: &mut (f64, f64), other: (f64, f64)) {
+    *sum = (sum.0 + other.0, sum.1 + other.1);
+}
+
+/// Squared error and signal of two float tensors; `None` when they are something else.
+fn squares_of(expected: &Tensor, found: &Tensor) -> Option<(f64, f64)> {
+    let fit = expected.dims() == found.dims();
+    Some(squares(&expected.as_slice::<f32>().filter(|_| fit)?, &found.as_slice::<f32>()?))
+}
+
+/// Units that are run alone, at most: each looks for its ops in the whole graph.
+const ALONE: usize = 512;
 
 /// Values that `units` read and make.
 fn edges_of<'u>(units: impl Iterator<Item = &'u Unit>) -> BTreeSet<ValueId> {

@@ -97,7 +97,7 @@ fn gates_hold_and_fail() {
     assert_eq!(failed(&[1.0, 2.0], &[1.0, 2.0001]), (None, None));
     let (lossless, int8) = failed(&[1.0, 2.0], &[1.0, 2.01]);
     assert!(lossless.unwrap().contains("output `y` differs by 4.47e-3") && int8.is_none());
-    assert!(failed(&[1.0, 2.0], &[1.0, 3.0]).1.unwrap().contains("SQNR of 7.0 dB, at least 10 are wanted"));
+    assert!(failed(&[1.0, 2.0], &[1.0, 3.0]).1.unwrap().contains("SQNR of 7.0 dB, at least 14 are wanted"));
     assert!(failed(&[0.0, 0.0], &[0.0, 1.0]).1.unwrap().contains("SQNR of -inf dB"));
     assert!(failed(&[1e-12], &[-1e-12]).0.is_none());
     assert!(failed(&[1.0], &[f32::NAN]).0.unwrap().contains("finite in one model only"));

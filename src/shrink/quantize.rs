@@ -205,15 +205,13 @@ impl<'a> Job<'a> {
         }
         let placement = calibrated.placement(&none);
         let order = calibrated.worst(&first, &placement, &held_out)?;
-        let mut holds = |kept: &BTreeSet<usize>| -> Result<bool, Failure> {
-            let quantized = calibrated.build(&calibrated.placement(kept), calibrator, kept)?;
-            let comparison = self.compare(&quantized.model, &held_out)?;
-            let held = comparison.is_none_or(|found| self.request.gates.int8(&found).iter().all(|gate| gate.passed));
-            log::info!("{} units in float: the gates {}", kept.len(), if held { "hold" } else { "fail" });
-            Ok(held)
-        };
-        let kept =
-            sensitivity::fewest(&order, FALL_BACK_RUNS, &mut holds)?.unwrap_or((0..placement.integer.len()).collect());
+        let mut kept = self.fewest(&calibrated, calibrator, &order, &held_out)?;
+        if kept.is_none() && self.request.target.stores {
+            // Not even with none in integers: their stored weights may be at fault.
+            calibrated.leave_returned_unstored();
+            kept = self.fewest(&calibrated, calibrator, &order, &held_out)?;
+        }
+        let kept = kept.unwrap_or((0..placement.integer.len()).collect());
         let last = calibrated.build(&calibrated.placement(&kept), calibrator, &kept)?;
         let Some(comparison) = self.compare(&last.model, &held_out)? else { return Ok(self.leave_float()) };
         let gates = self.request.gates.int8(&comparison);
@@ -224,6 +222,24 @@ impl<'a> Job<'a> {
             return Err(self.gate_failed(&reason));
         }
         self.accept_measured(&calibrated, last, &held_out, comparison, gates)
+    }
+
+    /// The fewest units of `order`, the worst first, with which in float the gates hold; `None` when all of them are too few.
+    fn fewest(
+        &mut self,
+        calibrated: &Calibrated<'_>,
+        calibrator: Calibrator,
+        order: &[usize],
+        held_out: &Samples,
+    ) -> Result<Option<BTreeSet<usize>>, Failure> {
+        let mut holds = |kept: &BTreeSet<usize>| -> Result<bool, Failure> {
+            let quantized = calibrated.build(&calibrated.placement(kept), calibrator, kept)?;
+            let comparison = self.compare(&quantized.model, held_out)?;
+            let held = comparison.is_none_or(|found| self.request.gates.int8(&found).iter().all(|gate| gate.passed));
+            log::info!("{} units in float: the gates {}", kept.len(), if held { "hold" } else { "fail" });
+            Ok(held)
+        };
+        sensitivity::fewest(order, FALL_BACK_RUNS, &mut holds)
     }
 
     /// Takes a model that the gates hold for, with the error of each layer.

@@ -2,7 +2,8 @@
 
 usage: masked.py [--bench ../shared/bench] [--models NAME,...|all] [--max-rel 1e-4]
 
-`tests/masked.rs` writes the pairs of one model at a time (every criterion, 10, 30 and 60 % of the multiply-adds); this runs both
+`tests/masked.rs` writes the pairs of one model at a time (every criterion, 10, 30 and 60 % of the multiply-adds;
+all branches that one convolution can stand for); this runs both
 of each on the same two inputs, the bench's samples where it has some. Relative L2 over each float output; of an output that a
 Sigmoid or Softmax bounds, over what that reads (where it saturates, nothing is left to compare).
 """

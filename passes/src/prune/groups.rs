@@ -129,19 +129,31 @@ impl Groups {
     /// The same of one op.
     pub fn macs_of(&self, graph: &Graph, weighted: &Weighted, gone: &BTreeSet<Unit>) -> f64 {
         let kept = self.kept_volume(graph, weighted.weight, gone).unwrap_or(0) as f64 * weighted.positions;
-        kept * self.block_share(graph, weighted, gone)
+        if !graph.op(weighted.op).is("Conv") {
+            return kept;
+        }
+        let dims = graph.constant(weighted.weight).map(|tensor| tensor.dims()).unwrap_or_default();
+        let axes = self.axes.get(&weighted.weight);
+        let share = |axis: usize| {
+            let all = dims.get(axis).copied().unwrap_or(1);
+            let units = axes.and_then(|axes| axes.get(axis)).and_then(Option::as_ref);
+            let kept = units.map_or(all, |units| units.iter().filter(|unit| !gone.contains(unit)).count());
+            let computed = if axis == 0 { Self::computed(all, kept) } else { Self::summed(all, kept) };
+            computed as f64 / kept.max(1) as f64
+        };
+        kept * share(0) * share(1)
     }
 
-    /// Outputs that a convolution computes for each that it keeps.
-    fn block_share(&self, graph: &Graph, weighted: &Weighted, gone: &BTreeSet<Unit>) -> f64 {
+    /// Outputs that a convolution computes that had `outputs` and keeps `kept`: whole blocks.
+    pub(super) fn computed(outputs: usize, kept: usize) -> usize {
         let block = channel_block(Processor::Vnni); // the widest, so that the share holds on others, too
-        let outputs = graph.constant(weighted.weight).and_then(|tensor| tensor.dims().first().copied()).unwrap_or(0);
-        if !graph.op(weighted.op).is("Conv") || outputs < block {
-            return 1.0;
-        }
-        let units = self.axes.get(&weighted.weight).and_then(|axes| axes.first()).and_then(Option::as_ref);
-        let kept = units.map_or(outputs, |units| units.iter().filter(|unit| !gone.contains(unit)).count());
-        kept.next_multiple_of(block).min(outputs) as f64 / kept.max(1) as f64
+        if outputs < block { kept } else { kept.next_multiple_of(block).min(outputs) }
+    }
+
+    /// Inputs that a convolution sums over that had `inputs` and keeps `kept`: whole blocks, too, but fewer than a block are
+    /// read as they are (ONNX Runtime, `nchwc_transformer.cc`).
+    pub(super) fn summed(inputs: usize, kept: usize) -> usize {
+        if kept < channel_block(Processor::Vnni) { kept } else { Self::computed(inputs, kept) }
     }
 }
 

@@ -108,6 +108,15 @@ impl Layer {
         Some(Layer { op, x: product.a, y, weight: product.b, bias, inputs, outputs, form: Form::Columns })
     }
 
+    /// A convolution with a bias that is not there yet, of `channels` inputs and with the window of `conv`, as the op, its
+    /// input and its output `at`. It has rows; weights are those of `conv`'s op until it is.
+    pub(super) fn conv(conv: &Conv, at: (OpId, ValueId, ValueId), channels: usize, outputs: usize) -> Layer {
+        let taps = conv.kernel_shape.iter().flatten().map(|&side| side as usize).product::<usize>();
+        let (op, x, y) = at;
+        let (bias, form) = (Some(conv.b.unwrap_or(conv.w)), Form::Conv(Box::new(conv.clone())));
+        Layer { op, x, y, weight: conv.w, bias, inputs: channels * taps, outputs, form }
+    }
+
     /// Numbers in a row: the inputs, and a 1 where there is a bias.
     pub fn row(&self) -> usize {
         self.inputs + usize::from(self.bias.is_some())
@@ -130,10 +139,10 @@ impl Layer {
     }
 
     /// The columns that belong to position `place` along the channels of `x`.
-    pub fn columns(&self, graph: &Graph, place: usize) -> Range<usize> {
-        let taps = match (&self.form, graph.constant(self.weight)) {
-            (Form::Conv(_), Some(weight)) => weight.dims()[2..].iter().product(),
-            _ => 1,
+    pub fn columns(&self, place: usize) -> Range<usize> {
+        let taps = match &self.form {
+            Form::Conv(conv) => conv.kernel_shape.iter().flatten().map(|&side| side as usize).product(),
+            Form::Rows | Form::Columns => 1,
         };
         place * taps..(place + 1) * taps
     }
@@ -145,7 +154,7 @@ impl Layer {
             None => (0..self.inputs).collect(),
             Some(units) => {
                 let places = units.iter().enumerate().filter(|(_, unit)| kept(**unit)).map(|(place, _)| place);
-                places.flat_map(|place| self.columns(graph, place)).collect()
+                places.flat_map(|place| self.columns(place)).collect()
             }
         };
         columns.extend(self.bias.map(|_| self.inputs));
@@ -169,6 +178,9 @@ impl Layer {
     /// The edits that give the layer the weights `w`, of the shape that [`Layer::weights`] gives.
     pub fn set_weights(&self, graph: &Graph, w: &Array2<f64>, patch: &mut Patch) -> Option<()> {
         let old = graph.constant(self.weight)?;
+        if w.dim() != (self.row(), self.outputs) {
+            return None;
+        }
         let numbers = match self.form {
             Form::Conv(_) | Form::Rows => {
                 (0..self.outputs).flat_map(|j| (0..self.inputs).map(move |i| w[(i, j)])).collect()

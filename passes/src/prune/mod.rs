@@ -3,6 +3,7 @@
 //!
 //! Why apart from the passes: `prune-channels` and `drop-constant-channels` remove channels by other reasons through the
 //! same door, [`Groups::remove`], and `inspect --groups` shows them without removing any.
+pub mod branch;
 pub mod budget;
 pub mod groups;
 mod labels;
@@ -13,6 +14,8 @@ pub(crate) mod ranges;
 pub mod reconstruct;
 mod remove;
 mod rules;
+mod search;
 pub mod trial;
 
+pub use branch::{Branch, Kernel, Removal, Window};
 pub use groups::{Consumer, Group, Groups, Unit, Weighted};

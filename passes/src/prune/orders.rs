@@ -126,7 +126,7 @@ fn readers<'m>(graph: &Graph, groups: &Groups, group: &Group, moments: &'m Momen
         let Some(gram) = moments.get(&layer.weight) else { continue };
         let mut columns: BTreeMap<Unit, Vec<usize>> = BTreeMap::new();
         for (place, &unit) in groups.units_of(layer.x, layer.axis(graph)).unwrap_or_default().iter().enumerate() {
-            columns.entry(unit).or_default().extend(layer.columns(graph, place));
+            columns.entry(unit).or_default().extend(layer.columns(place));
         }
         columns.retain(|unit, _| group.units.binary_search(unit).is_ok());
         readers.push((layer, gram, columns));

@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use onnx_shrink_ir::{Evaluate, Graph};
 
 use super::{
+    branch::{Branch, Removal},
     budget::{Budget, Choice},
-    groups::{Groups, Unit},
+    groups::Groups,
     layer::Layer,
     orders::{Criterion, Moments, order},
-    trial::{Judge, PruneError, cut_before, moments, pruned},
+    search::Search,
+    trial::{Judge, Known, PruneError, ROUGH, cut_before, moments, pruned},
 };
 use crate::{Statistics, quantize::calibration::SampleSource};
 
@@ -28,22 +30,19 @@ pub struct Request<'a> {
     pub statistics: &'a BTreeMap<String, Statistics>,
 }
 
-/// Which channels go.
+/// What goes.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The units
-    pub gone: BTreeSet<Unit>,
+    /// Channels and branches
+    pub removal: Removal,
     /// Share of multiply-adds that goes with them
     pub removed: f64,
-    /// Relative squared error of the logits that was measured before the reconstruction; `None` without samples
+    /// Relative squared error of the logits that was measured before the whole reconstruction; `None` without samples
     pub expected: Option<f64>,
 }
 
 /// Samples that measure what a removal does, at most.
-const CHOOSING_SAMPLES: usize = 96;
-
-/// Pairs of groups that exchange channels at most.
-const EXCHANGES: usize = 8;
+const CHOOSING_SAMPLES: usize = 64;
 
 /// Of `count` samples, those that are fitted and those that choose: every fourth.
 pub fn split(count: usize) -> (Vec<usize>, Vec<usize>) {
@@ -70,21 +69,22 @@ pub fn plan(
     }
     let samples = request.samples.filter(|samples| !samples.is_empty());
     let (fitting, choosing) = split(samples.map_or(0, SampleSource::len));
-    let moments = match samples {
-        Some(samples) => {
-            let layers: Vec<Layer> = reading_layers(graph, groups);
-            Some(moments(graph, evaluator, &layers, samples, &fitting)?)
-        }
+    // One convolution for a branch is solved for: without samples, or where only ranks are wanted, there is none.
+    let by_samples = request.repair && samples.is_some() && request.criterion == Criterion::Reconstruction;
+    let branch = |&index: &usize| by_samples.then(|| Branch::of(graph, groups, index)).flatten();
+    let mut branches: Vec<Option<Branch>> = open.iter().map(branch).collect();
+    let known = match samples {
+        Some(samples) => Some(learn(graph, groups, evaluator, &mut branches, (samples, &fitting))?),
         None => None,
     };
     let none = Moments::new();
-    let known = moments.as_ref().unwrap_or(&none);
-    let choice = |&index: &usize| {
+    let moments = known.as_ref().map_or(&none, |known| &known.moments);
+    let choice = |(&index, branch): (&usize, Option<Branch>)| {
         let group = &groups.groups[index];
-        let order = order(graph, groups, group, request.criterion, known, request.statistics);
-        Choice::new(index, group.units.len(), order)
+        let order = order(graph, groups, group, request.criterion, moments, request.statistics);
+        Choice::new(index, group.units.len(), order, branch)
     };
-    let mut budget = Budget::new(graph, groups, open.iter().map(choice).collect());
+    let mut budget = Budget::new(graph, groups, open.iter().zip(branches).map(choice).collect());
     let most = budget.most();
     if most < request.ratio {
         return Err(PruneError::NotPossible(format!(
@@ -94,19 +94,21 @@ pub fn plan(
             100.0 * request.ratio
         )));
     }
-    let repair = moments.as_ref().filter(|_| request.repair);
+    let repair = known.as_ref().filter(|_| request.repair);
     let judge = samples.map(|samples| Judge::new(graph, evaluator, samples, &choosing)).transpose()?;
     match &judge {
         Some(judge) => measure(graph, groups, evaluator, judge, repair, &mut budget, progress)?,
         None => assume(&mut budget),
     }
-    budget.choose(request.ratio);
+    budget.settle();
+    budget.choose(request.ratio, 1.0);
     let mut expected = None;
     if let Some(judge) = &judge {
-        let trial = Trial { graph, groups, evaluator, judge, repair };
-        expected = Some(trial.exchange(&mut budget, request.ratio)?);
+        let samples = samples.filter(|_| repair.is_some());
+        let search = Search { graph, groups, evaluator, judge, known: repair, samples, fitting: &fitting };
+        expected = Some(search.run(&mut budget, request.ratio)?);
     }
-    Ok(Plan { gone: budget.gone(), removed: budget.removed(), expected })
+    Ok(Plan { removal: budget.removal(), removed: budget.removed(), expected })
 }
 
 /// Layers that read channels that may go, once each.
@@ -120,34 +122,72 @@ fn reading_layers(graph: &Graph, groups: &Groups) -> Vec<Layer> {
     layers.filter(|layer| seen.insert(layer.weight)).collect()
 }
 
+/// More inputs than this, and no convolution is solved for that stands for a branch: moments would take too much memory.
+const MOST_INPUTS: usize = 2400;
+
+/// The moments that orders, trials and branches want; branches that cannot be solved for are taken away.
+fn learn(
+    graph: &Graph,
+    groups: &Groups,
+    evaluator: &dyn Evaluate,
+    branches: &mut [Option<Branch>],
+    (samples, fitting): (&dyn SampleSource, &[usize]),
+) -> Result<Known, PruneError> {
+    let mut layers: Vec<(Layer, bool)> =
+        reading_layers(graph, groups).into_iter().map(|layer| (layer, false)).collect();
+    let mut keys = Vec::new();
+    for branch in branches.iter_mut().flatten() {
+        match branch.layer(graph).filter(|layer| layer.row() <= MOST_INPUTS) {
+            Some(layer) => {
+                keys.push(branch.group);
+                layers.push((layer, true));
+            }
+            None => branch.narrow_alone(),
+        }
+    }
+    let mut sums = moments(graph, evaluator, &layers, samples, fitting, ROUGH)?;
+    let of_branches = sums.split_off(layers.len() - keys.len());
+    let weights = layers.iter().map(|(layer, _)| layer.weight);
+    Ok(Known { moments: weights.zip(sums).collect(), branches: keys.into_iter().zip(of_branches).collect() })
+}
+
 /// The loss of each candidate: the error of the logits with that group alone pruned and its readers solved for again.
 fn measure(
     graph: &Graph,
     groups: &Groups,
     evaluator: &dyn Evaluate,
     judge: &Judge,
-    repair: Option<&Moments>,
+    repair: Option<&Known>,
     budget: &mut Budget<'_>,
     progress: &dyn Fn(usize, usize),
 ) -> Result<(), PruneError> {
     let count = budget.choices.len();
+    let saved: Vec<Vec<f64>> = (0..count)
+        .map(|place| (0..budget.choices[place].candidates.len()).map(|k| budget.removed_with(place, k)).collect())
+        .collect();
     for (place, choice) in budget.choices.iter_mut().enumerate() {
         let cut = cut_before(graph, &groups.groups[choice.group].producers);
         let given = judge.values(graph, evaluator, &cut)?;
         let mut least: f64 = 0.0;
         for index in 1..choice.candidates.len() {
-            let gone = choice.gone(index).iter().copied().collect();
-            let loss = match pruned(graph, groups, &gone, repair) {
+            let candidate = &mut choice.candidates[index];
+            let fewer = &saved[place][..index];
+            // No less work than with more channels: no reason to look.
+            if candidate.kernel.is_none() && fewer.iter().any(|fewer| *fewer >= saved[place][index] - 1e-9) {
+                candidate.loss = f64::INFINITY;
+                continue;
+            }
+            let loss = match pruned(graph, groups, &choice.removal(index), repair) {
                 Ok(copy) => judge.error(&copy, evaluator, Some(&given))?,
                 // Other groups' channels keep a value alive that this one would leave empty.
                 Err(PruneError::NotPossible(_)) => f64::INFINITY,
                 Err(error) => return Err(error),
             };
+            let candidate = &mut choice.candidates[index];
             // More channels gone are never better: what says so is chance.
-            least = least.max(loss);
-            choice.candidates[index].1 = least;
+            least = if candidate.kernel.is_none() { least.max(loss) } else { loss };
+            candidate.loss = least;
         }
-        choice.candidates.retain(|(_, loss)| loss.is_finite());
         log::debug!("group {}: {:?}", choice.group, choice.candidates);
         progress(place + 1, count);
     }
@@ -158,75 +198,9 @@ fn measure(
 fn assume(budget: &mut Budget<'_>) {
     for choice in &mut budget.choices {
         let total = choice.order.len().max(1) as f64;
-        for (gone, loss) in &mut choice.candidates {
-            let share = *gone as f64 / total;
-            *loss = total * share * share;
+        for candidate in &mut choice.candidates {
+            let share = candidate.gone as f64 / total;
+            candidate.loss = total * share * share;
         }
-    }
-}
-
-/// Whole pruned models, measured.
-struct Trial<'a> {
-    graph: &'a Graph,
-    groups: &'a Groups,
-    evaluator: &'a dyn Evaluate,
-    judge: &'a Judge,
-    repair: Option<&'a Moments>,
-}
-
-impl Trial<'_> {
-    fn error(&self, budget: &Budget<'_>) -> Result<f64, PruneError> {
-        let copy = pruned(self.graph, self.groups, &budget.gone(), self.repair)?;
-        self.judge.error(&copy, self.evaluator, None)
-    }
-
-    /// With all groups pruned, each one's next step up and down is measured again; the best pairs change places while the
-    /// error falls. Returns the error.
-    fn exchange(&self, budget: &mut Budget<'_>, ratio: f64) -> Result<f64, PruneError> {
-        let mut best = self.error(budget)?;
-        let first = best;
-        let (mut ups, mut downs) = (Vec::new(), Vec::new());
-        for place in 0..budget.choices.len() {
-            let chosen = budget.choices[place].chosen;
-            for (index, list) in [(chosen.checked_sub(1), &mut ups), (chosen.checked_add(1), &mut downs)] {
-                let Some(index) = index.filter(|&index| index < budget.choices[place].candidates.len()) else {
-                    continue;
-                };
-                let saved = budget.removed_with(place, index) - budget.removed();
-                budget.choices[place].chosen = index;
-                let error = self.error(budget);
-                budget.choices[place].chosen = chosen;
-                list.push(((error? - best) / saved.abs().max(1e-12), place, index));
-            }
-        }
-        // Up: the most error taken away for a multiply-add; down: the least added.
-        ups.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        downs.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        let mut moved: BTreeSet<usize> = BTreeSet::new();
-        for _ in 0..EXCHANGES {
-            let Some(&(_, up, to)) = ups.iter().find(|(_, place, _)| !moved.contains(place)) else { break };
-            let before: Vec<usize> = budget.choices.iter().map(|choice| choice.chosen).collect();
-            budget.choices[up].chosen = to;
-            let mut touched = vec![up];
-            for &(_, place, index) in &downs {
-                if budget.removed() >= ratio {
-                    break;
-                }
-                if !moved.contains(&place) && !touched.contains(&place) {
-                    budget.choices[place].chosen = index;
-                    touched.push(place);
-                }
-            }
-            let error = if budget.removed() >= ratio { self.error(budget)? } else { f64::INFINITY };
-            if error < best {
-                best = error;
-                moved.extend(touched);
-            } else {
-                budget.choices.iter_mut().zip(before).for_each(|(choice, chosen)| choice.chosen = chosen);
-                moved.insert(up);
-            }
-        }
-        log::info!("error of the logits {first:.5}, after exchanges {best:.5}");
-        Ok(best)
     }
 }

@@ -4,13 +4,13 @@
 //! A layer whose output is added to a branch is to give the original's *sum* minus what that branch is by now, so that each
 //! block takes up what the ones before it lost. Part of the samples is not fitted and judges: what does not help there is
 //! not taken. **Never** changes a graph that it is given; memory for values that are kept between layers has a limit.
-//! **Source:** `docs/methods.md` §9, recipe 7 and 8; He et al. 2017, arXiv 1707.06168.
+//! **Source:** `docs/methods.md` §9, recipe 7 to 9; He et al. 2017, arXiv 1707.06168.
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Mutex, PoisonError},
 };
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2};
 use onnx_shrink_ir::{
     Evaluate, Graph, OpId, Patch, Prepared, Tensor, Use, ValueId,
     ops::{Binary, BinaryKind},
@@ -18,13 +18,14 @@ use onnx_shrink_ir::{
 use rayon::prelude::*;
 
 use super::{
-    groups::{Groups, Unit},
+    branch::Removal,
+    groups::Groups,
     layer::Layer,
-    trial::{PruneError, kept_outputs, not_fitting, positions, pruned},
+    trial::{FINE, PruneError, kept_outputs, not_fitting, positions, pruned},
 };
 use crate::{
     quantize::calibration::SampleSource,
-    solver::{Gram, LANES, repair},
+    solver::{DAMPING, Gram, LANES, Repair, repair},
 };
 
 /// New weights of one layer.
@@ -52,6 +53,9 @@ const CACHED: usize = 6;
 /// Every `JUDGES`th sample is not fitted.
 const JUDGES: usize = 8;
 
+/// Rounds in front of a Relu: more change nothing that samples would show.
+const RELU_ROUNDS: usize = 2;
+
 /// Values of one sample that are known, the oldest first.
 type Cache = Mutex<Vec<(ValueId, Tensor)>>;
 
@@ -65,37 +69,67 @@ struct Target {
     branch: Option<ValueId>,
     /// Outputs of the original's layer that are left
     kept: Vec<usize>,
+    /// Whether what is met goes through a Relu alone: below 0, anything below 0 will do
+    clipped: bool,
 }
 
-/// New weights for all layers behind the removal of `gone` from `graph`; `progress` is told the layers done and in all.
+/// How much is looked at.
+pub(super) struct Effort<'a> {
+    /// Indices of samples
+    pub samples: &'a [usize],
+    /// Rows for each column
+    pub rows: usize,
+    /// Whether the sample at this place of them is not fitted, but judges
+    pub judges: &'a (dyn Fn(usize) -> bool + Sync),
+}
+
+/// Whether the sample at `place` of `count` is not fitted.
+fn is_judge(place: usize, count: usize) -> bool {
+    count >= 2 * JUDGES && (place / LANES) % JUDGES == JUDGES - 1
+}
+
+/// New weights for all layers behind `removal` from `graph`; `progress` is told the layers done and in all.
 pub fn reconstruct(
     graph: &Graph,
     groups: &Groups,
-    gone: &BTreeSet<Unit>,
+    removal: &Removal,
     evaluator: &dyn Evaluate,
     samples: &dyn SampleSource,
     progress: &dyn Fn(usize, usize),
 ) -> Result<Vec<Solved>, PruneError> {
-    let mut copy = pruned(graph, groups, gone, None)?;
-    let targets = targets(graph, &copy, groups, gone);
+    let all: Vec<usize> = (0..samples.len()).collect();
+    Ok(rebuild(graph, groups, removal, evaluator, (samples, &all, FINE), progress)?.1)
+}
+
+/// The same on some of the samples, with so many rows for each column, and the graph that has them.
+pub(super) fn rebuild(
+    graph: &Graph,
+    groups: &Groups,
+    removal: &Removal,
+    evaluator: &dyn Evaluate,
+    (samples, indices, rows): (&dyn SampleSource, &[usize], usize),
+    progress: &dyn Fn(usize, usize),
+) -> Result<(Graph, Vec<Solved>), PruneError> {
+    let mut copy = pruned(graph, groups, removal, None)?;
+    let targets = targets(graph, &copy, groups, removal);
     let mut solved = Vec::new();
-    let judges = |index: usize| samples.len() >= 2 * JUDGES && (index / LANES) % JUDGES == JUDGES - 1;
-    let mut solve = |layer: &Layer, fit: &Gram, judge: &Gram, prior: &Array2<f64>| {
-        let repaired = repair(fit, judge, prior.view());
+    let effort = Effort { samples: indices, rows, judges: &|place| is_judge(place, indices.len()) };
+    let mut solve = |fitting: &Fitting<'_>, prior: &Array2<f64>| {
+        let repaired = fitting.solve(prior)?;
+        let op = fitting.target.after.op;
         log::debug!(
             "`{}`: error {:.5} → {:.5}, damping {:?}",
-            graph.label_of(layer.op),
+            graph.label_of(op),
             repaired.before,
             repaired.after,
             repaired.damping
         );
         let weights = repaired.damping.map(|_| repaired.weights);
-        let (before, after) = (repaired.before, repaired.after);
-        solved.push(Solved { op: layer.op, weights: weights.clone(), before, after });
-        weights
+        solved.push(Solved { op, weights: weights.clone(), before: repaired.before, after: repaired.after });
+        Ok(weights)
     };
-    in_order(graph, &mut copy, &targets, evaluator, (samples, &judges), &mut solve, progress)?;
-    Ok(solved)
+    in_order(graph, &mut copy, &targets, evaluator, (samples, &effort), &mut solve, progress)?;
+    Ok((copy, solved))
 }
 
 /// New weights for a layer, from moments to fit, moments that judge, and the weights as they are; `None`: they stay.
@@ -115,11 +149,21 @@ pub fn one_after_the_other(
     let target = |layer: &Layer| {
         let (branch, wanted) = goal(graph, layer, &place);
         let kept = (0..layer.outputs).collect();
-        Target { before: layer.clone(), after: layer.clone(), wanted, branch, kept }
+        Target { before: layer.clone(), after: layer.clone(), wanted, branch, kept, clipped: false }
     };
     let targets: Vec<Target> = layers.iter().filter(|layer| layer.row() <= MOST_INPUTS).map(target).collect();
-    in_order(graph, &mut graph.detached(), &targets, evaluator, (samples, judges), solve, progress)
+    let all: Vec<usize> = (0..samples.len()).collect();
+    let effort = Effort { samples: &all, rows: FINE, judges };
+    let mut ask = |fitting: &Fitting<'_>, prior: &Array2<f64>| {
+        let (fit, judge) = fitting.grams(None)?;
+        let judge = if judge.rows > 0.0 { &judge } else { &fit };
+        Ok(solve(&fitting.target.after, &fit, judge, prior))
+    };
+    in_order(graph, &mut graph.detached(), &targets, evaluator, (samples, &effort), &mut ask, progress)
 }
+
+/// What gives a layer new weights in place of those it has.
+type Ask<'a> = &'a mut dyn FnMut(&Fitting<'_>, &Array2<f64>) -> Result<Option<Array2<f64>>, PruneError>;
 
 /// Asks `solve` for each target's weights in `copy`, and sets them there.
 fn in_order(
@@ -127,28 +171,26 @@ fn in_order(
     copy: &mut Graph,
     targets: &[Target],
     evaluator: &dyn Evaluate,
-    (samples, judges): (&dyn SampleSource, &(dyn Fn(usize) -> bool + Sync)),
-    solve: Solve<'_>,
+    (samples, effort): (&dyn SampleSource, &Effort<'_>),
+    solve: Ask<'_>,
     progress: &dyn Fn(usize, usize),
 ) -> Result<(), PruneError> {
     let original = evaluator.prepare(graph)?;
-    let count = samples.len();
-    let caches = || (0..count).map(|_| Cache::default()).collect::<Vec<_>>();
+    let caches = || effort.samples.iter().map(|_| Cache::default()).collect::<Vec<_>>();
     let (before, after) = (caches(), caches());
     for (number, target) in targets.iter().enumerate() {
+        let Some(prior) = target.after.weights(copy) else { continue };
         let prepared = evaluator.prepare(copy)?;
         let fitting = Fitting {
             target,
             original: (original.as_ref(), graph, &before),
             pruned: (prepared.as_ref(), copy, &after),
             samples,
-            judges,
+            effort,
         };
-        let (fit, judge) = fitting.grams()?;
+        let weights = solve(&fitting, &prior)?;
         drop(prepared);
-        let Some(prior) = target.after.weights(copy) else { continue };
-        let judge = if judge.rows > 0.0 { &judge } else { &fit };
-        if let Some(weights) = solve(&target.after, &fit, judge, &prior) {
+        if let Some(weights) = weights {
             let mut patch = Patch::new(target.after.op);
             if target.after.set_weights(copy, &weights, &mut patch).is_some() {
                 patch.apply(copy).map_err(not_fitting)?;
@@ -160,17 +202,19 @@ fn in_order(
 }
 
 /// The layers behind the removal, in the order of the graph.
-fn targets(graph: &Graph, copy: &Graph, groups: &Groups, gone: &BTreeSet<Unit>) -> Vec<Target> {
+fn targets(graph: &Graph, copy: &Graph, groups: &Groups, removal: &Removal) -> Vec<Target> {
+    let gone = &removal.gone;
     let place = places(graph);
     let reads_gone = |consumer: &&super::Consumer| {
         groups.units_of(consumer.x, consumer.axis).unwrap_or_default().iter().any(|unit| gone.contains(unit))
     };
-    let first: BTreeSet<OpId> = groups.consumers.iter().filter(reads_gone).map(|consumer| consumer.op).collect();
+    let mut first: BTreeSet<OpId> = groups.consumers.iter().filter(reads_gone).map(|consumer| consumer.op).collect();
+    first.extend(removal.branches.iter().map(|(branch, _)| branch.last));
     let mut changed = vec![false; graph.bound()];
     let mut targets = Vec::new();
     for op in graph.ops() {
         let reads_changed = graph.op(op).inputs().iter().flatten().any(|input| changed[input.index()]);
-        if !first.contains(&op) && !reads_changed {
+        if !copy.has_op(op) || (!first.contains(&op) && !reads_changed) {
             continue;
         }
         graph.op(op).outputs().iter().flatten().for_each(|output| changed[output.index()] = true);
@@ -180,7 +224,9 @@ fn targets(graph: &Graph, copy: &Graph, groups: &Groups, gone: &BTreeSet<Unit>) 
         }
         let (branch, wanted) = goal(graph, &before, &place);
         let kept = kept_outputs(groups, &before, gone);
-        targets.push(Target { before, after, wanted, branch, kept });
+        let is_relu = |place: &Use| matches!(place, Use::Input(op, _) if graph.op(*op).is("Relu"));
+        let clipped = graph.uses(wanted).iter().all(is_relu);
+        targets.push(Target { before, after, wanted, branch, kept, clipped });
     }
     targets
 }
@@ -218,8 +264,7 @@ struct Fitting<'a> {
     original: Side<'a>,
     pruned: Side<'a>,
     samples: &'a dyn SampleSource,
-    /// Whether a sample is not fitted
-    judges: &'a (dyn Fn(usize) -> bool + Sync),
+    effort: &'a Effort<'a>,
 }
 
 impl Fitting<'_> {
@@ -228,17 +273,56 @@ impl Fitting<'_> {
         Gram::new(layer.row(), layer.outputs, layer.bias.is_some())
     }
 
-    /// Of the samples that are fitted, and of those that judge.
-    fn grams(&self) -> Result<(Gram, Gram), PruneError> {
+    /// New weights instead of `prior`: plain ones, then, in front of a Relu, rounds in which what the original has below 0
+    /// is to be met by anything below 0. What does not help samples that were not fitted is not taken.
+    fn solve(&self, prior: &Array2<f64>) -> Result<Repair, PruneError> {
+        let (fit, judge) = self.grams(None)?;
+        let judging = |judge: &Gram, fit: &Gram| if judge.rows > 0.0 { judge.clone() } else { fit.clone() };
+        let mut best = repair(&fit, &judging(&judge, &fit), prior.view());
+        if !self.target.clipped {
+            return Ok(best);
+        }
+        let (fit, judge) = (fit.without_targets(), judge.without_targets());
+        let mut weights = best.weights.clone();
+        let mut least = f64::INFINITY;
+        for round in 0..=RELU_ROUNDS {
+            let (fit, judge) = self.grams(Some((&weights, &fit, &judge)))?;
+            let judge = judging(&judge, &fit);
+            let error = judge.error(weights.view());
+            if error >= least {
+                break;
+            }
+            least = error;
+            best.after = error / judge.signal().max(f64::MIN_POSITIVE);
+            if round > 0 {
+                best.damping = best.damping.or(Some(DAMPING));
+            }
+            best.weights.assign(&weights);
+            match fit.solve(best.damping.unwrap_or(DAMPING), weights.view()) {
+                Some(next) if round < RELU_ROUNDS => weights = next,
+                _ => break,
+            }
+        }
+        Ok(best)
+    }
+
+    /// Of the samples that are fitted, and of those that judge. With weights: with the targets that a Relu leaves to them,
+    /// and the inputs of the two that are given.
+    fn grams(&self, relu: Option<(&Array2<f64>, &Gram, &Gram)>) -> Result<(Gram, Gram), PruneError> {
+        let weights = relu.map(|(weights, ..)| weights);
         let lane = |lane: usize| -> Result<(Gram, Gram), PruneError> {
             let (mut fit, mut judge) = (self.empty(), self.empty());
-            for index in (lane..self.samples.len()).step_by(LANES) {
-                self.add(index, if (self.judges)(index) { &mut judge } else { &mut fit })?;
+            let count = self.effort.samples.len();
+            for index in (lane..count).step_by(LANES) {
+                self.add(index, if (self.effort.judges)(index) { &mut judge } else { &mut fit }, weights)?;
             }
             Ok((fit, judge))
         };
         let lanes: Vec<Result<(Gram, Gram), PruneError>> = (0..LANES).into_par_iter().map(lane).collect();
-        let (mut fit, mut judge) = (self.empty(), self.empty());
+        let (mut fit, mut judge) = match relu {
+            Some((_, fit, judge)) => (fit.clone(), judge.clone()),
+            None => (self.empty(), self.empty()),
+        };
         for lane in lanes {
             let (more_fit, more_judge) = lane?;
             fit.merge(&more_fit);
@@ -247,31 +331,40 @@ impl Fitting<'_> {
         Ok((fit, judge))
     }
 
-    fn add(&self, index: usize, gram: &mut Gram) -> Result<(), PruneError> {
-        let Target { before, after, wanted, branch, kept } = self.target;
+    /// `index`: into the samples that are looked at.
+    fn add(&self, index: usize, gram: &mut Gram, relu: Option<&Array2<f64>>) -> Result<(), PruneError> {
+        let Target { before, after, wanted, branch, kept, .. } = self.target;
         let target = self.values(self.original, index, &[*wanted])?.remove(0);
         let mut list = vec![after.x];
         list.extend(*branch);
         let found = self.values(self.pruned, index, &list)?;
-        let positions = positions(after, self.samples.len(), index);
+        let positions = positions(after, self.effort.rows, self.effort.samples.len(), index);
         let floats = |tensor: &Tensor| tensor.as_slice::<f32>().map(std::borrow::Cow::into_owned);
         let Some(numbers) = floats(&target) else { return Ok(()) };
         let whole = before.target_rows(&numbers, target.dims(), positions);
         let mut rows: Vec<f64> =
             whole.chunks_exact(before.outputs.max(1)).flat_map(|row| kept.iter().map(|&k| row[k])).collect();
+        let mut beside = Vec::new();
         if let Some(branch) = found.get(1) {
             let Some(numbers) = floats(branch) else { return Ok(()) };
             let taken = after.target_rows(&numbers, branch.dims(), positions);
             if taken.len() != rows.len() {
                 return Ok(());
             }
-            rows.iter_mut().zip(taken).for_each(|(row, taken)| *row -= taken);
+            rows.iter_mut().zip(&taken).for_each(|(row, taken)| *row -= taken);
+            beside = taken;
         }
         let area = target.dims().get(2..).unwrap_or_default();
         if let Some(inputs) = after.input_rows(&found[0], area, positions)
             && inputs.len() / after.row() * after.outputs == rows.len()
         {
-            gram.add(&inputs, &rows);
+            match relu {
+                Some(weights) => {
+                    relax(&mut rows, &beside, &inputs, weights);
+                    gram.add_targets(&inputs, &rows);
+                }
+                None => gram.add(&inputs, &rows),
+            }
         }
         Ok(())
     }
@@ -280,7 +373,7 @@ impl Fitting<'_> {
     fn values(&self, side: Side<'_>, index: usize, wanted: &[ValueId]) -> Result<Vec<Tensor>, PruneError> {
         let (prepared, graph, caches) = side;
         let mut cache = caches[index].lock().unwrap_or_else(PoisonError::into_inner);
-        let inputs = self.samples.inputs(index).map_err(PruneError::Sample)?;
+        let inputs = self.samples.inputs(self.effort.samples[index]).map_err(PruneError::Sample)?;
         let mut given = cache.clone();
         for (&input, tensor) in graph.inputs().iter().zip(inputs) {
             if let Some(tensor) = tensor.or_else(|| graph.default_of(input).cloned()) {
@@ -300,4 +393,19 @@ impl Fitting<'_> {
         }
         Ok(found)
     }
+}
+
+/// Where a sum that goes through a Relu is to be below 0, its part `rows` is to be what the layer gives, or what makes the
+/// sum 0 where that is above; `beside` is the other part, empty for 0.
+fn relax(rows: &mut [f64], beside: &[f64], inputs: &[f64], weights: &Array2<f64>) {
+    let (row, outputs) = weights.dim();
+    let Ok(inputs) = ArrayView2::from_shape((inputs.len() / row.max(1), row), inputs) else { return };
+    let own = inputs.dot(weights);
+    for (index, (wanted, own)) in rows.iter_mut().zip(own.iter()).enumerate() {
+        let other = beside.get(index).copied().unwrap_or(0.0);
+        if *wanted + other <= 0.0 {
+            *wanted = (own + other).min(0.0) - other;
+        }
+    }
+    debug_assert_eq!(own.len() % outputs.max(1), 0);
 }

@@ -3,11 +3,12 @@
 //! **Never** changes the graph that it looks at. Errors are added in the order of the samples: the same for any threads.
 use std::collections::{BTreeMap, BTreeSet};
 
-use ndarray::Array2;
+use ndarray::{Array2, Axis};
 use onnx_shrink_ir::{Evaluate, EvaluateError, Graph, OpId, Patch, PatchError, Prepared, Tensor, Use, ValueId};
 use rayon::prelude::*;
 
 use super::{
+    branch::Removal,
     groups::{Groups, Unit},
     layer::{Layer, Positions},
     orders::Moments,
@@ -40,29 +41,31 @@ pub(super) fn not_fitting(source: PatchError) -> PruneError {
     PassError::Patch { pass: "prune-channels", anchor: String::new(), source }.into()
 }
 
-/// Second moments of the inputs of `layers`, by their weights, over some samples.
+/// Second moments of the inputs of `layers`, in their order, over some samples; with what they give as targets, too, where
+/// that is asked for.
 pub fn moments(
     graph: &Graph,
     evaluator: &dyn Evaluate,
-    layers: &[Layer],
+    layers: &[(Layer, bool)],
     samples: &dyn SampleSource,
     indices: &[usize],
-) -> Result<Moments, PruneError> {
+    rows: usize,
+) -> Result<Vec<Gram>, PruneError> {
     let prepared = evaluator.prepare(graph)?;
-    let mut sums: Vec<Gram> = layers.iter().map(|layer| Gram::new(layer.row(), 0, layer.bias.is_some())).collect();
+    let mut sums: Vec<Gram> = layers.iter().map(empty).collect();
     // As many layers at once as fit into memory; the samples run again for the next ones.
     let mut start = 0;
     while start < layers.len() {
         let mut end = start;
         let mut bytes = 0;
         while end < layers.len() && (end == start || bytes < MOST_BYTES) {
-            bytes += LANES * 8 * layers[end].row() * layers[end].row();
+            bytes += LANES * 8 * layers[end].0.row() * layers[end].0.row();
             end += 1;
         }
         let part = &layers[start..end];
         let lanes: Vec<Result<Vec<Gram>, PruneError>> = (0..LANES)
             .into_par_iter()
-            .map(|lane| lane_moments(part, prepared.as_ref(), samples, indices, lane))
+            .map(|lane| lane_moments(part, prepared.as_ref(), samples, (indices, rows), lane))
             .collect();
         for lane in lanes {
             for (sum, more) in sums[start..end].iter_mut().zip(lane?) {
@@ -71,25 +74,30 @@ pub fn moments(
         }
         start = end;
     }
-    Ok(layers.iter().map(|layer| layer.weight).zip(sums).collect())
+    Ok(sums)
+}
+
+fn empty((layer, targets): &(Layer, bool)) -> Gram {
+    Gram::new(layer.row(), if *targets { layer.outputs } else { 0 }, layer.bias.is_some())
 }
 
 /// Memory for moments that are collected at once.
 const MOST_BYTES: usize = 1 << 30;
 
 fn lane_moments(
-    layers: &[Layer],
+    layers: &[(Layer, bool)],
     prepared: &dyn Prepared,
     samples: &dyn SampleSource,
-    indices: &[usize],
+    (indices, rows): (&[usize], usize),
     lane: usize,
 ) -> Result<Vec<Gram>, PruneError> {
-    let mut grams: Vec<Gram> = layers.iter().map(|layer| Gram::new(layer.row(), 0, layer.bias.is_some())).collect();
+    let mut grams: Vec<Gram> = layers.iter().map(empty).collect();
+    let mut wanted: BTreeSet<ValueId> = layers.iter().map(|(layer, _)| layer.x).collect();
+    wanted.extend(layers.iter().filter(|(_, targets)| *targets).map(|(layer, _)| layer.y));
     for (number, &index) in indices.iter().enumerate().skip(lane).step_by(LANES) {
         let inputs = samples.inputs(index).map_err(PruneError::Sample)?;
         let mut seen: BTreeMap<ValueId, Tensor> = BTreeMap::new();
-        let wanted: BTreeSet<ValueId> = layers.iter().map(|layer| layer.x).collect();
-        let mut shapes: BTreeMap<ValueId, Vec<usize>> = layers.iter().map(|layer| (layer.y, Vec::new())).collect();
+        let mut shapes: BTreeMap<ValueId, Vec<usize>> = layers.iter().map(|(layer, _)| (layer.y, Vec::new())).collect();
         prepared.run(&inputs, &mut |value, tensor| {
             if wanted.contains(&value) {
                 seen.insert(value, tensor.clone());
@@ -98,21 +106,28 @@ fn lane_moments(
                 *dims = tensor.dims().to_vec();
             }
         })?;
-        for (layer, gram) in layers.iter().zip(&mut grams) {
-            let positions = positions(layer, indices.len(), number);
+        for ((layer, targets), gram) in layers.iter().zip(&mut grams) {
+            let positions = positions(layer, rows, indices.len(), number);
             let dims = &shapes[&layer.y];
             let Some(x) = seen.get(&layer.x) else { continue };
-            if let Some(rows) = layer.input_rows(x, dims.get(2..).unwrap_or_default(), positions) {
-                gram.add(&rows, &[]);
+            let Some(rows) = layer.input_rows(x, dims.get(2..).unwrap_or_default(), positions) else { continue };
+            let y = seen.get(&layer.y).filter(|_| *targets).and_then(Tensor::as_slice::<f32>);
+            let y = y.map_or_else(Vec::new, |y| layer.target_rows(&y, dims, positions));
+            if y.len() == rows.len() / layer.row().max(1) * gram.targets() {
+                gram.add(&rows, &y);
             }
         }
     }
     Ok(grams)
 }
 
-/// So many positions of each of `samples` that there are some hundred rows for each column.
-pub(super) fn positions(layer: &Layer, samples: usize, number: usize) -> Positions {
-    Positions { most: (128 * layer.row() / samples.max(1)).clamp(16, 4096), offset: number }
+/// Rows for each column of what is solved for in earnest, and of what only chooses.
+pub(super) const FINE: usize = 128;
+pub(super) const ROUGH: usize = 32;
+
+/// So many positions of each of `samples` that there are about `rows` rows for each column.
+pub(super) fn positions(layer: &Layer, rows: usize, samples: usize, number: usize) -> Positions {
+    Positions { most: (rows * layer.row() / samples.max(1)).clamp(16, 4096), offset: number }
 }
 
 /// The axis of the weights that runs over the outputs, and the units along it.
@@ -128,38 +143,70 @@ pub(super) fn part(whole: &Array2<f64>, rows: &[usize], columns: &[usize]) -> Ar
     matrix(rows.len(), columns.len(), |i, j| whole[(rows[i], columns[j])])
 }
 
-/// A copy of `graph` without the units `gone`, in which each layer that read them is solved for again with the moments of
-/// its original inputs: near what the whole reconstruction reaches, and without running the model.
-pub fn pruned(
-    graph: &Graph,
-    groups: &Groups,
-    gone: &BTreeSet<Unit>,
-    moments: Option<&Moments>,
-) -> Result<Graph, PruneError> {
+/// What is known of the data that the original sees.
+#[derive(Default)]
+pub struct Known {
+    /// Of the layers that read channels
+    pub moments: Moments,
+    /// Of the convolutions that may stand for branches, with what the branch gives: by group
+    pub branches: BTreeMap<usize, Gram>,
+}
+
+/// A copy of `graph` without what `removal` takes, in which each layer that reads it is solved for again with the moments
+/// of its original inputs: near what the whole reconstruction reaches, and without running the model.
+pub fn pruned(graph: &Graph, groups: &Groups, removal: &Removal, known: Option<&Known>) -> Result<Graph, PruneError> {
+    let Removal { gone, branches } = removal;
     let mut copy = graph.detached();
-    let removal = groups.remove(graph, gone).map_err(|miss| PruneError::NotPossible(miss.sentence(graph)))?;
-    let Some(removal) = removal else { return Ok(copy) };
-    removal.apply(&mut copy).map_err(not_fitting)?;
-    let Some(moments) = moments else { return Ok(copy) };
+    let patch = groups.remove(graph, gone).map_err(|miss| PruneError::NotPossible(miss.sentence(graph)))?;
+    if let Some(patch) = patch {
+        patch.apply(&mut copy).map_err(not_fitting)?;
+    }
+    for (branch, kernel) in branches {
+        let misfit = || PruneError::NotPossible("two branches that share a convolution".to_owned());
+        branch.patch(&copy, *kernel).ok_or_else(misfit)?.apply(&mut copy).map_err(not_fitting)?;
+    }
+    let Some(known) = known else { return Ok(copy) };
+    let mut give = |op: OpId, solved: &Array2<f64>| -> Result<(), PruneError> {
+        let Some(new) = copy.has_op(op).then(|| Layer::of(&copy, op)).flatten() else { return Ok(()) };
+        let mut patch = Patch::new(op);
+        if new.set_weights(&copy, solved, &mut patch).is_some() {
+            patch.apply(&mut copy).map_err(not_fitting)?;
+        }
+        Ok(())
+    };
     let mut seen = BTreeSet::new();
+    for (branch, kernel) in branches {
+        seen.insert(branch.last);
+        let kept = |unit| !gone.contains(&unit);
+        let (layer, gram) = if kernel.over_all {
+            (branch.layer(graph), known.branches.get(&branch.group).cloned())
+        } else {
+            let layer = Layer::of(graph, branch.last);
+            let weights = layer.as_ref().and_then(|layer| layer.weights(graph));
+            let gram = layer.as_ref().and_then(|layer| known.moments.get(&layer.weight));
+            let gram = gram.zip(weights).map(|(gram, weights)| gram.with_targets_of(weights.view()));
+            (layer, gram)
+        };
+        let (Some(layer), Some(gram)) = (layer, gram) else { continue };
+        let rows = branch.columns((graph, groups), &layer, *kernel, kept);
+        let zeros = Array2::zeros((rows.len(), layer.outputs));
+        if let Some(solved) = gram.select(&rows).solve(DAMPING, zeros.view()) {
+            give(branch.last, &solved.select(Axis(1), &kept_outputs(groups, &layer, gone)))?;
+        }
+    }
     for consumer in &groups.consumers {
         let reads = groups.units_of(consumer.x, consumer.axis).unwrap_or_default().iter().any(|u| gone.contains(u));
         if !reads || !seen.insert(consumer.op) {
             continue;
         }
         let Some(layer) = Layer::of(graph, consumer.op) else { continue };
-        let (Some(gram), Some(weights)) = (moments.get(&layer.weight), layer.weights(graph)) else { continue };
+        let (Some(gram), Some(weights)) = (known.moments.get(&layer.weight), layer.weights(graph)) else { continue };
         let rows = layer.kept_columns(graph, groups, |unit| !gone.contains(&unit));
         let columns = kept_outputs(groups, &layer, gone);
         let own = part(&weights, &(0..layer.row()).collect::<Vec<_>>(), &columns);
         let prior = part(&weights, &rows, &columns);
-        let Some(solved) = gram.with_targets_of(own.view()).select(&rows).solve(DAMPING, prior.view()) else {
-            continue;
-        };
-        let Some(new) = Layer::of(&copy, consumer.op) else { continue };
-        let mut patch = Patch::new(consumer.op);
-        if new.set_weights(&copy, &solved, &mut patch).is_some() {
-            patch.apply(&mut copy).map_err(not_fitting)?;
+        if let Some(solved) = gram.with_targets_of(own.view()).select(&rows).solve(DAMPING, prior.view()) {
+            give(consumer.op, &solved)?;
         }
     }
     Ok(copy)
