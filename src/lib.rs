@@ -14,6 +14,7 @@ pub mod files;
 pub mod formats;
 pub mod inspect;
 pub mod int8;
+mod keep_float;
 pub mod layers;
 pub mod lossless;
 pub mod low_rank;

@@ -17,11 +17,7 @@ use onnx_shrink_passes::{
 };
 
 use crate::{
-    Failure, Progress, Samples,
-    columns::bytes,
-    int8::{Patterns, Quantized},
-    layers::layers,
-    request::Request,
+    Failure, Progress, Samples, columns::bytes, int8::Quantized, keep_float::Patterns, layers::layers, request::Request,
 };
 
 /// How weights are stored.

@@ -1,0 +1,40 @@
+//! What `--keep-float` names: ops by name, by type or by a glob.
+use std::collections::BTreeSet;
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use onnx_shrink_ir::{Graph, OpId};
+
+use crate::Failure;
+
+/// What `--keep-float` names.
+pub(crate) struct Patterns {
+    globs: GlobSet,
+    words: Vec<String>,
+}
+
+impl Patterns {
+    pub(crate) fn new(words: &[String]) -> Result<Patterns, Failure> {
+        let mut globs = GlobSetBuilder::new();
+        for word in words {
+            let glob = Glob::new(word).map_err(|error| Failure::usage(format_args!("--keep-float {word}: {error}")))?;
+            globs.add(glob);
+        }
+        Ok(Patterns { globs: globs.build().map_err(Failure::bug)?, words: words.to_vec() })
+    }
+
+    pub(crate) fn matches(&self, graph: &Graph, op: OpId) -> bool {
+        let (label, op_type) = (graph.label_of(op), graph.op(op).op_type());
+        self.globs.is_match(label) || self.words.iter().any(|word| word == op_type || word == label)
+    }
+
+    /// A note for each word that names nothing.
+    pub(crate) fn unused(&self, graph: &Graph) -> Vec<String> {
+        let names: BTreeSet<&str> =
+            graph.ops().into_iter().flat_map(|op| [graph.label_of(op), graph.op(op).op_type()]).collect();
+        let is_used = |word: &String| {
+            let glob = Glob::new(word).map(|glob| glob.compile_matcher());
+            names.iter().any(|name| *name == word || glob.as_ref().is_ok_and(|glob| glob.is_match(name)))
+        };
+        self.words.iter().filter(|word| !is_used(word)).map(|word| format!("--keep-float {word} names no op")).collect()
+    }
+}
