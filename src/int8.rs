@@ -109,6 +109,8 @@ pub struct Calibrated<'a> {
     dynamic: BTreeSet<usize>,
     /// Whether the weights of what went back to float for a gate are stored in 8 bits
     stores_returned: bool,
+    /// The model before its opset was raised, where it was
+    unraised: Option<Model>,
 }
 
 impl Int8<'_> {
@@ -232,7 +234,10 @@ impl Int8<'_> {
                 Calibration::default()
             }
         };
-        self.found(model, calibration, Vec::new(), storage_only)
+        let was_raised = model.opset() > lossless.opset();
+        let mut calibrated = self.found(model, calibration, Vec::new(), storage_only)?;
+        calibrated.unraised = was_raised.then(|| lossless.detached());
+        Ok(calibrated)
     }
 
     /// The same with ranges that follow from the model, of whose inputs `inputs` tells ranges.
@@ -292,6 +297,7 @@ impl Int8<'_> {
                 }
         };
         let dynamic = (0..units.units.len()).filter(is_dynamic).collect();
+        let unraised = None;
         Ok(Calibrated {
             int8: self,
             model,
@@ -303,12 +309,16 @@ impl Int8<'_> {
             storage_only,
             dynamic,
             stores_returned: true,
+            unraised,
         })
     }
 }
 
 /// The first opset whose Mul broadcasts: what is stored in 8 bits needs that.
 const LEAST_STORAGE_OPSET: i64 = 7;
+
+/// The first opset with DynamicQuantizeLinear.
+const LEAST_DYNAMIC_OPSET: i64 = 11;
 
 /// The opset with per-channel Quantize and Dequantize.
 const LEAST_OPSET: i64 = 13;

@@ -334,6 +334,23 @@ fn what_contradicts_int8_or_its_samples_ends_the_run() {
     }
 }
 
+/// ONNX Runtime recognizes the attention of older exporters below opset 13 alone: storage does not need 13.
+#[test]
+fn the_opset_stays_where_nothing_runs_in_integers() {
+    let folder = tempfile::tempdir().unwrap();
+    let weight: Vec<String> = (0..64 * 16).map(|i| format!("{}", (i * 37 % 101) as f32 / 64.0 - 0.7)).collect();
+    let text = format!(
+        "<ir_version: 7, opset_import: [\"\" : 12]> g (float[1,64] x) => (float[1,1,16] y) <float[64,16] w = {{{}}}> {{
+         t = MatMul (x, w)  y = Unsqueeze <axes = [1]> (t) }}",
+        weight.join(", ")
+    );
+    fs::write(folder.path().join("in.onnx"), model_of_text(&text)).unwrap();
+    let run = run(folder.path(), &["in.onnx", "-o", "out.onnx", "--int8", "--synthetic", "4"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let graph = import_bytes(&fs::read(folder.path().join("out.onnx")).unwrap());
+    assert_eq!((graph.opset(), count_ops(&graph, "Mul"), count_ops(&graph, "QuantizeLinear")), (12, 1, 0));
+}
+
 fn import_bytes(bytes: &[u8]) -> Graph {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.onnx");

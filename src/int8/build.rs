@@ -1,17 +1,18 @@
 //! The model with a placement and ranges, and why each layer became what it is.
 use std::collections::{BTreeMap, BTreeSet};
 
-use onnx_shrink_ir::OpId;
+use onnx_shrink_ir::{Model, OpId};
 use onnx_shrink_passes::{
     Miss,
     quantize::{
         CancelQdq, DynamicInt8, InsertQdq, StoreInt8, WrapQdq,
+        calibration::Calibration,
         calibrators::Calibrator,
         place::{Placement, place, place_all},
     },
 };
 
-use super::{Calibrated, Quantized};
+use super::{Calibrated, LEAST_DYNAMIC_OPSET, LEAST_STORAGE_OPSET, Quantized};
 use crate::{Failure, formats::written_bytes, layers::layers, qdq::Place};
 
 impl Calibrated<'_> {
@@ -65,10 +66,17 @@ impl Calibrated<'_> {
         returned: &BTreeSet<usize>,
         overflowing: &BTreeSet<usize>,
     ) -> Result<Quantized, Failure> {
+        let any = placement.integer.contains(&true);
+        let least = if self.dynamic.is_empty() { LEAST_STORAGE_OPSET } else { LEAST_DYNAMIC_OPSET };
+        if !any
+            && self.stores_returned
+            && let Some(model) = self.unraised.as_ref().filter(|model| model.opset() >= least)
+        {
+            return self.build_unraised(model, &self.reasons(placement, returned, overflowing));
+        }
         let formats = self.int8.formats;
         let mut model = self.model.detached();
         let mut cx = self.int8.context();
-        let any = placement.integer.contains(&true);
         if any {
             let insert = InsertQdq {
                 calibration: &self.calibration,
@@ -133,6 +141,48 @@ impl Calibrated<'_> {
             journal: cx.journal,
             layers,
             calibrator: any.then_some(calibrator),
+            samples: self.calibration.samples,
+            notes: self.notes.clone(),
+        })
+    }
+
+    /// Without pairs, in the opset that the model had: ONNX Runtime 1.32 recognizes the attention of older exporters below opset 13
+    /// alone, where Unsqueeze has its axes as an attribute (0.83 of the time: x_bert_toy). `reasons` are by ops of the raised model.
+    fn build_unraised(&self, before: &Model, reasons: &BTreeMap<OpId, String>) -> Result<Quantized, Failure> {
+        let raised = &self.model.graph;
+        let mut model = before.detached();
+        // Ids differ, names do not.
+        let twin = |op: OpId| before.graph.producer(before.graph.find(raised.name_of(raised.op(op).output(0)?))?);
+        let values =
+            self.calibration.values.iter().filter_map(|(value, seen)| {
+                before.graph.find(raised.name_of(*value)).map(|value| (value, seen.clone()))
+            });
+        let calibration = Calibration { values: values.collect(), outputs: BTreeMap::new(), ..self.calibration };
+        let mut cx = self.int8.context();
+        if !self.dynamic.is_empty() {
+            let ops: BTreeSet<OpId> = self.dynamic.iter().filter_map(|unit| twin(self.units.units[*unit].op)).collect();
+            let kept = model.graph.ops_in_id_order().into_iter().filter(|op| !ops.contains(op));
+            let kept: Vec<OpId> = kept.collect();
+            let pass = DynamicInt8 { calibration: Some(&calibration), always: true, kept: &kept };
+            cx.run(&pass, &mut model.graph).map_err(Failure::bug)?;
+        }
+        if self.int8.target.stores {
+            cx.run(&StoreInt8 { calibration: Some(&calibration) }, &mut model.graph).map_err(Failure::bug)?;
+        }
+        model.graph.sweep();
+        let reasons: BTreeMap<OpId, &String> =
+            reasons.iter().filter_map(|(op, reason)| twin(*op).map(|op| (op, reason))).collect();
+        let verdict = |op: OpId| match reasons.get(&op) {
+            Some(reason) => Some((*reason).clone()),
+            None => Some(Miss::Form("its inputs or outputs were not calibrated").sentence(&before.graph)),
+        };
+        let layers = layers(&before.graph, &model.graph, &verdict);
+        Ok(Quantized {
+            model,
+            pairs: None,
+            journal: cx.journal,
+            layers,
+            calibrator: None,
             samples: self.calibration.samples,
             notes: self.notes.clone(),
         })
