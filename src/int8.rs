@@ -13,7 +13,7 @@ use onnx_shrink_passes::{
         calibrators::Calibrator,
         dynamic_int8::{has_attention, pays},
         model_ranges::{ModelRangesError, model_ranges},
-        place::Costs,
+        place::{Costs, place, place_all},
         units::{Form, Units, find_units},
     },
 };
@@ -287,12 +287,19 @@ impl Int8<'_> {
         notes.extend(patterns.unused(&model.graph));
         // Attention runs faster with ranges of each run: Q/DQ break the engine's other fusions (`docs/engines.md` §0.9).
         let prefers = storage_only.is_some() || has_attention(&model.graph);
+        // What calibrated ranges do not pay for may pay with those of each run: rows of one between float layers.
+        let integer = match self.place {
+            Place::Cut => place(&costs, &user_kept).integer,
+            Place::Wrap => place_all(&costs, &user_kept).integer,
+        };
         let is_dynamic = |unit: &usize| {
             let linear = matches!(units.units[*unit].form, Form::Gemm | Form::MatMul) && !user_kept.contains(unit);
             linear
                 && match self.dynamic {
                     Dynamic::None => false,
-                    Dynamic::Paying => prefers && pays(&model.graph, units.units[*unit].op, Some(&calibration)),
+                    Dynamic::Paying => {
+                        (prefers || !integer[*unit]) && pays(&model.graph, units.units[*unit].op, Some(&calibration))
+                    }
                     Dynamic::All => true,
                 }
         };
