@@ -29,6 +29,10 @@ fn pruned(structure: &Structure, explain: bool, lines: &mut Vec<String>) {
         count(macs(|layer| layer.macs_after) as u64),
         100.0 * structure.removed
     ));
+    if structure.branches + structure.kernels > 0 {
+        let (branches, kernels) = (structure.branches, structure.kernels);
+        lines.push(format!("  {branches} branches became one convolution each, {kernels} kernels got smaller"));
+    }
     let touched = structure.layers.iter().filter(|layer| layer.weights_before != layer.weights_after);
     let line = |layer: &PrunedLayer| {
         let error = layer.error.map_or_else(String::new, |error| format!(", error {:.2} %", 100.0 * error));
@@ -84,5 +88,8 @@ fn list(mut found: Vec<(f64, String)>, explain: bool, lines: &mut Vec<String>) {
 }
 
 fn dims(dims: &[usize]) -> String {
+    if dims.is_empty() {
+        return "none".to_owned(); // the layer is gone
+    }
     dims.iter().map(ToString::to_string).collect::<Vec<_>>().join("×")
 }
