@@ -13,7 +13,7 @@ use onnx_shrink_passes::{
         calibrators::Calibrator,
         dynamic_int8::{has_attention, pays},
         model_ranges::{ModelRangesError, model_ranges},
-        place::{Costs, place, place_all},
+        place::Costs,
         units::{Form, Units, find_units},
     },
 };
@@ -287,25 +287,7 @@ impl Int8<'_> {
         notes.extend(patterns.unused(&model.graph));
         // Attention runs faster with ranges of each run: Q/DQ break the engine's other fusions (`docs/engines.md` §0.9).
         let prefers = storage_only.is_some() || has_attention(&model.graph);
-        // What calibrated ranges do not pay for may pay with those of each run: rows of one between float layers.
-        let integer = match self.place {
-            Place::Cut => place(&costs, &user_kept).integer,
-            Place::Wrap => place_all(&costs, &user_kept).integer,
-        };
-        let is_dynamic = |unit: &usize| {
-            let linear = matches!(units.units[*unit].form, Form::Gemm | Form::MatMul) && !user_kept.contains(unit);
-            linear
-                && match self.dynamic {
-                    Dynamic::None => false,
-                    Dynamic::Paying => {
-                        (prefers || !integer[*unit]) && pays(&model.graph, units.units[*unit].op, Some(&calibration))
-                    }
-                    Dynamic::All => true,
-                }
-        };
-        let dynamic = (0..units.units.len()).filter(is_dynamic).collect();
-        let unraised = None;
-        Ok(Calibrated {
+        let mut calibrated = Calibrated {
             int8: self,
             model,
             calibration,
@@ -314,10 +296,26 @@ impl Int8<'_> {
             user_kept,
             notes,
             storage_only,
-            dynamic,
+            dynamic: BTreeSet::new(),
             stores_returned: true,
-            unraised,
-        })
+            unraised: None,
+        };
+        let integer = calibrated.placement(&BTreeSet::new()).integer;
+        let Calibrated { model, calibration, units, user_kept, .. } = &calibrated;
+        let is_dynamic = |unit: &usize| {
+            let linear = matches!(units.units[*unit].form, Form::Gemm | Form::MatMul) && !user_kept.contains(unit);
+            linear
+                && match self.dynamic {
+                    Dynamic::None => false,
+                    // What calibrated ranges do not pay for may pay with those of each run: rows of one between float layers.
+                    Dynamic::Paying => {
+                        (prefers || !integer[*unit]) && pays(&model.graph, units.units[*unit].op, Some(calibration))
+                    }
+                    Dynamic::All => true,
+                }
+        };
+        calibrated.dynamic = (0..units.units.len()).filter(is_dynamic).collect();
+        Ok(calibrated)
     }
 }
 

@@ -104,73 +104,70 @@ impl Lossless<'_> {
             if let Some(dump) = self.dump {
                 dump.restart();
             }
-            let attempt = self.attempt(&options, true)?;
-            let (guilty, reason, at) = match attempt.verdict {
-                Verdict::Good(comparison, gates) => {
-                    let mut journal = attempt.journal;
-                    culprits.iter().for_each(|culprit| journal.write(culprit.as_entry()));
-                    let Attempt { model, statistics, cancelled, .. } = attempt;
-                    return Ok(Proven {
-                        model,
-                        journal,
-                        statistics,
-                        cancelled,
-                        options,
-                        comparison,
-                        gates,
-                        culprits,
-                        regions: None,
-                    });
-                }
-                Verdict::ByRegion(mut found) => {
-                    match regions::denied(&found, &attempt.journal) {
-                        Some(denied) if denied.is_empty() => {
-                            found.open = taken_back;
-                            let Attempt { model, journal, statistics, cancelled, .. } = attempt;
-                            let (comparison, gates, regions) = (None, Vec::new(), Some(found));
-                            return Ok(Proven {
-                                model,
-                                journal,
-                                statistics,
-                                cancelled,
-                                options,
-                                comparison,
-                                gates,
-                                culprits,
-                                regions,
-                            });
-                        }
-                        Some(denied) if denied.iter().any(|rewrite| !options.deny.contains(rewrite)) => {
-                            options.deny.extend(denied);
-                            taken_back.append(&mut found.open);
-                        }
-                        _ => options.exact = true,
+            let Attempt { model, mut journal, statistics, cancelled, verdict } = self.attempt(&options, true)?;
+            let (comparison, gates, regions) = match verdict {
+                Verdict::Good(comparison, gates) => (comparison, gates, None),
+                Verdict::ByRegion(mut found) => match regions::denied(&found, &journal) {
+                    Some(denied) if denied.is_empty() => {
+                        found.open = std::mem::take(&mut taken_back);
+                        (None, Vec::new(), Some(found))
                     }
-                    continue;
+                    Some(denied) if denied.iter().any(|rewrite| !options.deny.contains(rewrite)) => {
+                        options.deny.extend(denied);
+                        taken_back.append(&mut found.open);
+                        continue;
+                    }
+                    _ => {
+                        options.exact = true;
+                        continue;
+                    }
+                },
+                Verdict::Broke { pass, op, reason } => {
+                    let guilty = (self.named(&journal, pass, op), None);
+                    match self.leave_out(guilty, reason, &mut options, &mut culprits)? {
+                        Some(reason) => return self.give_up(culprits, &reason),
+                        None => continue,
+                    }
                 }
-                Verdict::Broke { pass, op, reason } => (self.named(&attempt.journal, pass, op), reason, None),
                 Verdict::Wrong(reason) => {
-                    let (place, entry) = self.bisect(&options, &attempt.journal)?;
-                    (entry, reason, Some(place))
+                    let (place, entry) = self.bisect(&options, &journal)?;
+                    match self.leave_out((entry, Some(place)), reason, &mut options, &mut culprits)? {
+                        Some(reason) => return self.give_up(culprits, &reason),
+                        None => continue,
+                    }
                 }
             };
-            if culprits.len() == MAX_CULPRITS {
-                return self.give_up(culprits, &reason);
-            }
-            let dumped = match (self.dump, at) {
-                (Some(dump), Some(place)) => self.dump_culprit(dump, &options, place, &guilty, culprits.len() + 1)?,
-                _ => None,
-            };
-            // The same name again: several ops are called alike, or it names none. Then the pass goes as a whole.
-            let named = (guilty.pass.to_owned(), guilty.op.clone());
-            let is_new = !guilty.op.is_empty() && options.deny.insert(named);
-            if !is_new && !options.skip.insert(guilty.pass.to_owned()) {
-                return self.give_up(culprits, &reason);
-            }
-            let culprit = Culprit::new(&guilty, !is_new, reason, dumped);
-            log::warn!("{}", culprit.sentence());
-            culprits.push(culprit);
+            culprits.iter().for_each(|culprit| journal.write(culprit.as_entry()));
+            return Ok(Proven { model, journal, statistics, cancelled, options, comparison, gates, culprits, regions });
         }
+    }
+
+    /// Leaves the guilty rewrite (and its place in the journal, where that is known) out of later attempts, or its whole pass;
+    /// `reason` again when that is of no use any more.
+    fn leave_out(
+        &self,
+        (guilty, at): (Entry, Option<usize>),
+        reason: String,
+        options: &mut Options,
+        culprits: &mut Vec<Culprit>,
+    ) -> Result<Option<String>, Failure> {
+        if culprits.len() == MAX_CULPRITS {
+            return Ok(Some(reason));
+        }
+        let dumped = match (self.dump, at) {
+            (Some(dump), Some(place)) => self.dump_culprit(dump, options, place, &guilty, culprits.len() + 1)?,
+            _ => None,
+        };
+        // The same name again: several ops are called alike, or it names none. Then the pass goes as a whole.
+        let named = (guilty.pass.to_owned(), guilty.op.clone());
+        let is_new = !guilty.op.is_empty() && options.deny.insert(named);
+        if !is_new && !options.skip.insert(guilty.pass.to_owned()) {
+            return Ok(Some(reason));
+        }
+        let culprit = Culprit::new(&guilty, !is_new, reason, dumped);
+        log::warn!("{}", culprit.sentence());
+        culprits.push(culprit);
+        Ok(None)
     }
 
     /// The rewrite of `pass` at `op`, as a line of the journal.

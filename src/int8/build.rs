@@ -1,5 +1,8 @@
 //! The model with a placement and ranges, and why each layer became what it is.
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use onnx_shrink_ir::{Model, OpId};
 use onnx_shrink_passes::{
@@ -67,15 +70,17 @@ impl Calibrated<'_> {
         overflowing: &BTreeSet<usize>,
     ) -> Result<Quantized, Failure> {
         let any = placement.integer.contains(&true);
-        let least = if self.dynamic.is_empty() { LEAST_STORAGE_OPSET } else { LEAST_DYNAMIC_OPSET };
-        if !any
-            && self.stores_returned
-            && let Some(model) = self.unraised.as_ref().filter(|model| model.opset() >= least)
-        {
-            return self.build_unraised(model, &self.reasons(placement, returned, overflowing));
-        }
         let formats = self.int8.formats;
-        let mut model = self.model.detached();
+        let before = if any { &self.model } else { self.least_raised() };
+        // Ids of another opset's graph differ, names do not.
+        let twin = |op: OpId| match self.unraised.as_ref().is_some_and(|model| std::ptr::eq(model, before)) {
+            true => {
+                before.graph.producer(before.graph.find(self.model.graph.name_of(self.model.graph.op(op).output(0)?))?)
+            }
+            false => Some(op),
+        };
+        let calibration = self.calibration_of(before);
+        let mut model = before.detached();
         let mut cx = self.int8.context();
         if any {
             let insert = InsertQdq {
@@ -91,10 +96,10 @@ impl Calibrated<'_> {
             .map_err(Failure::bug)?;
         }
         if !self.dynamic.is_empty() {
-            let ops: BTreeSet<OpId> = self.dynamic.iter().map(|unit| self.units.units[*unit].op).collect();
+            let ops: BTreeSet<OpId> = self.dynamic.iter().filter_map(|unit| twin(self.units.units[*unit].op)).collect();
             let kept = model.graph.ops_in_id_order().into_iter().filter(|op| !ops.contains(op));
             let kept: Vec<OpId> = kept.collect();
-            let pass = DynamicInt8 { calibration: Some(&self.calibration), always: true, kept: &kept };
+            let pass = DynamicInt8 { calibration: Some(&calibration), always: true, kept: &kept };
             cx.run(&pass, &mut model.graph).map_err(Failure::bug)?;
         }
         if self.int8.target.stores {
@@ -102,7 +107,7 @@ impl Calibrated<'_> {
                 let label = |unit: &usize| self.model.graph.label_of(self.units.units[*unit].op).to_owned();
                 cx.options.deny.extend(returned.iter().map(|unit| ("store-int8".to_owned(), label(unit))));
             }
-            cx.run(&StoreInt8 { calibration: Some(&self.calibration) }, &mut model.graph).map_err(Failure::bug)?;
+            cx.run(&StoreInt8 { calibration: Some(&calibration) }, &mut model.graph).map_err(Failure::bug)?;
         }
         model.graph.sweep();
         let overflows =
@@ -115,14 +120,16 @@ impl Calibrated<'_> {
             return self.build_without(&rest, calibrator, returned, &overflowing);
         }
         let reasons = self.reasons(placement, returned, overflowing);
+        let reasons: BTreeMap<OpId, String> =
+            reasons.into_iter().filter_map(|(op, reason)| twin(op).map(|op| (op, reason))).collect();
         let is_integer: BTreeSet<OpId> =
             self.units.units.iter().zip(&placement.integer).filter(|(_, is)| **is).map(|(unit, _)| unit.op).collect();
         let verdict = |op: OpId| match reasons.get(&op) {
             _ if is_integer.contains(&op) => None,
             Some(reason) => Some(reason.clone()),
-            None => Some(Miss::Form("its inputs or outputs were not calibrated").sentence(&self.model.graph)),
+            None => Some(Miss::Form("its inputs or outputs were not calibrated").sentence(&before.graph)),
         };
-        let mut layers = layers(&self.model.graph, &model.graph, &verdict);
+        let mut layers = layers(&before.graph, &model.graph, &verdict);
         if any && self.int8.place == Place::Wrap {
             // Behind everything that knows ops by their ids: these change now.
             let cancel = if formats.keeps_ranges() { CancelQdq::local() } else { CancelQdq::beside_activations() };
@@ -146,46 +153,23 @@ impl Calibrated<'_> {
         })
     }
 
-    /// Without pairs, in the opset that the model had: ONNX Runtime 1.32 recognizes the attention of older exporters below opset 13
-    /// alone, where Unsqueeze has its axes as an attribute (0.83 of the time: x_bert_toy). `reasons` are by ops of the raised model.
-    fn build_unraised(&self, before: &Model, reasons: &BTreeMap<OpId, String>) -> Result<Quantized, Failure> {
-        let raised = &self.model.graph;
-        let mut model = before.detached();
-        // Ids differ, names do not.
-        let twin = |op: OpId| before.graph.producer(before.graph.find(raised.name_of(raised.op(op).output(0)?))?);
-        let values =
-            self.calibration.values.iter().filter_map(|(value, seen)| {
-                before.graph.find(raised.name_of(*value)).map(|value| (value, seen.clone()))
-            });
-        let calibration = Calibration { values: values.collect(), outputs: BTreeMap::new(), ..self.calibration };
-        let mut cx = self.int8.context();
-        if !self.dynamic.is_empty() {
-            let ops: BTreeSet<OpId> = self.dynamic.iter().filter_map(|unit| twin(self.units.units[*unit].op)).collect();
-            let kept = model.graph.ops_in_id_order().into_iter().filter(|op| !ops.contains(op));
-            let kept: Vec<OpId> = kept.collect();
-            let pass = DynamicInt8 { calibration: Some(&calibration), always: true, kept: &kept };
-            cx.run(&pass, &mut model.graph).map_err(Failure::bug)?;
+    /// The model in the opset that it had, where nothing but pairs needs another: ONNX Runtime 1.32 recognizes the attention of
+    /// older exporters below opset 13 alone, where Unsqueeze has its axes as an attribute (0.83 of the time: x_bert_toy).
+    fn least_raised(&self) -> &Model {
+        let least = if self.dynamic.is_empty() { LEAST_STORAGE_OPSET } else { LEAST_DYNAMIC_OPSET };
+        self.unraised.as_ref().filter(|model| model.opset() >= least).unwrap_or(&self.model)
+    }
+
+    /// What calibration saw, by values of `model`, which has those of the calibrated one by name.
+    fn calibration_of(&self, model: &Model) -> Cow<'_, Calibration> {
+        if std::ptr::eq(model, &self.model) {
+            return Cow::Borrowed(&self.calibration);
         }
-        if self.int8.target.stores {
-            cx.run(&StoreInt8 { calibration: Some(&calibration) }, &mut model.graph).map_err(Failure::bug)?;
-        }
-        model.graph.sweep();
-        let reasons: BTreeMap<OpId, &String> =
-            reasons.iter().filter_map(|(op, reason)| twin(*op).map(|op| (op, reason))).collect();
-        let verdict = |op: OpId| match reasons.get(&op) {
-            Some(reason) => Some((*reason).clone()),
-            None => Some(Miss::Form("its inputs or outputs were not calibrated").sentence(&before.graph)),
-        };
-        let layers = layers(&before.graph, &model.graph, &verdict);
-        Ok(Quantized {
-            model,
-            pairs: None,
-            journal: cx.journal,
-            layers,
-            calibrator: None,
-            samples: self.calibration.samples,
-            notes: self.notes.clone(),
-        })
+        let values = self.calibration.values.iter();
+        let values = values.filter_map(|(value, seen)| {
+            model.graph.find(self.model.graph.name_of(*value)).map(|value| (value, seen.clone()))
+        });
+        Cow::Owned(Calibration { values: values.collect(), outputs: BTreeMap::new(), ..self.calibration })
     }
 
     /// Why each op does not compute in integers, by op; integer units are not in it. `returned` went back to float for
