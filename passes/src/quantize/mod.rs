@@ -17,6 +17,7 @@ pub mod model_ranges;
 mod moments;
 pub mod place;
 mod requantize;
+pub mod rounding;
 pub mod saturation;
 mod store_fp16;
 pub mod store_int4;
