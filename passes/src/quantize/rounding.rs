@@ -3,7 +3,7 @@
 //! Rounding each weight to nearest makes the error of the weights least, not that of the sums: inputs are not independent.
 //! Neighbouring positions of a kernel see nearly the same numbers, and behind a Relu all numbers have a mean. Two rules:
 //!
-//! *Where the bias takes up the mean* ([`Inputs::centred`]), and for long kernels, which filter a signal: what one position rounds
+//! *Where the bias takes up the mean* ([`Inputs::centred`]), and for long kernels of one axis, which filter a signal: what one position rounds
 //! away, the next of the same channel takes up, so that each channel's sum over the kernel is kept to half a step (error diffusion,
 //! as in Floyd and Steinberg 1976; with one position it is rounding to nearest).
 //!
@@ -23,7 +23,7 @@ use super::weights::Pairing;
 /// Correlation of the numbers at two neighbouring positions.
 const CORRELATION: f64 = 0.6;
 
-/// Positions further apart do not count (0.6⁷ < 0.03). Kernels longer than that filter a signal, whose neighbours are nearly equal:
+/// Positions further apart do not count (0.6⁷ < 0.03). Kernels of one axis that are longer filter a signal, whose neighbours are nearly equal:
 /// there the first rule is better (silero_vad's transform, 0.0047 against 0.0089).
 const REACH: usize = 6;
 
@@ -67,7 +67,7 @@ impl Rounding {
     pub fn new(inputs: &Inputs, pairing: Pairing) -> Rounding {
         let count = inputs.taps.iter().product::<usize>().max(1);
         let near = (0..count).map(|tap| neighbours(&inputs.taps, tap)).collect();
-        let diffuse = inputs.mean_squared == 0.0 || inputs.taps.iter().any(|length| *length > REACH + 1);
+        let diffuse = inputs.mean_squared == 0.0 || matches!(inputs.taps[..], [length] if length > REACH + 1);
         Rounding { near, mean_squared: inputs.mean_squared, diffuse, pairing }
     }
 
