@@ -152,9 +152,8 @@ fn a_product_takes_any_number_of_rows() {
         let found = prepared.run(&[Some(x.clone())], &mut |_, _| ()).unwrap();
         let (expected, _) = run(&graph(rows as i64), &[x]).unwrap();
         assert_eq!(found[0].dims(), [1, rows, 5]);
-        let pairs = found[0].as_slice::<f32>().unwrap();
-        let pairs = pairs.iter().zip(expected[0].as_slice::<f32>().unwrap().iter());
-        assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-5), "{rows}");
+        let (found, expected) = (found[0].as_slice::<f32>().unwrap(), expected[0].as_slice::<f32>().unwrap());
+        assert!(found.iter().zip(expected.iter()).all(|(a, b)| (a - b).abs() < 1e-5), "{rows}");
     }
 }
 
