@@ -89,7 +89,7 @@ mod tests {
     fn bytes_go_where_they_bring_most() {
         let forms = |bytes: f64, noises: [f64; 2]| allot(&[layer(1000.0, noises[0]), layer(100.0, noises[1])], bytes);
         assert_eq!(forms(700.0, [1.0, 1.0])[1], Form::Eight, "a tenth of the bytes for as much of the error");
-        assert_eq!(forms(700.0, [1.0, 1e-4])[1], Form::Four(64));
+        assert_eq!(forms(680.0, [1.0, 1e-4]), [Form::Four(16), Form::Four(64)]);
         assert_eq!(forms(1200.0, [1.0, 1e-4]), [Form::Eight, Form::Eight]);
         assert_eq!(forms(0.0, [1.0, 1.0]), [Form::Four(64), Form::Four(64)], "there is nothing smaller");
     }
