@@ -216,7 +216,8 @@ impl<'a> Insertion<'a> {
                 .filter_map(|value| at_least_zero.get(value))
                 .all(|upper| low >= 0.0 && upper.is_none_or(|upper| high <= upper));
             let is_fixed = whole.iter().any(|value| fixed.contains_key(value));
-            if !is_fixed && (target.one_scale_concat || near && fuses) {
+            let one_scale = target.one_scale.contains(&graph.op(unit.op).op_type());
+            if !is_fixed && (one_scale || near && fuses) {
                 for (_, value) in &unit.inputs {
                     groups.join(*value, unit.outputs[0]);
                 }
@@ -379,7 +380,8 @@ impl<'a> Insertion<'a> {
         let depthwise = unit.form == Form::Conv && dims[1] == 1 && dims[0] == groups;
         let target = self.plan.units.target;
         let pairing = if depthwise { Pairing::None } else { target.pairing };
-        let rule = ScaleRule { pairing, per_channel: target.per_channel, power_of_two: target.power_of_two };
+        let per_channel = target.per_channel.contains(&op.op_type());
+        let rule = ScaleRule { pairing, per_channel, power_of_two: target.power_of_two };
         let x_scale = self.parameters[&x].scale;
         let bias = b.and_then(|b| graph.constant(b)).and_then(Tensor::to_f64_vec);
         // The bias must fit its 32 bits beside the sums: |b| / (s_x s_w) <= 2^30.
@@ -406,7 +408,7 @@ impl<'a> Insertion<'a> {
         };
         let integers = self.constant(&mut patch, &mut fresh, "w", weight_integers(target, &dims, integers));
         // One scale for all channels is a scalar, and the axis says nothing.
-        let (shape, axis): (&[usize], i64) = if target.per_channel { (&[count], axis) } else { (&[], 1) };
+        let (shape, axis): (&[usize], i64) = if per_channel { (&[count], axis) } else { (&[], 1) };
         let scalars = shape.iter().product::<usize>();
         let of_shape = |numbers: &[f32]| Tensor::from_vec(shape, numbers[..scalars.min(numbers.len())].to_vec());
         let scales = self.constant(&mut patch, &mut fresh, "s", of_shape(&quantized.scales));
@@ -431,7 +433,7 @@ impl<'a> Insertion<'a> {
                     .collect();
                 let integers = patch.constant("b", Tensor::from_vec(&[count], integers));
                 let scales = self.constant(&mut patch, &mut fresh, "s", of_shape(&scales));
-                let axis = if target.per_channel { 0 } else { 1 };
+                let axis = if per_channel { 0 } else { 1 };
                 patch.op(dequantize(axis), &[Some(integers), Some(scales)], "d", ty)
             };
             match unit.bias {
