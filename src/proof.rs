@@ -9,7 +9,6 @@ use onnx_shrink_ir::{Evaluate, Graph};
 use crate::{
     Failure, Progress, Samples,
     metrics::{CompareError, Comparison, compare_graphs},
-    samples::OpenDims,
 };
 
 /// Made-up samples that show whether two models compute the same.
@@ -18,14 +17,13 @@ const GENERATED_SAMPLES: usize = 2;
 /// Real samples that judge the lossless part, at most: an error there is no matter of chance.
 const LOSSLESS_SAMPLES: usize = 4;
 
-/// Lengths of dimensions that a model leaves open, for made-up samples: the first that it runs with is taken.
-const OPEN_LENGTHS: [usize; 5] = [1, 16, 64, 256, 512];
-
 /// Both models on the same samples, as often as it is asked for.
 pub struct Proof<'a> {
     evaluator: &'a dyn Evaluate,
     progress: &'a dyn Progress,
     original: &'a Graph,
+    /// Whether the samples are ours: then one that does not suit the model says nothing of what the user gave
+    made_up: bool,
     /// What may be tried, the best first; what the original does not run on is taken out
     samples: RefCell<Vec<Samples>>,
     unproven: RefCell<Option<String>>,
@@ -55,28 +53,20 @@ impl<'a> Proof<'a> {
                 let count = samples.len().min(LOSSLESS_SAMPLES);
                 vec![samples.subset(&(0..count).collect::<Vec<_>>())]
             }
-            None => {
-                let mut made = Vec::new();
-                let mut shapes: Vec<Vec<Vec<usize>>> = Vec::new();
-                for open in OPEN_LENGTHS.into_iter().flat_map(|length| [OpenDims::all(length), OpenDims::first(length)])
-                {
-                    let found = Samples::generated_shapes(original, open).and_then(|found| {
-                        let is_new = !shapes.contains(&found);
-                        shapes.push(found);
-                        is_new.then(|| Samples::generated_as(original, GENERATED_SAMPLES, open)).transpose()
-                    });
-                    match found {
-                        Ok(samples) => made.extend(samples),
-                        Err(error) => unproven = unproven.or_else(|| Some(format!("{error:#}"))),
-                    }
-                }
-                made
-            }
+            None => Samples::generated_kinds(original, GENERATED_SAMPLES).unwrap_or_else(|error| {
+                unproven = Some(format!("{error:#}"));
+                Vec::new()
+            }),
         };
-        if !samples.is_empty() {
-            unproven = None;
+        let made_up = held_out.is_none();
+        Proof {
+            evaluator,
+            progress,
+            original,
+            made_up,
+            samples: RefCell::new(samples),
+            unproven: RefCell::new(unproven),
         }
-        Proof { evaluator, progress, original, samples: RefCell::new(samples), unproven: RefCell::new(unproven) }
     }
 
     /// Why nothing can be run against the original; `None` as long as that is not known.
@@ -94,6 +84,10 @@ impl<'a> Proof<'a> {
                 Err(CompareError::Run { model: "original", source, .. }) => {
                     self.samples.borrow_mut().remove(0);
                     self.unproven.borrow_mut().get_or_insert_with(|| source.to_string());
+                }
+                Err(CompareError::Sample(error)) if self.made_up => {
+                    self.samples.borrow_mut().remove(0);
+                    self.unproven.borrow_mut().get_or_insert_with(|| format!("{error:#}"));
                 }
                 Err(CompareError::Sample(error)) => return Err(Failure::samples(error)),
                 Err(error @ CompareError::Run { .. }) => return Ok(Compared::Fails(error_chain(&error))),

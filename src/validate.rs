@@ -133,7 +133,7 @@ pub fn validate(request: &Validate, progress: &dyn Progress) -> Result<Verdict, 
     }
     let samples = match &request.data {
         Some(data) => Samples::open(data, &before.graph, &request.sample_options),
-        None => Samples::generated(&before.graph, GENERATED_SAMPLES),
+        None => Samples::made_up(&before.graph, &Interpreter::new(Default::default()), GENERATED_SAMPLES),
     };
     let samples = samples.map_err(Failure::samples)?;
     if request.data.is_none() {

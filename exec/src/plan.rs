@@ -134,7 +134,9 @@ impl<'g> Plan<'g> {
             return Err(HomeError::Op(reason));
         }
         let kernel = kernels::find(op, self.graph.opset());
-        match OneOp::new(op, constant, &self.kept) {
+        let first = op.input(0).and_then(|input| self.graph.ty(input));
+        let varies = first.is_none_or(|ty| ty.dims().is_none());
+        match OneOp::new(op, constant, varies, &self.kept) {
             Ok(one) => {
                 let known = op.inputs().iter().flatten().filter_map(|input| self.graph.ty(*input));
                 match known.map(|ty| ty.dtype).find(|&dtype| !one.takes(dtype)) {

@@ -129,7 +129,8 @@ pub struct Type {
 pub struct Work {
     /// Multiply-adds of the ops that are counted
     pub multiply_adds: u64,
-    /// Where the shapes come from: `model`, `made-up sample` (free dimensions are 1) or `sample`
+    /// Where the shapes come from: `model`, `made-up sample` (free dimensions are 1), `longer made-up
+    /// sample` (the model does not run with 1) or `sample`
     pub shapes: &'static str,
     /// Ops that are not counted, by type: their sums or shapes are not known, or they stand in bodies
     pub not_counted: BTreeMap<String, usize>,
@@ -368,7 +369,7 @@ impl Inspection {
         }
         let sample = match samples {
             Some(samples) => samples.get(0).map_err(Failure::samples)?,
-            None => match Samples::generated(graph, 1).and_then(|samples| samples.get(0)) {
+            None => match Samples::made_up(graph, evaluator, 1).and_then(|samples| samples.get(0)) {
                 Ok(sample) => sample,
                 Err(error) => {
                     self.notes.push(format!("some shapes are not known: {error:#}"));
@@ -382,7 +383,15 @@ impl Inspection {
             })
         });
         match run {
-            Ok(_) => self.work.shapes = if samples.is_some() { "sample" } else { "made-up sample" },
+            Ok(_) if samples.is_some() => self.work.shapes = "sample",
+            Ok(_) => {
+                let ones = graph.inputs().iter().zip(&sample.inputs).all(|(input, tensor)| {
+                    let shape = graph.ty(*input).and_then(|ty| ty.shape.as_ref());
+                    let dims = shape.into_iter().flatten().zip(tensor.iter().flat_map(|tensor| tensor.dims()));
+                    dims.into_iter().all(|(dim, length)| dim.known().is_some() || *length == 1)
+                });
+                self.work.shapes = if ones { "made-up sample" } else { "longer made-up sample" };
+            }
             Err(error) => {
                 let what = if samples.is_some() { &sample.name } else { "a made-up sample" };
                 self.notes.push(format!("some shapes are not known: the model does not run on {what}: {error}"));

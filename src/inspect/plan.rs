@@ -117,7 +117,7 @@ pub(super) fn plan(
     };
     let samples = match samples {
         Some(samples) => samples.subset(&(0..samples.len().min(SAMPLES)).collect::<Vec<_>>()),
-        None => match Samples::generated(&model.graph, 1) {
+        None => match Samples::made_up(&model.graph, evaluator, 1) {
             Ok(samples) => samples,
             Err(error) => {
                 plan.with_data = Outcome::nothing(format!("{error:#}"));

@@ -97,6 +97,7 @@ fn kinds(found: &Inspection, all: bool, text: &mut Text) {
     let work = &found.work;
     let shapes = match work.shapes {
         "made-up sample" => " with each free dimension as 1",
+        "longer made-up sample" => " on a made-up sample",
         "sample" => " on the first sample",
         _ => "",
     };

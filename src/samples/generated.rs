@@ -7,23 +7,39 @@ use super::{Raw, SampleProblem, Source, fit::Inputs};
 /// Most elements of an input that is made up.
 const MAX_ELEMENTS: usize = 1 << 28;
 
-/// Lengths of the dimensions that a model leaves open.
+/// What made-up samples are like where a model leaves it open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OpenDims {
+pub struct MakeUp {
     length: usize,
     first_only: bool,
+    integers: u8,
 }
 
-impl OpenDims {
-    /// `length` for all but the first axis of an input, which is 1 (it is mostly the batch). What is called as a first axis
-    /// is 1, too.
-    pub fn all(length: usize) -> OpenDims {
-        OpenDims { length, first_only: false }
+/// Lengths of dimensions that a model leaves open.
+const OPEN_LENGTHS: [usize; 5] = [1, 16, 64, 256, 512];
+
+impl MakeUp {
+    /// Every kind there is, in the order in which a model is tried with them.
+    pub(super) fn kinds() -> impl Iterator<Item = MakeUp> {
+        let open = OPEN_LENGTHS.into_iter().flat_map(|length| [MakeUp::all(length), MakeUp::first(length)]);
+        open.flat_map(|like| [like, like.with_bits()])
     }
 
-    /// The same for the first input; all that the others leave open is 1.
-    pub fn first(length: usize) -> OpenDims {
-        OpenDims { length, first_only: true }
+    /// `length` for all but the first axis of an input, which is 1 (it is mostly the batch). What is called as a first axis
+    /// is 1, too.
+    pub fn all(length: usize) -> MakeUp {
+        MakeUp { length, first_only: false, integers: 3 }
+    }
+
+    /// The same for the first input, and wherever one of its dimensions is named again; all else that the others leave open is 1.
+    pub fn first(length: usize) -> MakeUp {
+        MakeUp { length, first_only: true, integers: 3 }
+    }
+
+    /// With integers that are 0 or 1 instead of 0, 1 or 2: all that a mask, or an index into a table of two rows (the token
+    /// types of BERT), may be. The wider ones prove more.
+    pub fn with_bits(self) -> MakeUp {
+        MakeUp { integers: 2, ..self }
     }
 }
 
@@ -31,13 +47,16 @@ impl OpenDims {
 pub(super) struct Generated {
     inputs: Vec<(String, DataType, Vec<usize>)>,
     count: usize,
+    integers: u8,
 }
 
 impl Generated {
     /// An error when the type or rank of an input is not known.
-    pub(super) fn new(inputs: &Inputs, count: usize, open: OpenDims) -> Result<Generated, SampleProblem> {
+    pub(super) fn new(inputs: &Inputs, count: usize, open: MakeUp) -> Result<Generated, SampleProblem> {
         let first_axes = inputs.required().filter_map(|input| input.ty.as_ref()?.shape.as_ref()?.first());
         let batches: Vec<&Dim> = first_axes.filter(|dim| matches!(dim, Dim::Symbol(_))).collect();
+        let first = inputs.required().next().and_then(|input| input.ty.as_ref()?.shape.as_ref());
+        let of_first = |dim: &Dim| matches!(dim, Dim::Symbol(_)) && first.is_some_and(|shape| shape.contains(dim));
         let made = |(place, input): (usize, &super::fit::Input)| {
             let unknown =
                 || SampleProblem::Format(format!("the shape of the input `{}` is not known; give --data", input.name));
@@ -46,7 +65,7 @@ impl Generated {
             let length = |(axis, dim): (usize, &Dim)| match dim.known() {
                 Some(known) => known,
                 None if axis == 0 && shape.len() > 1 || batches.contains(&dim) && shape.len() > 1 => 1,
-                None if open.first_only && place > 0 => 1,
+                None if open.first_only && place > 0 && !of_first(dim) => 1,
                 None => open.length,
             };
             let dims: Vec<usize> = shape.iter().enumerate().map(length).collect();
@@ -58,12 +77,23 @@ impl Generated {
             }
             Ok((input.name.clone(), ty.dtype, dims))
         };
-        Ok(Generated { inputs: inputs.required().enumerate().map(made).collect::<Result<_, _>>()?, count })
+        Ok(Generated {
+            inputs: inputs.required().enumerate().map(made).collect::<Result<_, _>>()?,
+            count,
+            integers: open.integers,
+        })
     }
 
     /// The dimensions of every input.
-    pub(super) fn shapes(&self) -> impl Iterator<Item = &[usize]> {
-        self.inputs.iter().map(|(.., dims)| dims.as_slice())
+    #[cfg(test)]
+    pub(super) fn shapes(&self) -> Vec<&[usize]> {
+        self.inputs.iter().map(|(.., dims)| dims.as_slice()).collect()
+    }
+
+    /// Whether the samples of `other` are the same.
+    pub(super) fn is_like(&self, other: &Generated) -> bool {
+        let has_integers = || self.inputs.iter().any(|(_, dtype, _)| dtype.is_integer());
+        self.inputs == other.inputs && (self.integers == other.integers || !has_integers())
     }
 }
 
@@ -91,7 +121,7 @@ impl Source for Generated {
             let mut number = || match dtype {
                 DataType::Bool => (uniform() * 2.0).floor(),
                 dtype if dtype.is_float() => (uniform() + uniform() + uniform() - 1.5) * 1.4,
-                _ => (uniform() * 3.0).floor(),
+                _ => (uniform() * f64::from(self.integers)).floor(),
             };
             let array = ArrayD::from_shape_simple_fn(IxDyn(dims), &mut number);
             if let Some(tensor) = Tensor::from_f64(*dtype, &array) {
@@ -104,8 +134,10 @@ impl Source for Generated {
 
 #[cfg(test)]
 mod tests {
-    use onnx_shrink_ir::DataType;
+    use onnx_shrink_exec::{Interpreter, Options};
+    use onnx_shrink_ir::{DataType, Evaluate, text::parse_graph};
 
+    use super::{Generated, Inputs, MakeUp};
     use crate::samples::{Samples, npz::tests::graph};
 
     #[test]
@@ -116,5 +148,33 @@ mod tests {
         assert_eq!(one.inputs, again.inputs);
         assert_ne!(one.inputs, samples.get(2).unwrap().inputs);
         assert_eq!(one.inputs[0].as_ref().unwrap().dims(), [2, 3]);
+    }
+
+    #[test]
+    fn a_dimension_that_two_inputs_name_has_one_length() {
+        let text =
+            "m (int64[batch, time] ids, int64[batch, time] mask) => (int64[batch, time] y) { y = Mul(ids, mask) }";
+        let graph = parse_graph(text, 17).unwrap().graph;
+        for open in [MakeUp::all(16), MakeUp::first(16)] {
+            let inputs = Inputs::of(&graph).unwrap();
+            assert_eq!(Generated::new(&inputs, 1, open).unwrap().shapes(), [[1, 16], [1, 16]]);
+            assert!(Samples::generated_as(&graph, 1, open).unwrap().get(0).is_ok());
+        }
+    }
+
+    #[test]
+    fn numbers_are_taken_with_which_the_model_runs() {
+        let text = "m (int64[batch, time] ids) => (float[batch, time, 2] y)
+                    <float[2, 2] table = {1, 2, 3, 4}> { y = Gather(table, ids) }";
+        let graph = parse_graph(text, 17).unwrap().graph;
+        let evaluator = Interpreter::new(Options::default());
+        let run = |samples: Samples| {
+            let mut samples = (0..8).map(|index| samples.get(index).unwrap().inputs);
+            samples.all(|inputs| {
+                evaluator.prepare(&graph).and_then(|prepared| prepared.run(&inputs, &mut |_, _| ())).is_ok()
+            })
+        };
+        assert!(!run(Samples::generated(&graph, 8).unwrap()), "2 lies outside of the table");
+        assert!(run(Samples::made_up(&graph, &evaluator, 8).unwrap()));
     }
 }

@@ -17,11 +17,11 @@ mod onnx_test_data;
 
 use std::{path::Path, str::FromStr, sync::Arc};
 
-use onnx_shrink_ir::{Graph, Tensor};
+use onnx_shrink_ir::{Evaluate, Graph, Tensor};
 
 pub use error::{SampleError, SampleProblem};
 use fit::Inputs;
-pub use generated::OpenDims;
+pub use generated::MakeUp;
 
 /// One sample.
 #[derive(Clone, Debug)]
@@ -155,26 +155,46 @@ impl Samples {
     }
 
     /// `count` made-up samples for `graph`, the same on every call: floats from about -2 to 2, small integers,
-    /// dimensions that `graph` leaves open as `open` has them. They show whether two models compute the same, and nothing about accuracy. An error when an input
+    /// what `graph` leaves open is as `like` has it. They show whether two models compute the same, and nothing about accuracy. An error when an input
     /// cannot be made up (no shape, or not a tensor of numbers).
-    pub fn generated_as(graph: &Graph, count: usize, open: OpenDims) -> Result<Samples, SampleError> {
+    pub fn generated_as(graph: &Graph, count: usize, like: MakeUp) -> Result<Samples, SampleError> {
         let at = |problem| SampleError { path: "generated samples".into(), problem: Box::new(problem) };
         let inputs = Inputs::of(graph).map_err(at)?;
-        let source = generated::Generated::new(&inputs, count, open).map_err(at)?;
+        let source = generated::Generated::new(&inputs, count, like).map_err(at)?;
         Ok(Samples { indices: (0..count).collect(), source: Arc::new(source), inputs: Arc::new(inputs) })
     }
 
     /// The same with 1 for what `graph` leaves open.
     pub fn generated(graph: &Graph, count: usize) -> Result<Samples, SampleError> {
-        Samples::generated_as(graph, count, OpenDims::all(1))
+        Samples::generated_as(graph, count, MakeUp::all(1))
     }
 
-    /// The dimensions of every input of such samples.
-    pub fn generated_shapes(graph: &Graph, open: OpenDims) -> Result<Vec<Vec<usize>>, SampleError> {
+    /// All kinds of `count` made-up samples that `graph` may take, in the order in which it is tried with them: with open
+    /// dimensions of other lengths, and with fewer integers. An error when none can be made.
+    pub fn generated_kinds(graph: &Graph, count: usize) -> Result<Vec<Samples>, SampleError> {
         let at = |problem| SampleError { path: "generated samples".into(), problem: Box::new(problem) };
-        let inputs = Inputs::of(graph).map_err(at)?;
-        let source = generated::Generated::new(&inputs, 1, open).map_err(at)?;
-        Ok(source.shapes().map(<[usize]>::to_vec).collect())
+        let inputs = Arc::new(Inputs::of(graph).map_err(at)?);
+        let mut kinds: Vec<Arc<generated::Generated>> = Vec::new();
+        for like in MakeUp::kinds() {
+            match generated::Generated::new(&inputs, count, like) {
+                Ok(made) if kinds.iter().any(|known| known.is_like(&made)) => {}
+                Ok(made) => kinds.push(Arc::new(made)),
+                Err(problem) if kinds.is_empty() => return Err(at(problem)),
+                Err(_) => {} // too long
+            }
+        }
+        let of_kind = |source| Samples { indices: (0..count).collect(), source, inputs: inputs.clone() };
+        Ok(kinds.into_iter().map(|kind| of_kind(kind as Arc<dyn Source>)).collect())
+    }
+
+    /// The first kind of `count` made-up samples with which `graph` runs; the first of all where it runs with none.
+    pub fn made_up(graph: &Graph, evaluator: &dyn Evaluate, count: usize) -> Result<Samples, SampleError> {
+        let kinds = Samples::generated_kinds(graph, count)?;
+        let Ok(prepared) = evaluator.prepare(graph) else { return Ok(kinds[0].clone()) };
+        let runs = |samples: &&Samples| {
+            (0..count).all(|index| samples.get(index).is_ok_and(|it| prepared.run(&it.inputs, &mut |_, _| ()).is_ok()))
+        };
+        Ok(kinds.iter().find(runs).unwrap_or(&kinds[0]).clone())
     }
 
     /// How many there are.

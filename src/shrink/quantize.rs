@@ -78,7 +78,8 @@ impl<'a> Job<'a> {
             return self.int8_of_shards(&int8, lossless);
         }
         if let Some(count) = ranges.synthetic {
-            let samples = Samples::generated(&self.original.graph, count).map_err(Failure::samples)?;
+            let samples =
+                Samples::made_up(&self.original.graph, evaluator.as_ref(), count).map_err(Failure::samples)?;
             let calibrated = int8.calibrated(lossless, &samples, self.progress)?;
             let chosen = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &samples, self.progress)?;
             let held_out = self.samples.clone().map(|(_, held_out)| held_out);
@@ -275,7 +276,17 @@ impl<'a> Job<'a> {
         if error <= MOST_MADE_UP_ERROR {
             return self.accept_storage(quantized);
         }
-        let note = format!("{count} layers stay float: in 8 bits the error on made-up inputs was {error:.3}");
+        if int8.dynamic == Dynamic::All {
+            self.report.warnings.push(format!(
+                "--dynamic runs {count} layers in 8 bits, and on made-up inputs the error is {error:.3}: \
+                 judge it on real ones with --validation-data DIR"
+            ));
+            return self.accept_storage(quantized);
+        }
+        let note = format!(
+            "{count} layers stay float: in 8 bits the error on made-up inputs was {error:.3} (more than \
+             {MOST_MADE_UP_ERROR}); --dynamic has them in 8 bits all the same"
+        );
         self.report.notes.push(note);
         match int8.without_samples(lossless, Dynamic::None)? {
             Ok(stored) => self.accept_storage(stored),

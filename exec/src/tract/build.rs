@@ -23,6 +23,8 @@ pub(super) enum Input {
     Parameter(Tensor),
     /// Given on each call, of this type
     Source(DataType, Vec<usize>),
+    /// Given on each call: any number of rows, of this type, rank and length
+    Rows(DataType, usize, usize),
 }
 
 impl Input {
@@ -32,6 +34,7 @@ impl Input {
             Input::Absent => (&[], None),
             Input::Constant(tensor) | Input::Parameter(tensor) => (tensor.dims(), Some(tensor)),
             Input::Source(_, dims) => (dims, None),
+            Input::Rows(_, _, length) => (std::slice::from_ref(length), None),
         }
     }
 }
@@ -72,7 +75,7 @@ impl Built {
     pub(super) fn bytes(&self) -> usize {
         let bytes = |input: &Input| match input {
             Input::Constant(tensor) | Input::Parameter(tensor) => tensor.byte_len(),
-            Input::Absent | Input::Source(..) => 0,
+            Input::Absent | Input::Source(..) | Input::Rows(..) => 0,
         };
         self.inputs.iter().map(bytes).sum()
     }
@@ -84,7 +87,8 @@ impl Built {
         let plan = contained(|| plan(&model, plain))
             .map_err(|panic| KernelError::Failed(format!("the engine panicked: {panic}")))?
             .map_err(|error| KernelError::Unsupported(format!("{error:#}")))?;
-        let sources = (0..inputs.len()).filter(|&index| matches!(inputs[index], Input::Source(..))).collect();
+        let is_source = |&index: &usize| matches!(inputs[index], Input::Source(..) | Input::Rows(..));
+        let sources = (0..inputs.len()).filter(is_source).collect();
         let what = What {
             op_type: call.op.op_type().to_owned(),
             opset: call.opset,
@@ -103,6 +107,10 @@ impl Built {
                 (Input::Absent, None) | (Input::Constant(_), Some(_)) => true,
                 (Input::Parameter(known), Some(tensor)) => known == tensor,
                 (Input::Source(dtype, dims), Some(tensor)) => *dtype == tensor.dtype() && dims == tensor.dims(),
+                (Input::Rows(dtype, rank, length), Some(tensor)) => {
+                    let dims = tensor.dims();
+                    *dtype == tensor.dtype() && dims.len() == *rank && dims.last() == Some(length)
+                }
                 _ => false,
             })
     }
@@ -166,9 +174,13 @@ fn one_node(call: &Call<'_>, inputs: &[Input], wide: bool) -> Result<pb::ModelPr
                 continue;
             }
             (Input::Source(dtype, dims), _) => {
-                let half = matches!(dtype, DataType::Float16 | DataType::Bfloat16);
-                let dtype = if wide && half { DataType::Float } else { *dtype };
-                graph.input.push(declaration(&name, dtype, dims)?);
+                let dims: Vec<Option<usize>> = dims.iter().copied().map(Some).collect();
+                graph.input.push(declaration(&name, source_type(*dtype, wide), &dims)?);
+            }
+            (Input::Rows(dtype, rank, length), _) => {
+                let mut dims = vec![None; rank - 1];
+                dims.push(Some(*length));
+                graph.input.push(declaration(&name, source_type(*dtype, wide), &dims)?);
             }
             (Input::Constant(_) | Input::Parameter(_), Some(tensor)) => {
                 let wide = wide.then(|| widened(tensor)).flatten();
@@ -210,10 +222,23 @@ fn one_node(call: &Call<'_>, inputs: &[Input], wide: bool) -> Result<pb::ModelPr
     Ok(pb::ModelProto { ir_version: 8, opset_import: vec![import], graph: Some(graph), ..pb::ModelProto::default() })
 }
 
-fn declaration(name: &str, dtype: DataType, dims: &[usize]) -> Result<pb::ValueInfoProto, KernelError> {
+/// The type as which a value of `dtype` is given.
+fn source_type(dtype: DataType, wide: bool) -> DataType {
+    let half = matches!(dtype, DataType::Float16 | DataType::Bfloat16);
+    if wide && half { DataType::Float } else { dtype }
+}
+
+/// An input; `None` is a dimension that each call has its own length of.
+fn declaration(name: &str, dtype: DataType, dims: &[Option<usize>]) -> Result<pb::ValueInfoProto, KernelError> {
     use pb::{tensor_shape_proto::Dimension, tensor_shape_proto::dimension::Value as Dim, type_proto};
-    let dim = |&dim: &usize| Dimension { value: i64::try_from(dim).ok().map(Dim::DimValue), ..Dimension::default() };
-    let shape = pb::TensorShapeProto { dim: dims.iter().map(dim).collect() };
+    let dim = |(axis, dim): (usize, &Option<usize>)| {
+        let value = match dim {
+            Some(dim) => i64::try_from(*dim).ok().map(Dim::DimValue),
+            None => Some(Dim::DimParam(format!("D{axis}"))),
+        };
+        Dimension { value, ..Dimension::default() }
+    };
+    let shape = pb::TensorShapeProto { dim: dims.iter().enumerate().map(dim).collect() };
     let elem_type = stand_in(dtype).ok_or_else(|| KernelError::Unsupported(format!("inputs of {dtype}")))? as i32;
     let tensor = type_proto::Tensor { elem_type, shape: Some(shape) };
     let kind = pb::TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..pb::TypeProto::default() };

@@ -30,12 +30,18 @@ use crate::{
 /// Built models that one op has; a graph whose shapes change all the time must not fill the memory.
 const FORMS: usize = 64;
 
+/// The same where each has more than [`LARGE`] bytes of constants.
+const LARGE_FORMS: usize = 4;
+const LARGE: usize = 1 << 16;
+
 /// An op that tract runs.
 #[derive(Debug)]
 pub(crate) struct OneOp {
     rule: Rule,
     /// Inputs that are the same on every call
     constant: Vec<bool>,
+    /// Whether the first input may have any number of rows: it is built once for all of them
+    any_rows: bool,
     built: RwLock<Vec<Arc<Built>>>,
     /// Held while a model is built, so that threads do not build the same one
     building: Mutex<()>,
@@ -45,9 +51,13 @@ pub(crate) struct OneOp {
 
 impl OneOp {
     /// `op` as tract runs it, or why it does not. Inputs marked in `constant` have the same value on every call.
-    pub(crate) fn new(op: &Op, constant: Vec<bool>, kept: &Arc<Kept>) -> Result<OneOp, String> {
+    /// `varies`: the model leaves open which dimensions the first input has.
+    pub(crate) fn new(op: &Op, constant: Vec<bool>, varies: bool, kept: &Arc<Kept>) -> Result<OneOp, String> {
         let rule = rules::rule(op)?;
-        Ok(OneOp { rule, constant, built: RwLock::default(), building: Mutex::default(), kept: kept.clone() })
+        // (Decided by what the model says and not by what was seen: a result must not depend on the order of samples.)
+        let any_rows = varies && op.is("MatMul") && constant == [false, true];
+        let (built, building) = (RwLock::default(), Mutex::default());
+        Ok(OneOp { rule, constant, any_rows, built, building, kept: kept.clone() })
     }
 
     /// Whether tract can take inputs of `dtype`.
@@ -154,7 +164,14 @@ impl OneOp {
             Some(tensor) if self.rule.parameters.contains(&index) => Input::Parameter(tensor.clone()),
             Some(tensor) => Input::Source(tensor.dtype(), tensor.dims().to_vec()),
         });
-        let kinds: Vec<Input> = kinds.collect();
+        let mut kinds: Vec<Input> = kinds.collect();
+        if let [Input::Source(dtype, dims), Input::Constant(weight)] = kinds.as_slice()
+            && let [.., _, length] = dims.as_slice()
+            && self.any_rows
+            && weight.dims().len() == 2
+        {
+            kinds[0] = Input::Rows(*dtype, dims.len(), *length);
+        }
         let (wide, plain) = (matches!(self.rule.types, Types::Computes { .. }), self.rule.plain);
         let mark = Mark::of(call.op.op_type(), kinds.iter().map(Input::seen));
         let built = match self.kept.find(mark, |built| built.is(call, &kinds, wide, plain)) {
@@ -166,7 +183,7 @@ impl OneOp {
             }
         };
         let mut forms = self.built.write().unwrap_or_else(PoisonError::into_inner);
-        if forms.len() >= FORMS {
+        if forms.len() >= if built.bytes() > LARGE { LARGE_FORMS } else { FORMS } {
             forms.remove(0);
         }
         forms.push(built.clone());

@@ -135,6 +135,29 @@ fn shapes_may_change_from_run_to_run() {
 }
 
 #[test]
+fn a_product_takes_any_number_of_rows() {
+    // The product is built once for all of them; with fixed rows, once for each.
+    let weight: Vec<f32> = (0..35).map(|i| (i as f32 * 0.37).sin()).collect();
+    let graph = |rows: i64| {
+        let x = info("x", Float, &[1, rows, 7]);
+        let product = node("MatMul", &["x", "w"], &["y"], vec![]);
+        model(17, graph(vec![x], &[("w", floats(&[7, 5], &weight))], vec![product], vec![bare("y")]))
+    };
+    let open = graph(-1);
+    let evaluator = Interpreter::default();
+    let prepared = evaluator.prepare(&open.graph).unwrap();
+    for rows in [3usize, 1, 40, 0, 3] {
+        let x: Vec<f32> = (0..7 * rows).map(|i| (i as f32 * 0.11).cos()).collect();
+        let x = floats(&[1, rows, 7], &x);
+        let found = prepared.run(&[Some(x.clone())], &mut |_, _| ()).unwrap();
+        let (expected, _) = run(&graph(rows as i64), &[x]).unwrap();
+        assert_eq!(found[0].dims(), [1, rows, 5]);
+        let (found, expected) = (found[0].as_slice::<f32>().unwrap(), expected[0].as_slice::<f32>().unwrap());
+        assert!(found.iter().zip(expected.iter()).all(|(a, b)| (a - b).abs() < 1e-5), "{rows}");
+    }
+}
+
+#[test]
 fn several_threads_get_the_same_bits() {
     let weight: Vec<f32> = (0..64 * 64).map(|k| ((k * 37 % 101) as f32 - 50.0) / 77.0).collect();
     let graph = graph(

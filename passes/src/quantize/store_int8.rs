@@ -22,7 +22,7 @@
 
 use std::collections::BTreeSet;
 
-use ndarray::{Array1, ArrayD, Axis};
+use ndarray::{Array1, ArrayD, ArrayViewD, Axis, Zip};
 use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, Use, ValueId, attributes};
 
 use crate::{
@@ -291,10 +291,12 @@ fn stored(graph: &Graph, array: &ArrayD<f64>, op: OpId, index: Option<usize>) ->
         if dims[rank - 1] >= 16 { (0..rank - 1).collect() } else { Vec::new() }
     };
     let shape: Vec<usize> = (0..rank).map(|axis| if kept.contains(&axis) { dims[axis] } else { 1 }).collect();
-    let mut largest = array.mapv(f64::abs);
-    for axis in (0..rank).filter(|axis| !kept.contains(axis)) {
-        largest = largest.fold_axis(Axis(axis), 0.0, |a: &f64, b| a.max(*b)).insert_axis(Axis(axis));
-    }
+    let fold = |array: ArrayViewD<'_, f64>, axis| {
+        array.fold_axis(Axis(axis), 0.0, |a: &f64, b| a.max(b.abs())).insert_axis(Axis(axis))
+    };
+    let mut shared = (0..rank).filter(|axis| !kept.contains(axis));
+    let first = shared.next().map_or_else(|| array.mapv(f64::abs), |axis| fold(array.view(), axis));
+    let largest = shared.fold(first, |largest, axis| fold(largest.view(), axis));
     let scales =
         largest.mapv(|largest| if largest > 0.0 { ((largest / 127.0) as f32).max(f32::MIN_POSITIVE) } else { 1.0 });
     let spread = scales.broadcast(dims)?;
@@ -307,8 +309,8 @@ fn stored(graph: &Graph, array: &ArrayD<f64>, op: OpId, index: Option<usize>) ->
 }
 
 fn finish(array: &ArrayD<f64>, integers: Tensor, scales: Tensor) -> Option<Stored> {
-    let spread = scales.to_f64()?;
-    let error = array - &(&integers.to_f64()? * &spread);
+    let mut error = integers.to_f64()?;
+    Zip::from(&mut error).and(array).and_broadcast(&scales.to_f64()?).for_each(|q, w, scale| *q = w - *q * scale);
     Some(Stored { integers, scales, error })
 }
 
