@@ -285,7 +285,7 @@ pub const WANT_FLOAT: [(&str, &str); 5] = [
     ("ncnn", "imports no Q/DQ; ncnn2table and ncnn2int8 calibrate the float model"),
     ("MNN", "its converter aborts on Q/DQ; it quantizes the float model itself"),
     ("MACE", "reads no quantized ONNX; its converter quantizes the float model"),
-    ("RKNN", "rknn-toolkit2 quantizes the float model; that it reads Q/DQ is not known"),
+    ("RKNN", "rknn-toolkit2 quantizes the float model itself; its documents name no Q/DQ input"),
     ("TVM", "imports Q/DQ and computes in float: nothing gained but bytes"),
 ];
 

@@ -128,6 +128,8 @@ struct Insertion<'a> {
     parameters: BTreeMap<ValueId, Parameters>,
     quantized: Vec<ValueId>,
     made_integer: BTreeSet<ValueId>,
+    /// Inputs of ops that read a value with the parameters of another one
+    again: BTreeMap<(OpId, usize), ValueId>,
     shared: Shared,
 }
 
@@ -197,6 +199,7 @@ impl<'a> Insertion<'a> {
         // Moved values keep their parameters; joined values get common ones where that costs neither bits nor the
         // fusion of a Relu (its output's range must begin at zero).
         let mut groups = Groups(BTreeMap::new());
+        let mut again = BTreeMap::new();
         for unit in on().filter(|unit| unit.form == Form::Shared && unit.inputs.len() == 1) {
             for &output in &unit.outputs {
                 groups.join(unit.inputs[0].1, output);
@@ -215,9 +218,16 @@ impl<'a> Insertion<'a> {
                 .iter()
                 .filter_map(|value| at_least_zero.get(value))
                 .all(|upper| low >= 0.0 && upper.is_none_or(|upper| high <= upper));
-            let is_fixed = whole.iter().any(|value| fixed.contains_key(value));
-            let one_scale = target.one_scale.contains(&graph.op(unit.op).op_type());
-            if !is_fixed && (one_scale || near && fuses) {
+            if target.one_scale.contains(&graph.op(unit.op).op_type()) {
+                for &(index, value) in &unit.inputs {
+                    // What has a scale of its own is brought to that of the others by another pair.
+                    if fixed.keys().any(|known| groups.root(*known) == groups.root(value)) {
+                        again.insert((unit.op, index), unit.outputs[0]);
+                    } else {
+                        groups.join(value, unit.outputs[0]);
+                    }
+                }
+            } else if near && fuses && !whole.iter().any(|value| fixed.contains_key(value)) {
                 for (_, value) in &unit.inputs {
                     groups.join(*value, unit.outputs[0]);
                 }
@@ -235,7 +245,8 @@ impl<'a> Insertion<'a> {
             fixed.get(&root).copied().unwrap_or_else(|| parameters(target, joined[&root]))
         };
         let parameters = ranges.keys().map(|&value| (value, of(value))).collect();
-        Insertion { plan, parameters, quantized: quantized.into_iter().collect(), made_integer, shared: Shared::new() }
+        let quantized = quantized.into_iter().collect();
+        Insertion { plan, parameters, quantized, made_integer, again, shared: Shared::new() }
     }
 
     /// A constant that is in the file once, however many ops read it.
@@ -318,12 +329,25 @@ impl<'a> Insertion<'a> {
                 }
             }
         } else {
-            for unit in integer_readers {
+            for unit in &integer_readers {
                 for &(index, read) in &unit.inputs {
                     if read == value {
                         patch.set_input(unit.op, index, Some(d));
                     }
                 }
+            }
+        }
+        for unit in integer_readers {
+            for &(index, read) in &unit.inputs {
+                let Some(like) = self.again.get(&(unit.op, index)).filter(|_| read == value) else { continue };
+                let Parameters { scale, zero_point } = self.parameters[like];
+                let scale = self.constant(&mut patch, &mut fresh, "s", Tensor::scalar(scale));
+                let zero = self.constant(&mut patch, &mut fresh, "z", zero_points(target, &[], zero_point));
+                let bytes = ty.clone().map(|ty| TensorType { dtype: target.activations, ..ty });
+                let q = patch.op(NewOp::new("QuantizeLinear"), &[Some(d), Some(scale), Some(zero)], "q", bytes);
+                let inputs = [Some(q), Some(scale), Some(zero)];
+                let own = patch.op(NewOp::new("DequantizeLinear"), &inputs, "d", ty.clone());
+                patch.set_input(unit.op, index, Some(own));
             }
         }
         self.apply(graph, cx, patch, fresh)
