@@ -107,6 +107,8 @@ pub struct Calibrated<'a> {
     storage_only: Option<String>,
     /// Units that find their ranges in each run
     dynamic: BTreeSet<usize>,
+    /// Whether outliers of what these read go into their weights
+    smooths: bool,
     /// Whether the weights of what went back to float for a gate are stored in 8 bits
     stores_returned: bool,
     /// The model before its opset was raised, where it was
@@ -129,7 +131,7 @@ impl Int8<'_> {
             let patterns = Patterns::new(self.keep_float)?;
             let kept = model.graph.ops_in_id_order().into_iter().filter(|op| patterns.matches(&model.graph, *op));
             let kept: Vec<OpId> = kept.collect();
-            let pass = DynamicInt8 { calibration: None, always: dynamic == Dynamic::All, kept: &kept };
+            let pass = DynamicInt8 { calibration: None, always: dynamic == Dynamic::All, smooths: false, kept: &kept };
             cx.run(&pass, &mut model.graph).map_err(Failure::bug)?;
         }
         if self.target.stores {
@@ -324,6 +326,7 @@ impl Int8<'_> {
             notes,
             storage_only,
             dynamic: BTreeSet::new(),
+            smooths: false,
             stores_returned: true,
             unraised: None,
         };

@@ -20,6 +20,7 @@ use onnx_shrink_ir::{
 use onnx_shrink_passes::quantize::{
     calibration::{Calibration, Observed},
     histogram::{BINS, Histogram},
+    largest::Largest,
     means::{MOST_SAMPLES, Means},
 };
 use rayon::prelude::*;
@@ -29,7 +30,7 @@ use crate::{Failure, Samples};
 const MAGIC: &[u8] = b"onnx-shrink ranges\n";
 
 /// Written into each file. Another number: other fields, or calibration that sees other things.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 
 /// A digest of bytes: FNV-1a with 128 bits (Fowler, Noll, Vo; RFC 9923).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -135,6 +136,14 @@ pub fn encode(stamp: &Stamp, graph: &Graph, calibration: &Calibration, sketch: &
                     number(&mut out, *count);
                     sums.iter().for_each(|sum| out.extend(sum.to_le_bytes()));
                 }
+            }
+        }
+        match &observed.largest {
+            Largest::Unseen => number(&mut out, 0),
+            Largest::Unknown => number(&mut out, 1),
+            Largest::Seen(magnitudes) => {
+                number(&mut out, magnitudes.len() as u64 + 1);
+                magnitudes.iter().for_each(|magnitude| out.extend(magnitude.to_le_bytes()));
             }
         }
     }
@@ -284,7 +293,17 @@ impl<'a> Reader<'a> {
         let mut histogram = Histogram::of_counts(exponent, counts).ok_or(Wrong::Damaged)?;
         (histogram.min, histogram.max) = (min, max);
         (histogram.count, histogram.zeros, histogram.non_finite) = (count, zeros, non_finite);
-        Ok(Observed { dims, histogram, channel: self.means()?, last: self.means()? })
+        Ok(Observed { dims, histogram, channel: self.means()?, last: self.means()?, largest: self.largest()? })
+    }
+
+    fn largest(&mut self) -> Result<Largest, Wrong> {
+        Ok(match self.number()? {
+            0 => Largest::Unseen,
+            1 => Largest::Unknown,
+            more => {
+                Largest::Seen((1..more).map(|_| Ok(f32::from_le_bytes(self.array()?))).collect::<Result<_, Wrong>>()?)
+            }
+        })
     }
 
     fn means(&mut self) -> Result<Means, Wrong> {
@@ -315,6 +334,7 @@ mod tests {
         observed.dims = vec![1, 2];
         observed.histogram.add(&[0.5, 3.0, -1e-9, 0.0]);
         observed.last.add(&[0.25, -7.5], 4);
+        observed.largest.add(vec![0.5, 3.0]);
         (encode(stamp, graph, &calibration, &Sketch(BTreeSet::from([3, 5]))), calibration)
     }
 

@@ -113,6 +113,9 @@ const MUTANTS: &[Mutant] = &[
         let scale = own(graph(model), is("QuantizeLinear"), 1);
         scale.dims = vec![1];
     }),
+    ("scale of one", "openvino", "digits_cnn", &[], |model| {
+        own(graph(model), is("QuantizeLinear"), 1).raw_data = Some(1f32.to_le_bytes().to_vec().into());
+    }),
     ("power of two", "vitis", "digits_cnn", &[], |model| scaled(own(graph(model), is("QuantizeLinear"), 1), 1.5)),
     ("power of two", "vitis", "digits_cnn", &[], |model| {
         let weight = is_weight(graph(model));

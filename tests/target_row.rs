@@ -2,7 +2,7 @@
 //! one checker judges every file.
 use std::collections::BTreeSet;
 
-use onnx_shrink_ir::{DataType, Graph, Model, Op, OpId, Tensor, Use, ValueId};
+use onnx_shrink_ir::{DataType, Graph, Model, Op, OpId, Tensor, Use, ValueId, infer};
 use onnx_shrink_passes::{
     quantize::weights::Pairing,
     target::{Bias, Ends, Places, Target},
@@ -33,6 +33,8 @@ const RECURRENT: [&str; 3] = ["GRU", "LSTM", "RNN"];
 pub fn judge(target: &Target, input: &Model, output: &Model, whole: bool) -> Verdict {
     let mut verdict = Verdict::default();
     whole_file(target, input, output, &mut verdict);
+    let mut output = output.detached();
+    infer::infer(&mut output.graph); // what is float is not written for every value
     for graph in graphs_with_bodies(&output.graph) {
         let mut check = Check { target, graph, verdict: &mut verdict };
         for op in graph.ops() {
@@ -136,6 +138,8 @@ impl Check<'_> {
         };
         let valid = scales.iter().all(|scale| (*scale as f32).is_normal() && *scale > 0.0);
         self.holds(valid, "scale", op, &format!("{scales}"));
+        let one = scales.iter().any(|scale| *scale == 1.0);
+        self.holds(target.scale_of_one || !one, "scale of one", op, &format!("{scales}"));
         let power = scales.iter().all(|scale| scale.log2().fract() == 0.0);
         self.holds(!target.power_of_two || power, "power of two", op, &format!("{scales}"));
         let equal = scales.iter().all(|scale| Some(scale) == scales.first());

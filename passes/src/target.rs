@@ -81,6 +81,8 @@ pub struct Target {
     pub ends: Ends,
     /// Op types all of whose inputs and outputs must have one scale, besides those that only move numbers
     pub one_scale: &'static [&'static str],
+    /// Whether the scale of an activation may be exactly 1
+    pub scale_of_one: bool,
     /// Scale and zero point of outputs whose range is fixed, by op type
     pub fixed: &'static [(&'static str, f32, i32)],
     /// Whether weights of float ops may be stored in 8 bits, as Cast and Mul of a constant
@@ -143,6 +145,27 @@ const COMMON: &[&str] = &[
     "DepthToSpace",
 ];
 
+/// Ops that OpenVINO's CPU plugin runs in integers, or moves integers through (`docs/engines.md` §10).
+const OPENVINO: &[&str] = &[
+    "Conv",
+    "Gemm",
+    "MatMul",
+    "Add",
+    "Concat",
+    "GlobalAveragePool",
+    "MaxPool",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+    "Slice",
+    "Split",
+    "Gather",
+    "Resize",
+    "DepthToSpace",
+];
+
 /// Op types with weights that 8 bits know.
 const WEIGHTED: &[&str] = &["Conv", "Gemm", "MatMul"];
 
@@ -161,6 +184,7 @@ pub const ORT_CPU: Target = Target {
     ops: ORT,
     ends: Ends::Linear,
     one_scale: &[],
+    scale_of_one: true,
     fixed: &[],
     stores: true,
     small: &["fp16", "int4"],
@@ -231,7 +255,9 @@ pub const TARGETS: [Target; 11] = [
     Target {
         name: "openvino",
         about: "OpenVINO's CPU plugin; sums as ONNX Runtime's",
+        ops: OPENVINO,
         ends: Ends::Weighted,
+        scale_of_one: false,
         small: &["fp16", "int4"],
         opset: 21,
         ..PLAIN

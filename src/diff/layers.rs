@@ -1,7 +1,7 @@
 //! Layers with weights: how many channels an op makes and reads, and its multiply-adds.
 use onnx_shrink_ir::{Dim, TensorType, multiply_adds};
 
-use super::{Detail, constants::Computed, groups::View, index::Index, pairs::integer_port};
+use super::{Detail, constants::Computed, index::Index, pairs::integer_port, view::View};
 
 /// Name of the detail that holds multiply-adds before and after, as plain numbers.
 pub(super) const WORK: &str = "multiply-adds";

@@ -92,6 +92,8 @@ pub(super) fn match_ops(a: &Index<'_>, b: &Index<'_>, frame: &Frame) -> Matches 
     state.spread(true);
     state.weights();
     state.spread(true);
+    state.behind_fused();
+    state.spread(true);
     state.matches
 }
 
@@ -259,6 +261,32 @@ impl State<'_, '_> {
                 self.makers(self.a.outputs[place], self.b.outputs[twin], true);
             }
         }
+    }
+
+    /// Matches what a matched op reads in B with what it reads in A behind ops that were fused into that.
+    fn behind_fused(&mut self) {
+        let (a, b) = (self.a, self.b);
+        for one in (0..a.ops.len()).rev() {
+            let Some(other) = self.matches.to_b[one] else { continue };
+            for (&source, &twin) in a.inputs[one].iter().zip(&b.inputs[other]) {
+                let source = self.unfused(source);
+                self.makers(source, twin, true);
+            }
+        }
+    }
+
+    /// `source` of A without the unmatched batch norms and activations that it alone goes through.
+    fn unfused(&self, source: Source) -> Source {
+        let mut source = through(self.a, &self.matches.to_b, source);
+        while let Source::Made(op, 0) = source
+            && self.matches.to_b[op].is_none()
+            && matches!(self.a.op(op).op_type(), "BatchNormalization" | "Relu" | "Clip")
+            && let Some(&input) = self.a.inputs[op].first()
+            && matches!(input, Source::Made(maker, 0) if self.a.readers[maker][0].len() == 1)
+        {
+            source = through(self.a, &self.matches.to_b, input);
+        }
+        source
     }
 
     fn makers(&mut self, one: Source, other: Source, loose: bool) {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use onnx_shrink_ir::{Evaluate, Graph, Model};
 use serde::Serialize;
 
+mod companions;
 mod constants;
 mod function;
 mod groups;
@@ -18,11 +19,14 @@ mod interface;
 mod layers;
 mod layout;
 mod matching;
+mod moves;
 mod pairs;
+mod proposal;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests;
 pub mod text;
+mod view;
 
 use index::Index;
 pub use pairs::show_attribute;
@@ -350,7 +354,7 @@ impl Compare<'_> {
             );
             outcome.notes.push(text);
         }
-        let view = groups::View::new(self, &index_a, &index_b, &frame, &matches);
+        let view = view::View::new(self, &index_a, &index_b, &frame, &matches);
         outcome.changes.extend(view.changes());
         for (place, twin) in matches.to_b.iter().enumerate() {
             let Some(twin) = *twin else { continue };
@@ -369,7 +373,7 @@ impl Compare<'_> {
 
     fn bodies(
         &self,
-        view: &groups::View<'_, '_>,
+        view: &view::View<'_, '_>,
         place: usize,
         twin: usize,
         scope: &str,

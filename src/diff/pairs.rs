@@ -10,10 +10,10 @@ use onnx_shrink_ir::{
 use super::{
     Detail,
     constants::compare,
-    groups::{Role, View},
     index::{Index, Source, canonical},
     layers,
     matching::through,
+    view::{Role, View},
 };
 
 /// What differs in a pair.

@@ -135,3 +135,19 @@ fn ops_that_left_a_body_moved() {
     let told = titles(outside, inside);
     assert!(!told.iter().any(|title| title.contains("added")), "{told:?}");
 }
+
+/// Batch norms that went into a chain of convolutions without names, whose values are named anew.
+#[test]
+fn convolutions_behind_fused_batch_norms_keep_their_counterparts() {
+    let norm = "float[2] g = {1, 2}, float[2] h = {0, 1}, float[2] m = {0, 0}, float[2] n = {1, 1}";
+    let a = format!(
+        r#"<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1,2,4,4] x) => (float[1,2,4,4] y) <float[2,2,1,1] u = {{1, 2, 3, 4}}, float[2,2,1,1] v = {{5, 6, 7, 8}}, {norm}> {{
+          a = Conv(x, u)  b = BatchNormalization(a, g, h, m, n)  c = Conv(b, v)  d = BatchNormalization(c, g, h, m, n)
+          y = Relu(d) }}"#
+    );
+    let b = r#"<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1,2,4,4] x) => (float[1,2,4,4] y) <float[2,2,1,1] u = {1, 2, 6, 8}, float[2,2,1,1] v = {5, 6, 14, 16}, float[2] h = {0, 1}> {
+          p = Conv(x, u, h)  q = Conv(p, v, h)  y = Relu(q) }"#;
+    assert_eq!(titles(&a, b), ["Conv + BatchNormalization became Conv", "Conv + BatchNormalization became Conv"]);
+}

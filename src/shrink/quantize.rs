@@ -108,8 +108,9 @@ impl<'a> Job<'a> {
         else {
             return self.without_samples(&int8, lossless);
         };
-        let calibrated = int8.calibrated(lossless, &calibrating, self.progress)?;
+        let mut calibrated = int8.calibrated(lossless, &calibrating, self.progress)?;
         let chosen = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &calibrating, self.progress)?;
+        let chosen = calibrated.smooth(chosen, &calibrating)?;
         self.fall_back(calibrated, chosen, Some(held_out), "")
     }
 
@@ -127,7 +128,8 @@ impl<'a> Job<'a> {
         let chosen = match samples.as_ref().map(|(choosing, _)| choosing).filter(|choosing| !choosing.is_empty()) {
             Some(choosing) if self.request.calibrate == Calibrate::Auto => {
                 calibrated.see_outputs(choosing)?;
-                calibrated.choose(&calibrated.placement(&BTreeSet::new()), choosing, self.progress)?
+                let chosen = calibrated.choose(&calibrated.placement(&BTreeSet::new()), choosing, self.progress)?;
+                calibrated.smooth(chosen, choosing)?
             }
             _ => (calibrated.unmeasured(), None),
         };

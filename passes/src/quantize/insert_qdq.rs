@@ -92,9 +92,10 @@ fn parameters(target: &Target, (low, high): (f64, f64)) -> Parameters {
     if target.power_of_two {
         scale = up_to_power_of_two(scale);
     }
-    let scale = scale as f32;
+    let one = if target.scale_of_one { 1.0 } else { 1f32.next_up() };
+    let scale = if scale as f32 == 1.0 { one } else { scale as f32 };
     if !scale.is_normal() {
-        return Parameters { scale: 1.0, zero_point: if target.symmetric { middle } else { least } };
+        return Parameters { scale: one, zero_point: if target.symmetric { middle } else { least } };
     }
     if target.symmetric {
         return Parameters { scale, zero_point: middle };
@@ -562,6 +563,15 @@ mod tests {
         assert_eq!(of("tensorrt"), Parameters { scale: 3.0 / 127.0, zero_point: 0 });
         assert_eq!(of("vitis"), Parameters { scale: 1.0 / 32.0, zero_point: 0 });
         assert_eq!(parameters(&ORT_CPU, (0.0, 0.0)), Parameters { scale: 1.0, zero_point: 0 });
+    }
+
+    /// OpenVINO drops a Multiply by 1 before it looks for integer layers, and then finds none (`docs/engines.md` §10.1).
+    #[test]
+    fn a_scale_of_one_is_the_next_float_where_an_engine_would_drop_it() {
+        assert_eq!(parameters(&ORT_CPU, (0.0, 255.0)).scale, 1.0);
+        let target = Target::named("openvino").unwrap();
+        assert_eq!(parameters(target, (0.0, 255.0)), Parameters { scale: 1f32.next_up(), zero_point: 0 });
+        assert_eq!(parameters(target, (0.0, 0.0)).scale, 1f32.next_up());
     }
 
     #[test]

@@ -179,8 +179,8 @@ fn unit_of(sight: &Sight<'_>, op: OpId) -> Result<Unit, Miss> {
         "Gemm" => gemm(sight, op, node),
         "MatMul" => matmul(sight, op, node),
         "Add" | "Mul" | "Concat" | "Sigmoid" | "LeakyRelu" | "GlobalAveragePool" => own(sight, op, node),
-        "MaxPool" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Transpose" | "Slice" | "Split" | "Resize"
-        | "DepthToSpace" => shared(sight, op, node),
+        "MaxPool" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Transpose" | "Slice" | "Split" | "Gather"
+        | "Resize" | "DepthToSpace" => shared(sight, op, node),
         _ => Err(Miss::NotThisPattern),
     };
     match unit {
@@ -366,7 +366,7 @@ fn shared(sight: &Sight<'_>, op: OpId, node: &Op) -> Result<Unit, Miss> {
             }
             Kind::Resize
         }
-        "Transpose" | "Slice" | "Split" | "DepthToSpace" => Kind::Move,
+        "Transpose" | "Slice" | "Split" | "Gather" | "DepthToSpace" => Kind::Move,
         _ => Kind::View,
     };
     let mut outputs = Vec::new();

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 mod cancel;
 mod insert_qdq;
+mod openvino;
 mod pairs;
 mod placement;
 mod small_weights;
@@ -21,7 +22,7 @@ use onnx_shrink_passes::{
         is_quantized,
         units::{Units, find_units},
     },
-    target::ORT_CPU,
+    target::{ORT_CPU, Target},
     testing::{Reference, Samples, parse, run, seeded},
 };
 
@@ -48,10 +49,15 @@ struct Quantized {
 /// `model` with every unit in integers but those of the ops that make the values `float`, calibrated on `samples`
 /// (without any: four seeded ones), with ranges by minimum and maximum.
 fn quantize(model: &str, float: &[&str], samples: Option<Samples>) -> Quantized {
+    quantize_for(&ORT_CPU, model, float, samples)
+}
+
+/// The same for another engine.
+fn quantize_for(target: &'static Target, model: &str, float: &[&str], samples: Option<Samples>) -> Quantized {
     let before = parse(model).graph;
     let samples = samples.unwrap_or_else(|| samples_of(&before, 4));
     let calibration = calibrate(&before, &Reference, &samples, &|_| {}).expect("the model runs");
-    let units = find_units(&before, &calibration, &ORT_CPU);
+    let units = find_units(&before, &calibration, target);
     let kept: BTreeSet<OpId> = float
         .iter()
         .map(|name| before.find(name).and_then(|value| before.producer(value)).expect("an op makes the value"))
