@@ -1,5 +1,6 @@
 //! Quantization: ranges from samples, a placement that pays, Quantize/Dequantize pairs that engines fuse.
 pub mod accumulator;
+pub mod bits;
 pub mod calibration;
 pub mod calibrators;
 pub mod cancel_qdq;
@@ -9,6 +10,7 @@ mod fix_saturation;
 pub mod gptq;
 pub mod histogram;
 mod insert_qdq;
+mod int4_forms;
 pub mod integer_layers;
 mod integer_moves;
 pub mod largest;
