@@ -15,7 +15,7 @@ use crate::{
 const INT8: i32 = 3;
 const UINT8: i32 = 2;
 
-fn node<'m>(graph: &'m mut GraphProto, wanted: impl Fn(&NodeProto) -> bool) -> &'m mut NodeProto {
+fn node(graph: &mut GraphProto, wanted: impl Fn(&NodeProto) -> bool) -> &mut NodeProto {
     graph.node.iter_mut().find(|node| wanted(node)).expect("such a node")
 }
 
@@ -28,7 +28,7 @@ fn tensor<'m>(graph: &'m mut GraphProto, name: &str) -> &'m mut TensorProto {
 }
 
 /// The tensor that is input `index` of `node`, a copy of its own so that nobody else changes.
-fn own<'m>(graph: &'m mut GraphProto, wanted: impl Fn(&NodeProto) -> bool, index: usize) -> &'m mut TensorProto {
+fn own(graph: &mut GraphProto, wanted: impl Fn(&NodeProto) -> bool, index: usize) -> &mut TensorProto {
     let name = node(graph, &wanted).input[index].clone();
     let fresh = format!("{name}_mutant");
     let mut copy = tensor(graph, &name).clone();
