@@ -340,6 +340,5 @@ fn the_row_is_data() {
     breaks("tensorrt", "digits_mlp", &with("ort-cpu", "digits_mlp", &["--dynamic"]), "form");
     let int4 = written("digits_mlp", "ort-cpu", &["--weights", "int4"]).unwrap();
     breaks("generic", "digits_mlp", &int4, "storage");
-    breaks("generic", "digits_mlp", &int4, "opset");
     breaks("tensorrt", "digits_gru", &with("generic", "digits_gru", &[]), "storage");
 }

@@ -212,7 +212,11 @@ impl Check<'_> {
     fn stored(&mut self, op: &Op) {
         let Some(dtype) = self.constant(op.input(0)).map(Tensor::dtype) else { return };
         let target = self.target;
+        // Two 4-bit integers to a byte are taken apart by a division.
+        let reader = op.output(0).and_then(|output| self.graph.uses(output).first().and_then(|place| place.op()));
+        let packed = dtype == DataType::Uint8 && reader.is_some_and(|reader| self.graph.op(reader).is("Div"));
         match dtype {
+            _ if packed => self.holds(target.small.contains(&"int4"), "storage", op, "4 bits"),
             DataType::Int8 | DataType::Uint8 => self.holds(target.stores, "storage", op, "8 bits"),
             DataType::Float16 => {
                 let reads = target.stores || target.small.contains(&"fp16");
