@@ -30,6 +30,7 @@ use crate::{
     quantize::{
         calibration::Calibration,
         calibrators::Calibrator,
+        rounding::Inputs,
         units::{Form, Unit, Units, readers},
         weights::{Pairing, QuantizedRows, ScaleRule, conv_from_rows, conv_rows, quantize_rows, up_to_power_of_two},
     },
@@ -411,8 +412,8 @@ impl<'a> Insertion<'a> {
         let bias = b.and_then(|b| graph.constant(b)).and_then(Tensor::to_f64_vec);
         // The bias must fit its 32 bits beside the sums: |b| / (s_x s_w) <= 2^30.
         let least: Vec<f64> = bias.iter().flatten().map(|b| b.abs() / (f64::from(x_scale) * 2f64.powi(30))).collect();
-        let channels = if unit.form == Form::Conv { dims[1] } else { rows.ncols() };
-        let quantized = quantize_rows(&rows, channels, rule, &least);
+        let inputs = Inputs::centred(if unit.form == Form::Conv { &dims[2..] } else { &[] });
+        let quantized = quantize_rows(&rows, &inputs, rule, &least);
         debug_assert!(pairing == Pairing::None || quantized.saturating_pairs() == 0);
         let correction = self.correction(unit, x, &rows, &quantized, &dims, groups);
         let count = quantized.scales.len();
