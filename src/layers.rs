@@ -1,7 +1,7 @@
 //! What became of each layer with weights: of the main graph and of the bodies in it.
 //!
 //! **Never** decides anything: a layer's place in integers comes from who placed it, the rest from the bytes that it reads.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use onnx_shrink_ir::{Graph, OpId, ValueId};
 
@@ -14,7 +14,11 @@ use crate::{
 const MULTIPLY: [&str; 7] = ["Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"];
 
 /// Ops between a constant as it is stored and the layer that reads it.
-const DECODE: [&str; 6] = ["DequantizeLinear", "Mul", "Cast", "Log", "Reshape", "Slice"];
+const DECODE: [&str; 10] =
+    ["DequantizeLinear", "Mul", "Cast", "Log", "Reshape", "Slice", "Sub", "Concat", "Floor", "Div"];
+
+/// The longest way from a constant to what reads it: two integers to a byte.
+const DEEPEST: usize = 10;
 
 /// Why a layer does not compute in integers; `None`: it does.
 pub type Verdict<'a> = &'a dyn Fn(OpId) -> Option<String>;
@@ -54,14 +58,18 @@ impl Pair<'_> {
         let graph = [self.before, self.after][side];
         let mut sum = Constants::default();
         let mut work = vec![(value, 0)];
+        let mut seen = BTreeSet::new();
         while let Some((value, depth)) = work.pop() {
+            if !seen.insert(value) {
+                continue;
+            }
             if let Some(constant) = graph.constant(value) {
                 let is_weight = constant.dims().len() >= 2 && constant.len() > 1;
                 sum = sum.plus(Constants { bytes: constant.byte_len() as u64, is_weight });
             } else if let Some(outside) = self.captured.get(&value) {
                 sum = sum.plus(outside[side]);
             } else if let Some(producer) = graph.producer(value)
-                && depth < 5
+                && depth < DEEPEST
                 && DECODE.iter().any(|name| graph.op(producer).is(name))
             {
                 work.extend(graph.op(producer).inputs().iter().flatten().map(|value| (*value, depth + 1)));

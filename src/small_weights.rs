@@ -1,17 +1,23 @@
 //! `--weights`: weights in 4 or 16 bits, where layers compute in float.
 //!
+//! 4 bits are an average: [`MEAN_BITS`] a number with the scales are what all layers get together, and blocks of 16 to 128 or 8 bits
+//! are chosen layer by layer, so that those bits do most for the outputs: with samples after what rounding each layer alone does to
+//! them, else as if all did as much. The opset is raised for 4-bit types only where a kernel reads them faster than floats.
 //! **Never** quantizes what layers read or give: the file is smaller, and what computes is as before, or a kernel that unpacks.
+mod share;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::Array2;
-use onnx_shrink_ir::{Evaluate, Model, OpId, Tensor, ValueId, infer, raise};
+use onnx_shrink_ir::{Evaluate, Graph, Model, OpId, Tensor, ValueId, infer, raise};
 use onnx_shrink_passes::{
     Context, Options, pipeline,
     prune::{layer::Layer, reconstruct::one_after_the_other, trial::PruneError},
     quantize::{
         StoreFp16, StoreInt4,
+        bits::{Choice, Form, allot},
         calibration::SampleSource,
-        store_int4::{Int4, LEAST_OPSET, candidate, smallest},
+        store_int4::{Int4, LEAST_OPSET, candidate, choices},
     },
     solver::Gram,
 };
@@ -19,6 +25,12 @@ use onnx_shrink_passes::{
 use crate::{
     Failure, Progress, Samples, columns::bytes, int8::Quantized, keep_float::Patterns, layers::layers, request::Request,
 };
+
+/// Bits a number that layers get together, scales included: those of 4 bits in blocks of 32 with float scales.
+const MEAN_BITS: f64 = 5.0;
+
+/// The opset that files of a lower one get: Mul broadcasts, and scales of 16 bits are cast.
+const PLAIN_OPSET: i64 = 13;
 
 /// How weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -114,52 +126,32 @@ impl SmallWeights<'_> {
         if self.weights == Weights::Fp16 {
             return Ok(planned);
         }
-        if model.opset() < LEAST_OPSET {
-            raise::raise(&mut model, LEAST_OPSET).map_err(|error| {
-                Failure::input(anyhow::anyhow!("--weights int4 needs opset {LEAST_OPSET}: {error}"))
-            })?;
-            infer::infer(&mut model.graph);
-            let mut cx = Context::new(self.options.clone(), self.evaluator);
-            pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)?;
+        let calibrating = samples.map(|(calibrating, _)| calibrating).filter(|samples| !samples.is_empty());
+        if model.opset() < 7 {
+            self.raise(&mut model, PLAIN_OPSET)?;
         }
-        model.set_ir_version(model.ir_version().max(LEAST_IR_VERSION));
+        planned.survey(&model, calibrating, progress)?;
+        let gains = |layer: &&(OpId, Int4)| layer.1.is_fused(&model.graph);
+        let gaining = planned.layers.iter().filter(gains).count();
+        if gaining > 0 && model.opset() < LEAST_OPSET {
+            let from = model.opset();
+            if has_attention(&model.graph) {
+                planned.notes.push(format!(
+                    "opset {from} stays: from {LEAST_OPSET} on a kernel for 4 bits is faster for {gaining} of the layers, \
+                     but ONNX Runtime does not fuse attention there"
+                ));
+            } else {
+                self.raise(&mut model, LEAST_OPSET)?;
+                model.set_ir_version(model.ir_version().max(LEAST_IR_VERSION));
+                planned.survey(&model, calibrating, progress)?;
+                planned.notes.push(format!(
+                    "opset {from} → {LEAST_OPSET}: a kernel for 4 bits, which is faster, runs {gaining} of the layers there"
+                ));
+            }
+        }
         planned.model = model.detached();
         let graph = &model.graph;
-        let named: Vec<String> = self.keep_float.iter().filter(|word| *word != "auto").cloned().collect();
-        let patterns = Patterns::new(&named)?;
-        planned.notes = patterns.unused(graph);
-        let mut found: Vec<(OpId, Layer)> = Vec::new();
-        for op in graph.ops() {
-            match candidate(graph, op) {
-                Ok(_) if patterns.matches(graph, op) => {
-                    planned.refused.insert(op, "--keep-float says so".to_owned());
-                }
-                Ok(layer) => found.push((op, layer)),
-                Err(miss) if miss.is_worth_reporting() => {
-                    planned.refused.insert(op, miss.sentence(graph));
-                }
-                Err(_) => {}
-            }
-        }
-        let small = smallest(&found);
-        found.retain(|(op, layer)| {
-            if small.contains(op) {
-                planned.in_8_bits.insert(*op, layer.weight);
-            }
-            !small.contains(op)
-        });
-        let mut layers: Vec<Layer> = Vec::new();
-        for (op, layer) in found {
-            match Int4::nearest(graph, &layer) {
-                Ok(stored) => {
-                    planned.layers.push((op, stored));
-                    layers.push(layer);
-                }
-                Err(miss) => {
-                    planned.refused.insert(op, miss.sentence(graph));
-                }
-            }
-        }
+        let layers: Vec<Layer> = planned.layers.iter().map(|(_, stored)| stored.layer().clone()).collect();
         if let Some((calibrating, held_out)) = samples.filter(|(calibrating, _)| !calibrating.is_empty()) {
             planned.samples = calibrating.len();
             let stage = progress.stage("rounding weights", Some(layers.len() as u64));
@@ -182,6 +174,22 @@ impl SmallWeights<'_> {
         }
         Ok(planned)
     }
+
+    /// Raises the opset, and rewrites again what that lets.
+    fn raise(&self, model: &mut Model, opset: i64) -> Result<(), Failure> {
+        raise::raise(model, opset)
+            .map_err(|error| Failure::input(anyhow::anyhow!("--weights int4 needs opset {opset}: {error}")))?;
+        infer::infer(&mut model.graph);
+        let mut cx = Context::new(self.options.clone(), self.evaluator);
+        pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)
+    }
+}
+
+/// Whether it multiplies matrices that it computed: ONNX Runtime 1.32 fuses attention up to opset 18 (x_bert_toy runs 1.24 times
+/// as long without).
+fn has_attention(graph: &Graph) -> bool {
+    let computes = |value: Option<ValueId>| value.is_some_and(|value| graph.constant(value).is_none());
+    graph.ops_of("MatMul").into_iter().any(|op| computes(graph.op(op).input(0)) && computes(graph.op(op).input(1)))
 }
 
 /// Samples that are fitted, and behind them those that judge.
@@ -208,6 +216,64 @@ impl SampleSource for Both<'_> {
 const LEAST_IR_VERSION: i64 = 10;
 
 impl Planned<'_> {
+    /// Finds the layers of `model`, and how many bits each gets.
+    fn survey(&mut self, model: &Model, samples: Option<&Samples>, progress: &dyn Progress) -> Result<(), Failure> {
+        let graph = &model.graph;
+        self.layers.clear();
+        self.in_8_bits.clear();
+        self.refused.clear();
+        let named: Vec<String> = self.stage.keep_float.iter().filter(|word| *word != "auto").cloned().collect();
+        let patterns = Patterns::new(&named)?;
+        self.notes = patterns.unused(graph);
+        let mut found: Vec<(OpId, Layer, Vec<Choice>)> = Vec::new();
+        let mut nearest: Vec<Int4> = Vec::new();
+        for op in graph.ops() {
+            let layer = match candidate(graph, op) {
+                Ok(_) if patterns.matches(graph, op) => {
+                    self.refused.insert(op, "--keep-float says so".to_owned());
+                    continue;
+                }
+                found => found,
+            };
+            let all = layer.and_then(|layer| Ok((choices(graph, &layer)?, Int4::nearest(graph, &layer, None)?, layer)));
+            match all {
+                Ok((choices, stored, layer)) => {
+                    found.push((op, layer, choices));
+                    nearest.push(stored);
+                }
+                Err(miss) if miss.is_worth_reporting() => {
+                    self.refused.insert(op, miss.sentence(graph));
+                }
+                Err(_) => {}
+            }
+        }
+        let shares = match samples {
+            Some(samples) => share::of(self.stage.evaluator, graph, &nearest, samples, progress)?,
+            None => None,
+        };
+        let noises = shares.unwrap_or_else(|| nearest.iter().map(Int4::noise).collect());
+        let mut bits = 0.0;
+        for ((_, layer, choices), noise) in found.iter_mut().zip(&noises) {
+            bits += MEAN_BITS * (layer.inputs * layer.outputs) as f64;
+            choices.iter_mut().for_each(|choice| choice.noise *= noise);
+        }
+        let all: Vec<Vec<Choice>> = found.iter().map(|(_, _, choices)| choices.clone()).collect();
+        for ((op, layer, _), form) in found.into_iter().zip(allot(&all, bits / 8.0)) {
+            match form {
+                Form::Eight => {
+                    self.in_8_bits.insert(op, layer.weight);
+                }
+                Form::Four(size) => match Int4::nearest(graph, &layer, Some(size)) {
+                    Ok(stored) => self.layers.push((op, stored)),
+                    Err(miss) => {
+                        self.refused.insert(op, miss.sentence(graph));
+                    }
+                },
+            }
+        }
+        Ok(())
+    }
+
     /// The layers in 4 bits, the one of most noise first, as [`Planned::build`] numbers them.
     pub fn worst(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.layers.len()).collect();
@@ -236,7 +302,7 @@ impl Planned<'_> {
             let sentence = match (taken.get(&op), self.refused.get(&op)) {
                 (Some(stored), _) => stored.sentence(),
                 (None, Some(why)) => format!("16-bit floats: {why}"),
-                (None, None) if self.in_8_bits.contains_key(&op) => "8-bit weights: it is small".to_owned(),
+                (None, None) if self.in_8_bits.contains_key(&op) => "8-bit weights: they do most there".to_owned(),
                 (None, None) if self.layers.iter().any(|(layer, _)| *layer == op) => {
                     "16-bit floats: with 4 bits a gate failed".to_owned()
                 }

@@ -99,7 +99,8 @@ impl Calibrated<'_> {
             let ops: BTreeSet<OpId> = self.dynamic.iter().filter_map(|unit| twin(self.units.units[*unit].op)).collect();
             let kept = model.graph.ops_in_id_order().into_iter().filter(|op| !ops.contains(op));
             let kept: Vec<OpId> = kept.collect();
-            let pass = DynamicInt8 { calibration: Some(&calibration), always: true, kept: &kept };
+            let pass =
+                DynamicInt8 { calibration: Some(&calibration), always: true, smooths: self.smooths, kept: &kept };
             cx.run(&pass, &mut model.graph).map_err(Failure::bug)?;
         }
         if self.int8.target.stores {

@@ -27,6 +27,9 @@ const BUILT_TOGETHER: usize = 64 << 20;
 /// Of these, how many run before a range estimator may be given up.
 const CHOOSING_CHUNK: usize = 2;
 
+/// Share of the error that may be left for [`Calibrated::smooth`] to be worth its products.
+const MOST_OF_PLAIN: f64 = 0.8;
+
 impl Calibrated<'_> {
     /// The estimator where nothing measures which is best: the user's, or the one that does not widen with every outlier of
     /// ever more samples.
@@ -68,17 +71,8 @@ impl Calibrated<'_> {
         if !placement.integer.contains(&true) {
             return Ok((candidates[0], None));
         }
-        let chosen = choosing(samples.len());
-        // Large outputs tell as much on fewer samples.
-        let numbers = chosen.first().and_then(|index| self.calibration.outputs.get(index));
-        let numbers = numbers.map_or(0, |outputs| outputs.iter().map(Tensor::len).sum()).max(1);
-        let enough = CHOOSING_NUMBERS.div_ceil(numbers).clamp(CHOOSING_LEAST, CHOOSING_SAMPLES);
-        let step = (chosen.len() / enough).max(1);
-        let chosen: Vec<usize> = chosen.into_iter().step_by(step).take(enough).collect();
-        let samples = samples.subset(&chosen);
+        let (samples, expected) = self.judges(samples);
         let stage = progress.stage("choosing ranges", Some(candidates.len() as u64));
-        let expected: Vec<&Vec<Tensor>> =
-            chosen.iter().filter_map(|index| self.calibration.outputs.get(index)).collect();
         // All at once while they are small; else one by one, for memory.
         let graph = &self.model.graph;
         let bytes = graph.values().into_iter().filter_map(|value| graph.constant(value)).map(Tensor::byte_len);
@@ -93,14 +87,12 @@ impl Calibrated<'_> {
         let mut best: Option<(f64, Calibrator, Quantized)> = None;
         for calibrator in candidates {
             let candidate = built.next().unwrap_or_else(|| self.build(placement, calibrator, &BTreeSet::new()))?;
-            let after = self.int8.evaluator.prepare(&candidate.model.graph).map_err(Failure::bug)?;
             let least = best.as_ref().map_or(f64::INFINITY, |(least, ..)| *least);
-            let error = relative_error(after.as_ref(), &expected, &samples, least)?;
+            let error = self.error_of(&candidate, &expected, &samples, least)?;
             match error {
                 Some(error) => log::info!("ranges by {}: relative error {error:.5}", calibrator.name()),
                 None => log::info!("ranges by {}: relative error above {least:.5}", calibrator.name()),
             }
-            drop(after);
             if let Some(error) = error.filter(|error| *error < least) {
                 best = Some((error, calibrator, candidate));
             }
@@ -108,13 +100,67 @@ impl Calibrated<'_> {
         }
         Ok(best.map_or((candidates[0], None), |(_, calibrator, model)| (calibrator, Some(model))))
     }
+
+    /// Has layers with ranges of each run read values whose outliers went into their weights, where `samples` show that it
+    /// helps; the model that was built on the way with `calibrator`, or `chosen`, if none was.
+    pub fn smooth(
+        &mut self,
+        (calibrator, chosen): (Calibrator, Option<Quantized>),
+        samples: &Samples,
+    ) -> Result<(Calibrator, Option<Quantized>), Failure> {
+        let (samples, expected) = self.judges(samples);
+        if self.dynamic.is_empty() || expected.is_empty() {
+            return Ok((calibrator, chosen));
+        }
+        let none = BTreeSet::new();
+        let placement = self.placement(&none);
+        let plain = match chosen {
+            Some(chosen) => chosen,
+            None => self.build(&placement, calibrator, &none)?,
+        };
+        self.smooths = true;
+        let smooth = self.build(&placement, calibrator, &none)?;
+        if smooth.model.graph.op_count() > plain.model.graph.op_count()
+            && let Some(error) = self.error_of(&plain, &expected, &samples, f64::INFINITY)?
+            && self.error_of(&smooth, &expected, &samples, error * MOST_OF_PLAIN)?.is_some()
+        {
+            return Ok((calibrator, Some(smooth)));
+        }
+        self.smooths = false;
+        Ok((calibrator, Some(plain)))
+    }
+
+    /// Those of the calibrating `samples` that choose, with the float model's outputs on them.
+    fn judges(&self, samples: &Samples) -> (Samples, Vec<Vec<Tensor>>) {
+        let chosen = choosing(samples.len());
+        // Large outputs tell as much on fewer samples.
+        let numbers = chosen.first().and_then(|index| self.calibration.outputs.get(index));
+        let numbers = numbers.map_or(0, |outputs| outputs.iter().map(Tensor::len).sum()).max(1);
+        let enough = CHOOSING_NUMBERS.div_ceil(numbers).clamp(CHOOSING_LEAST, CHOOSING_SAMPLES);
+        let step = (chosen.len() / enough).max(1);
+        let chosen: Vec<usize> = chosen.into_iter().step_by(step).take(enough).collect();
+        let expected = chosen.iter().filter_map(|index| self.calibration.outputs.get(index).cloned()).collect();
+        (samples.subset(&chosen), expected)
+    }
+
+    /// The error of a candidate; `None` where it is certain to be `least` or more.
+    fn error_of(
+        &self,
+        candidate: &Quantized,
+        expected: &[Vec<Tensor>],
+        samples: &Samples,
+        least: f64,
+    ) -> Result<Option<f64>, Failure> {
+        let after = self.int8.evaluator.prepare(&candidate.model.graph).map_err(Failure::bug)?;
+        relative_error(after.as_ref(), expected, samples, least)
+    }
 }
 
 /// Root of the summed relative squared errors of the float outputs of `model` on `samples`, from what is expected there;
 /// `None` as soon as it is certain to be `least` or more. What it returns does not depend on the number of threads.
 fn relative_error(
     model: &dyn Prepared,
-    expected: &[&Vec<Tensor>],
+    expected: &[Vec<Tensor>],
     samples: &Samples,
     least: f64,
 ) -> Result<Option<f64>, Failure> {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use onnx_shrink_ir::{DataType, Evaluate, EvaluateError, Graph, Tensor, ValueId};
 use rayon::prelude::*;
 
-use crate::quantize::{histogram::Histogram, means::Means};
+use crate::quantize::{histogram::Histogram, largest::Largest, means::Means};
 
 /// Where samples come from.
 pub trait SampleSource: Sync {
@@ -39,6 +39,8 @@ pub struct Observed {
     pub channel: Means,
     /// Along the last axis, where a MatMul or Gemm reads the value
     pub last: Means,
+    /// The same, magnitudes
+    pub largest: Largest,
 }
 
 impl Observed {
@@ -71,6 +73,7 @@ impl Observed {
         self.histogram.merge(other.histogram);
         self.channel.merge(other.channel);
         self.last.merge(other.last);
+        self.largest.merge(other.largest);
     }
 
     /// Keeps the largest dimensions: those of the first sample would depend on the order.
@@ -125,6 +128,8 @@ struct Shown {
     /// Sums along axis 1 and along the last axis
     channel: Vec<f64>,
     last: Vec<f64>,
+    /// Largest magnitudes along the last axis
+    largest: Vec<f32>,
     /// Numbers
     count: usize,
 }
@@ -240,7 +245,8 @@ fn observe(
     if sight == Sight::Extremes {
         histogram.add_extremes(&numbers);
         let dims = tensor.dims().to_vec();
-        sums.insert(value, Shown { dims, channel: Vec::new(), last: Vec::new(), count: numbers.len() });
+        let (channel, last, largest) = (Vec::new(), Vec::new(), Vec::new());
+        sums.insert(value, Shown { dims, channel, last, largest, count: numbers.len() });
         return;
     }
     histogram.add(&numbers);
@@ -256,16 +262,20 @@ fn observe(
         }
     }
     let last = dims.last().copied().unwrap_or(0);
-    let mut last_sum = Vec::new();
+    let (mut last_sum, mut largest) = (Vec::new(), Vec::new());
     if sight == Sight::Rows && (1..=8192).contains(&last) && (dims.len() <= 3 || last >= 16) {
         last_sum = vec![0.0; last];
+        largest = vec![0.0; last];
         for row in numbers.chunks(last) {
-            for (sum, &x) in last_sum.iter_mut().zip(row) {
+            for ((sum, largest), &x) in last_sum.iter_mut().zip(&mut largest).zip(row) {
                 *sum += f64::from(x);
+                // (Not `max`, which drops NaN.)
+                *largest = if x.abs() <= *largest { *largest } else { x.abs() };
             }
         }
     }
-    sums.insert(value, Shown { dims: dims.to_vec(), channel: channel_sum, last: last_sum, count: numbers.len() });
+    let (dims, count) = (dims.to_vec(), numbers.len());
+    sums.insert(value, Shown { dims, channel: channel_sum, last: last_sum, largest, count });
 }
 
 /// Σ x, in an order that does not depend on the processor.
@@ -287,5 +297,6 @@ fn add_sums(calibration: &mut Calibration, sums: Sums) {
         let each = |sums: &[f64]| (shown.count / sums.len().max(1)) as u64;
         observed.channel.add(&shown.channel, each(&shown.channel));
         observed.last.add(&shown.last, each(&shown.last));
+        observed.largest.add(shown.largest);
     }
 }

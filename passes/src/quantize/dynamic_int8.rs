@@ -14,7 +14,8 @@
 //! y = Add (m, b)
 //! ```
 //! ONNX Runtime fuses all of it into one DynamicQuantizeMatMul (`docs/engines.md` §4.1). A value that several layers read is quantized
-//! once, and they become one MatMulIntegerToFloat each. Weights are s8 a column, such that no pair of them saturates anywhere
+//! once, and they become one MatMulIntegerToFloat each. With samples, and where asked, x is divided by factors that take its outliers
+//! into the weights ([`super::smooth`]): one Mul in front of DynamicQuantizeLinear. Weights are s8 a column, such that no pair of them saturates anywhere
 //! ([`super::weights`]). With samples, the bias takes up what rounding the weights takes from the mean.
 //!
 //! **Class:** approximate. **Legal when** the weight is a float matrix, the other operand is a float value of two axes or more, Gemm has alpha = beta = 1
@@ -22,7 +23,7 @@
 //! **Does not** touch what is quantized already.
 use std::collections::BTreeMap;
 
-use ndarray::Array1;
+use ndarray::{Array1, Array2};
 use onnx_shrink_ir::{DataType, Dim, Graph, NewOp, Op, OpId, Tensor, TensorType, ValueId, ValueRef};
 
 use crate::{
@@ -33,6 +34,8 @@ use crate::{
         draft::{Constants, Draft},
         insert_qdq::{linear_rows, output_shift},
         requantize::cast,
+        rounding::Inputs,
+        smooth::factors,
         weights::{Pairing, quantize_rows},
     },
     target::Processor,
@@ -45,6 +48,8 @@ pub struct DynamicInt8<'a> {
     pub calibration: Option<&'a Calibration>,
     /// Also where it does not pay
     pub always: bool,
+    /// Whether outliers of what samples showed go into the weights ([`super::smooth`])
+    pub smooths: bool,
     /// Ops of the main graph to leave float
     pub kept: &'a [OpId],
 }
@@ -65,11 +70,12 @@ impl Pass for DynamicInt8<'_> {
         let mut constants = Constants::of(graph);
         let mut quantized: BTreeMap<ValueId, [ValueId; 3]> = BTreeMap::new();
         let seen = self.calibration.filter(|_| !cx.is_in_body());
+        let smooth = seen.filter(|_| self.smooths).map(|seen| self.smoothed(graph, seen)).unwrap_or_default();
         for op in graph.ops() {
             if !cx.is_in_body() && self.kept.contains(&op) {
                 continue;
             }
-            match self.rewrite(graph, op, seen, &quantized, &mut constants) {
+            match self.rewrite(graph, op, seen, &smooth, &quantized, &mut constants) {
                 Ok((draft, x, made)) => {
                     let Some(values) = draft.apply(graph, cx)? else { continue };
                     let id = |value: ValueRef| match value {
@@ -177,13 +183,38 @@ fn rows_of(graph: &Graph, x: ValueId, seen: Option<&Calibration>) -> Option<usiz
     dims.iter().rev().skip(1).map(Dim::known).product()
 }
 
+/// By value: what it is divided by before it is quantized ([`smooth`]).
+type Smoothed = BTreeMap<ValueId, Vec<f64>>;
+
 impl DynamicInt8<'_> {
+    /// The values that are worth it, with the factors of each.
+    fn smoothed(&self, graph: &Graph, seen: &Calibration) -> Smoothed {
+        let rows = |op: OpId| -> Option<Array2<f64>> {
+            let linear = linear_of(graph, graph.op(op)).ok()?;
+            Some(linear_rows(&graph.constant(linear.weight)?.to_f64()?, linear.transposed).0)
+        };
+        let mut readers: BTreeMap<ValueId, Vec<OpId>> = BTreeMap::new();
+        for op in graph.ops().into_iter().filter(|op| !self.kept.contains(op)) {
+            if let Ok(linear) = linear_of(graph, graph.op(op))
+                && (self.always || pays(graph, op, Some(seen)))
+            {
+                readers.entry(linear.x).or_default().push(op);
+            }
+        }
+        let factors = |(x, readers): (ValueId, Vec<OpId>)| {
+            let weights: Vec<Array2<f64>> = readers.into_iter().filter_map(rows).collect();
+            Some((x, factors(seen.values.get(&x)?.largest.magnitudes(), &weights)?))
+        };
+        readers.into_iter().filter_map(factors).collect()
+    }
+
     /// The patch, with what it reads and that in 8 bits: numbers, scale, zero point.
     fn rewrite<'c>(
         &self,
         graph: &Graph,
         op: OpId,
         seen: Option<&Calibration>,
+        smooth: &Smoothed,
         quantized: &BTreeMap<ValueId, [ValueId; 3]>,
         constants: &'c mut Constants,
     ) -> Result<(Draft<'c>, ValueId, [ValueRef; 3]), Miss> {
@@ -192,17 +223,25 @@ impl DynamicInt8<'_> {
         if weight.iter().any(|w| !w.is_finite()) {
             return Err(Miss::NotFinite(linear.weight));
         }
-        let (rows, _) = linear_rows(&weight, linear.transposed);
+        let (mut rows, _) = linear_rows(&weight, linear.transposed);
         let (n, k) = rows.dim();
+        let factors = smooth.get(&linear.x).map(|factors| Array1::from(factors.clone()));
+        if let Some(factors) = &factors {
+            rows *= factors;
+        }
         if let Some(miss) = does_not_pay(rows_of(graph, linear.x, seen), k, n).filter(|_| !self.always) {
             return Err(miss);
         }
-        let rounded = quantize_rows(&rows, k, Pairing::Neighbours, &[]);
+        let rounded = quantize_rows(&rows, &Inputs::centred(&[]), Pairing::Neighbours, &[]);
         let bound = rounded.integers.outer_iter().map(|row| Bound::of(row.iter().copied(), None)).reduce(Bound::or);
         if bound.is_some_and(|bound| bound.bits() > 32) {
             return Err(Miss::Form("its sums could leave 32 bits"));
         }
         let mean = seen.and_then(|seen| seen.values.get(&linear.x)).map(|seen| seen.last_axis_mean());
+        let mean = mean.map(|mean| match &factors {
+            Some(factors) => mean.iter().zip(factors).map(|(mean, factor)| mean / factor).collect(),
+            None => mean,
+        });
         let shift = mean.and_then(|mean| output_shift(&(&rows - &rounded.dequantized()), &mean, k, 1));
 
         let mut draft = Draft::new(op, constants);
@@ -217,7 +256,15 @@ impl DynamicInt8<'_> {
                     Some(("q_z", Some(TensorType::fixed(DataType::Uint8, &[])))),
                 ];
                 let quantize = NewOp::new("DynamicQuantizeLinear");
-                let made = draft.patch.op_with_outputs(quantize, &[Some(linear.x.into())], &outputs);
+                let x = match &factors {
+                    Some(factors) => {
+                        let parts: Vec<f32> = factors.iter().map(|factor| (1.0 / factor) as f32).collect();
+                        let parts = draft.constant(graph, "f", Tensor::from_vec(&[k], parts));
+                        draft.op(NewOp::new("Mul"), &[linear.x.into(), parts], "x", x_ty(DataType::Float))
+                    }
+                    None => linear.x.into(),
+                };
+                let made = draft.patch.op_with_outputs(quantize, &[Some(x)], &outputs);
                 [made[0], made[1], made[2]]
             }
         };
@@ -276,7 +323,10 @@ mod tests {
     use onnx_shrink_ir::DataType;
 
     use super::*;
-    use crate::testing::{parse, run, seeded};
+    use crate::{
+        quantize::calibration::calibrate,
+        testing::{Reference, Samples, parse, run, seeded},
+    };
 
     fn model(rows: &str, k: usize, n: usize, tail: &str) -> Graph {
         let numbers = |name: &str, dims: &[usize]| {
@@ -328,6 +378,38 @@ mod tests {
         run(&DynamicInt8 { always: true, ..DynamicInt8::default() }, &mut graph, crate::Options::default());
         assert_eq!(graph.ops_of("DynamicQuantizeLinear").len(), 1);
         assert_eq!(graph.ops_of("MatMulInteger").len(), 2);
+    }
+
+    #[test]
+    fn outliers_go_into_the_weights_of_all_that_read_the_value() {
+        let (k, n) = (8, 300);
+        let mut x: Vec<f32> = (0..4 * k).map(|i| (i as f32 * 0.9).sin()).collect();
+        x.iter_mut().skip(3).step_by(k).for_each(|x| *x *= 60.0);
+        let x = Tensor::from_vec(&[4, k], x);
+        let before = model("4", k, n, "a1 = MatMul (x, w)  b1 = Gemm (x, w, b)  y = Add (a1, b1)");
+        let seen = calibrate(&before, &Reference, &Samples(vec![vec![Some(x)]]), &|_| {}).expect("the model runs");
+        let mut graph = before.detached();
+        let pass = DynamicInt8 { calibration: Some(&seen), always: true, smooths: true, kept: &[] };
+        run(&pass, &mut graph, crate::Options::default());
+        let &[quantize] = graph.ops_of("DynamicQuantizeLinear").as_slice() else { panic!("one for both layers") };
+        let smooth = graph.op(quantize).input(0).and_then(|x| graph.producer(x)).expect("a Mul");
+        assert_eq!(graph.op(smooth).input(0), Some(graph.inputs()[0]));
+        let parts = graph.op(smooth).input(1).and_then(|parts| graph.constant(parts)).expect("a constant");
+        let parts = parts.to_f64_vec().expect("numbers");
+        assert!((0..k).filter(|j| *j != 3).all(|j| parts[3] < 0.3 * parts[j]), "{parts:?}");
+        // What the weights stand for, times the parts, is what they were.
+        let layer = graph.op(graph.ops_of("MatMulInteger")[0]);
+        let weights = layer.input(1).and_then(|w| graph.constant(w)).and_then(Tensor::to_f64_vec).expect("integers");
+        let wanted = before.find("w").and_then(|w| before.constant(w)).and_then(Tensor::to_f64_vec).expect("numbers");
+        for column in 0..n {
+            let of = |numbers: &[f64], j: usize| numbers[j * n + column];
+            let (top, row) =
+                (0..k).map(|j| (of(&weights, j).abs(), j)).fold((0.0, 0), |a, b| if b.0 > a.0 { b } else { a });
+            let scale = of(&wanted, row) / parts[row] / of(&weights, row);
+            let near =
+                |j: usize| (of(&weights, j) * scale * parts[j] - of(&wanted, j)).abs() <= 1.1 * scale.abs() * parts[j];
+            assert!(top >= 63.0 && (0..k).all(near), "column {column}");
+        }
     }
 
     #[test]

@@ -4,12 +4,14 @@
 //! With H = Σ x·xᵀ over the rows that a layer sums, δ ↦ δᵀ·H·δ is the squared error of an output whose weights are off by δ. *Nearest*:
 //! for each block the scale of least Σ(w − s·q)². *GPTQ* (Frantar 2022): scales of least Σ H_ii·(w − s·q)², then one weight after the
 //! other, the largest H_ii first, what each loses being given to those that are still open (H⁻¹ = UᵀU: w_i −= e·U_ji/U_jj).
-//! *Polish*: each integer again where the error falls, and each scale to its least-squares value.
+//! *Polish*: each integer again where the error falls, and each scale to its least-squares value. Scales are 16-bit floats where these
+//! hold them all: half the bytes for an error of 0.03 % in them.
 //!
 //! **Never** depends on threads: every output is rounded by itself. **Never** worse than to nearest on the rows that were fitted.
 //! **Source:** Frantar, Ashkboos, Hoefler and Alistarh 2022 (arXiv 2210.17323).
 use std::ops::Range;
 
+use half::f16;
 use ndarray::{Array1, Array2, ArrayView1, s};
 use rayon::prelude::*;
 
@@ -38,6 +40,8 @@ pub struct Blocks {
     pub integers: Array2<i8>,
     /// Of shape [inputs / size rounded up, outputs], none 0, some negative
     pub scales: Array2<f32>,
+    /// Whether all of them are 16-bit floats
+    pub half: bool,
 }
 
 /// One output: its integers, and a scale for each block.
@@ -62,8 +66,9 @@ impl Blocks {
 
     /// `w`, of shape [inputs, outputs], rounded to nearest.
     pub fn nearest(w: &Array2<f64>, size: usize) -> Blocks {
-        let columns: Vec<Column> = (0..w.ncols()).into_par_iter().map(|j| nearest(w.column(j), size)).collect();
-        Blocks::of(columns, w.dim(), size)
+        let half = fit_16_bits(w, size);
+        let columns: Vec<Column> = (0..w.ncols()).into_par_iter().map(|j| nearest(w.column(j), size, half)).collect();
+        Blocks::of(columns, w.dim(), size, half)
     }
 
     /// `w` rounded with the moments of what the layer reads (its inputs alone, no constant), of which `damping` shares of the mean
@@ -79,14 +84,15 @@ impl Blocks {
             return None;
         }
         let upper = Cholesky::of(inverse)?.upper();
+        let half = fit_16_bits(w, size);
         let columns: Vec<Column> = (0..w.ncols())
             .into_par_iter()
             .map(|j| {
                 let w = w.column(j);
-                let scales = scales_of(w, size, &diagonal);
+                let scales = scales_of(w, size, &diagonal, half);
                 let mut column = Column { q: with_feedback(w, &scales, size, &order, &upper), scales };
-                polish(&mut column, w, size, &moments);
-                let plain = nearest(w, size);
+                polish(&mut column, w, (size, half), &moments);
+                let plain = nearest(w, size, half);
                 let error = |column: &Column| {
                     let off = column.off(w, size);
                     off.dot(&gram.moments().dot(&off))
@@ -94,14 +100,15 @@ impl Blocks {
                 if error(&column) <= error(&plain) { column } else { plain }
             })
             .collect();
-        Some(Blocks::of(columns, w.dim(), size))
+        Some(Blocks::of(columns, w.dim(), size, half))
     }
 
-    fn of(columns: Vec<Column>, (inputs, outputs): (usize, usize), size: usize) -> Blocks {
+    fn of(columns: Vec<Column>, (inputs, outputs): (usize, usize), size: usize, half: bool) -> Blocks {
         Blocks {
             size,
             integers: Array2::from_shape_fn((inputs, outputs), |(i, j)| columns[j].q[i] as i8),
             scales: Array2::from_shape_fn((inputs.div_ceil(size), outputs), |(b, j)| columns[j].scales[b] as f32),
+            half,
         }
     }
 }
@@ -111,13 +118,29 @@ fn rounded(x: f64) -> f64 {
 }
 
 /// As it is stored.
-fn stored(scale: f64) -> f64 {
-    f64::from(scale as f32)
+fn stored(scale: f64, half: bool) -> f64 {
+    if half { f16::from_f64(scale).to_f64() } else { f64::from(scale as f32) }
+}
+
+/// Whether scales for `w` and what rounding makes of them have all their bits in 16.
+fn fit_16_bits(w: &Array2<f64>, size: usize) -> bool {
+    let fits = |scale: f64| (f16::MIN_POSITIVE.to_f64()..f16::MAX.to_f64()).contains(&scale);
+    w.columns().into_iter().all(|column| {
+        parts(w.nrows(), size).all(|part| {
+            let largest = column.slice(s![part]).iter().fold(0.0f64, |most, w| most.max(w.abs()));
+            is_nothing(largest) || (fits(0.25 * SHARES.0 * largest / -LOW) && fits(4.0 * largest / HIGH))
+        })
+    })
+}
+
+/// Whether a block of no larger number is zeros.
+fn is_nothing(largest: f64) -> bool {
+    largest < f64::from(f32::MIN_POSITIVE) * 16.0
 }
 
 /// One output, each number by itself.
-fn nearest(w: ArrayView1<'_, f64>, size: usize) -> Column {
-    let scales = scales_of(w, size, &vec![1.0; w.len()]);
+fn nearest(w: ArrayView1<'_, f64>, size: usize, half: bool) -> Column {
+    let scales = scales_of(w, size, &vec![1.0; w.len()], half);
     Column { q: w.iter().enumerate().map(|(i, w)| rounded(w / scales[i / size])).collect(), scales }
 }
 
@@ -127,11 +150,11 @@ fn parts(count: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// The scale of each block with the least Σ importance·(w − s·q)².
-fn scales_of(w: ArrayView1<'_, f64>, size: usize, importance: &[f64]) -> Vec<f64> {
+fn scales_of(w: ArrayView1<'_, f64>, size: usize, importance: &[f64], half: bool) -> Vec<f64> {
     let best = |part: Range<usize>| {
         let of_part = w.slice(s![part.clone()]);
         let largest = of_part.iter().fold(0.0f64, |most, w| if w.abs() > most.abs() { *w } else { most });
-        if largest.abs() < f64::from(f32::MIN_POSITIVE) * 16.0 {
+        if is_nothing(largest.abs()) {
             return 1.0;
         }
         let error = |scale: f64| {
@@ -140,7 +163,7 @@ fn scales_of(w: ArrayView1<'_, f64>, size: usize, importance: &[f64]) -> Vec<f64
         };
         let candidates = (0..TRIED).flat_map(|k| {
             let share = SHARES.1 - (SHARES.1 - SHARES.0) * k as f64 / (TRIED - 1) as f64;
-            [HIGH, LOW].map(|end| stored(largest / end * share))
+            [HIGH, LOW].map(|end| stored(largest / end * share, half))
         });
         let errors = candidates.map(|scale| (error(scale), scale));
         errors.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(1.0, |(_, scale)| scale)
@@ -168,7 +191,7 @@ fn with_feedback(
 }
 
 /// Integers and scales again, while δᵀ·H·δ falls.
-fn polish(column: &mut Column, w: ArrayView1<'_, f64>, size: usize, moments: &Array2<f64>) {
+fn polish(column: &mut Column, w: ArrayView1<'_, f64>, (size, half): (usize, bool), moments: &Array2<f64>) {
     let mut slope = moments.dot(&column.off(w, size)); // half the gradient of the error
     let Column { q, scales } = column;
     for _ in 0..SWEEPS {
@@ -185,7 +208,7 @@ fn polish(column: &mut Column, w: ArrayView1<'_, f64>, size: usize, moments: &Ar
         for (part, scale) in parts(w.len(), size).zip(scales.iter_mut()) {
             let integers = ArrayView1::from(&q[part.clone()]);
             let curvature = integers.dot(&moments.slice(s![part.clone(), part.clone()]).dot(&integers));
-            let next = stored(*scale - integers.dot(&slope.slice(s![part.clone()])) / curvature);
+            let next = stored(*scale - integers.dot(&slope.slice(s![part.clone()])) / curvature, half);
             if curvature > 0.0 && (0.25..4.0).contains(&(next / *scale)) && next != *scale {
                 for i in part {
                     slope.scaled_add((next - *scale) * q[i], &moments.row(i));

@@ -1,5 +1,6 @@
 //! Quantization: ranges from samples, a placement that pays, Quantize/Dequantize pairs that engines fuse.
 pub mod accumulator;
+pub mod bits;
 pub mod calibration;
 pub mod calibrators;
 pub mod cancel_qdq;
@@ -9,15 +10,19 @@ mod fix_saturation;
 pub mod gptq;
 pub mod histogram;
 mod insert_qdq;
+mod int4_forms;
 pub mod integer_layers;
 mod integer_moves;
+pub mod largest;
 mod layout_in_u8;
 pub mod means;
 pub mod model_ranges;
 mod moments;
 pub mod place;
 mod requantize;
+pub mod rounding;
 pub mod saturation;
+mod smooth;
 mod store_fp16;
 pub mod store_int4;
 mod store_int8;

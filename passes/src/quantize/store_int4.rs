@@ -5,47 +5,53 @@
 //! y = MatMul (x, w)
 //! ```
 //! ```onnx after
-//! d = DequantizeLinear <axis = 0, block_size = 32> (w_q, w_scale)
+//! c = Cast <to = 1> (w_scale)
+//! d = DequantizeLinear <axis = 0, block_size = 32> (w_q, c)
 //! y = MatMul (x, d)
 //! ```
 //! That form is for layers that compute one row: ONNX Runtime makes one MatMulNBits of the two, 0.6 to 0.7 of float's time (which
 //! rounds its input to 8 bits, an error of 0.5 %). For more rows that is slower than float (1.9 times for 16), and where it is not
 //! done, as in front of Gemm → Relu, a DequantizeLinear runs at every inference, 11 times float's time. So all other layers get
-//! Cast → Mul → Reshape, which engines fold when they load the file: float's time. (Measured with ONNX Runtime 1.32.)
+//! ops that engines fold when they load the file: float's time. (Measured with ONNX Runtime 1.32.) At opsets before 21, which have
+//! no 4-bit integers, all layers do: see [`super::int4_forms`].
 //!
 //! Inputs that no block divides have a shorter last block: zeros fill it, and a Slice cuts them off. Tables that a Gather reads
 //! are stored in 8 bits as `store-int8` does: in 4 their error, which goes into everything behind them, is as large as that of
-//! all layers together, for 6 % of the bytes (stories260k). So are the smallest layers.
+//! all layers together, for 6 % of the bytes (stories260k).
 //!
-//! **Class:** approximate. **Legal when** one op alone reads the weight, and the opset is 21.
+//! **Class:** approximate. **Legal when** one op alone reads the weight.
 //! **Does not** touch grouped convolutions, layers of fewer than [`LEAST_INPUTS`] inputs, or bodies.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::{Array1, Array2, s};
-use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, TensorType, Use, ValueId, ValueRef, attributes};
+use onnx_shrink_ir::{DataType, Graph, OpId, Patch, Tensor, Use, ValueId};
 
 use crate::{
     Class, Context, Miss, Pass, Result,
     prune::layer::Layer,
     quantize::{
         StoreInt8,
+        bits::{Choice, Form},
         gptq::{Blocks, DAMPINGS},
+        int4_forms::{Fresh, LEAST_PACKED, Shared, Weight, halved},
     },
     solver::Gram,
 };
 
-/// The first opset with 4-bit integers and blocks.
-pub const LEAST_OPSET: i64 = 21;
+pub use crate::quantize::int4_forms::LEAST_OPSET;
 
 /// The block that kernels like best.
 const BLOCK: usize = 32;
+
+/// Blocks that are looked at.
+const SIZES: std::ops::RangeInclusive<usize> = 16..=128;
 
 /// Layers with fewer inputs are left: a scale for so few numbers takes what the bits save.
 const LEAST_INPUTS: usize = 16;
 
 /// Bytes that the nodes and their names take.
-const OVERHEAD: usize = 260;
+const OVERHEAD: usize = 420;
 
 /// Ops that ONNX Runtime draws into a Gemm before it looks at its weight.
 const DRAWN_IN: [&str; 9] =
@@ -87,20 +93,26 @@ impl Pass for StoreInt4<'_> {
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
-        if cx.is_in_body() || graph.opset() < LEAST_OPSET {
+        if cx.is_in_body() || graph.opset() < LEAST_PACKED {
             return Ok(());
         }
+        let mut shared = Shared::default();
         for op in graph.ops() {
             let stored = match self.layers {
                 Some(layers) => match layers.get(&op) {
-                    Some(layer) => layer.store(graph, op),
+                    Some(layer) => layer.store(graph, op, shared),
                     None => continue,
                 },
-                None => candidate(graph, op).and_then(|layer| Int4::nearest(graph, &layer)?.store(graph, op)),
+                None => {
+                    candidate(graph, op).and_then(|layer| Int4::nearest(graph, &layer, None)?.store(graph, op, shared))
+                }
             };
             match stored {
-                Ok(patch) => {
-                    cx.apply(graph, patch)?;
+                Ok((patch, fresh)) => {
+                    if let Some(applied) = cx.apply(graph, patch)? {
+                        shared.learn(fresh, &applied.values);
+                        shared = shared.still_in(graph);
+                    }
                 }
                 Err(miss) if miss.is_worth_reporting() => cx.missed(graph, op, &miss),
                 Err(_) => {}
@@ -130,23 +142,6 @@ fn store_in_8_bits(graph: &mut Graph, cx: &mut Context<'_>, others: &BTreeSet<Va
     Ok(())
 }
 
-/// Share of the numbers of all layers that the smallest ones may have together, to get 8 bits.
-const SMALL_SHARE: f64 = 0.05;
-
-/// The smallest of `layers`, as many as have [`SMALL_SHARE`] of the numbers: first layers, whose error goes into everything, and
-/// others whose bits cost little.
-pub fn smallest(layers: &[(OpId, Layer)]) -> BTreeSet<OpId> {
-    let numbers = |layer: &Layer| (layer.inputs * layer.outputs) as f64;
-    let mut left = SMALL_SHARE * layers.iter().map(|(_, layer)| numbers(layer)).sum::<f64>();
-    let mut by_size: Vec<&(OpId, Layer)> = layers.iter().collect();
-    by_size.sort_by(|a, b| numbers(&a.1).total_cmp(&numbers(&b.1)).then(a.0.cmp(&b.0)));
-    let fits = |(_, layer): &&&(OpId, Layer)| {
-        left -= numbers(layer);
-        left >= 0.0
-    };
-    by_size.iter().take_while(fits).map(|(op, _)| *op).collect()
-}
-
 /// The op as a layer whose weights can be stored; `Err(NotThisPattern)` for what has none.
 pub fn candidate(graph: &Graph, op: OpId) -> Result<Layer, Miss> {
     let node = graph.op(op);
@@ -164,7 +159,7 @@ pub fn candidate(graph: &Graph, op: OpId) -> Result<Layer, Miss> {
         return Err(Miss::Form("too few inputs for a block"));
     }
     let numbers = layer.inputs * layer.outputs;
-    let blocks = layer.inputs.div_ceil(block_size(layer.inputs));
+    let blocks = layer.inputs.div_ceil(block_size(graph, &layer));
     let added = numbers.div_ceil(2) + 4 * blocks * layer.outputs + OVERHEAD;
     // 16-bit floats are what it would be otherwise.
     if added >= 2 * numbers {
@@ -173,21 +168,79 @@ pub fn candidate(graph: &Graph, op: OpId) -> Result<Layer, Miss> {
     Ok(layer)
 }
 
-/// The size of blocks for so many inputs: of what divides them, the nearest to [`BLOCK`]; where nothing does, [`BLOCK`] itself.
-fn block_size(inputs: usize) -> usize {
-    let dividing = (16..=64).filter(|size| inputs.is_multiple_of(*size));
-    dividing.min_by_key(|size| (size.abs_diff(BLOCK), *size)).unwrap_or(BLOCK)
+/// Sizes of blocks that divide the inputs of `layer`, or the usual one: those that kernels read where one may run.
+fn block_sizes(graph: &Graph, layer: &Layer) -> Vec<usize> {
+    let by_columns = layer.output_axis() == 1;
+    let packs = |size: &usize| {
+        let blocks = layer.inputs / size;
+        let shape = if by_columns { [blocks, *size, layer.outputs] } else { [layer.outputs, blocks, *size] };
+        halved(&shape, by_columns).is_some()
+    };
+    let mut sizes: Vec<usize> = SIZES.filter(|size| layer.inputs.is_multiple_of(*size)).filter(packs).collect();
+    if suits_a_kernel(graph, layer) && sizes.iter().any(|size| size.is_power_of_two()) {
+        sizes.retain(|size| size.is_power_of_two());
+    }
+    if sizes.is_empty() { vec![BLOCK] } else { sizes }
+}
+
+/// Of those sizes the nearest to [`BLOCK`].
+fn block_size(graph: &Graph, layer: &Layer) -> usize {
+    let sizes = block_sizes(graph, layer).into_iter();
+    sizes.min_by_key(|size| (size.abs_diff(BLOCK), *size)).unwrap_or(BLOCK)
+}
+
+/// What the weights of `layer` may become, noise as a share of that of [`Int4::nearest`] in its usual blocks; `Err` where they are
+/// not constant and finite.
+pub fn choices(graph: &Graph, layer: &Layer) -> Result<Vec<Choice>, Miss> {
+    let weights = finite_weights(graph, layer)?;
+    let (inputs, outputs) = weights.dim();
+    let usual = block_size(graph, layer);
+    let squared = |off: Array2<f64>| off.iter().map(|x| x * x).sum::<f64>();
+    let mut reference = 0.0;
+    let mut choices = Vec::new();
+    for size in block_sizes(graph, layer) {
+        let blocks = Blocks::nearest(&weights, size);
+        let noise = squared(blocks.weights() - &weights);
+        if size == usual {
+            reference = noise;
+        }
+        let scales = blocks.scales.len() * if blocks.half { 2 } else { 4 };
+        let bytes = (inputs.next_multiple_of(size) * outputs).div_ceil(2) + scales;
+        choices.push(Choice { form: Form::Four(size), bytes: bytes as f64, noise });
+    }
+    let mut rounded = weights.clone();
+    for mut column in rounded.columns_mut() {
+        let largest = column.iter().fold(f64::MIN_POSITIVE, |most, w| most.max(w.abs()));
+        column.mapv_inplace(|w| (w / largest * 127.0).round_ties_even() * largest / 127.0);
+    }
+    let noise = squared(rounded - &weights);
+    if noise <= LEAST_RATIO * squared(weights) {
+        let bytes = inputs * outputs + 4 * outputs;
+        choices.push(Choice { form: Form::Eight, bytes: bytes as f64, noise });
+    }
+    let reference = reference.max(f64::MIN_POSITIVE);
+    choices.iter_mut().for_each(|choice| choice.noise /= reference);
+    Ok(choices)
+}
+
+/// Noise to signal above which 8 bits are not worth their bytes: `store-int8` refuses at 28 dB.
+const LEAST_RATIO: f64 = 1.5e-3;
+
+/// The weights of `layer`, of shape [inputs, outputs].
+fn finite_weights(graph: &Graph, layer: &Layer) -> Result<Array2<f64>, Miss> {
+    let whole = layer.weights(graph).ok_or(Miss::NotConstant(layer.weight))?;
+    let weights = whole.slice(s![..layer.inputs, ..]).to_owned();
+    if weights.iter().any(|w| !w.is_finite()) {
+        return Err(Miss::NotFinite(layer.weight));
+    }
+    Ok(weights)
 }
 
 impl Int4 {
-    /// The weights of `layer`, rounded to nearest.
-    pub fn nearest(graph: &Graph, layer: &Layer) -> Result<Int4, Miss> {
-        let whole = layer.weights(graph).ok_or(Miss::NotConstant(layer.weight))?;
-        let weights = whole.slice(s![..layer.inputs, ..]).to_owned();
-        if weights.iter().any(|w| !w.is_finite()) {
-            return Err(Miss::NotFinite(layer.weight));
-        }
-        let blocks = Blocks::nearest(&weights, block_size(layer.inputs));
+    /// The weights of `layer`, rounded to nearest, in blocks of `size`; `None`: the usual ones.
+    pub fn nearest(graph: &Graph, layer: &Layer, size: Option<usize>) -> Result<Int4, Miss> {
+        let weights = finite_weights(graph, layer)?;
+        let blocks = Blocks::nearest(&weights, size.unwrap_or_else(|| block_size(graph, layer)));
         let off = blocks.weights() - &weights;
         let squared = |numbers: &Array2<f64>| numbers.iter().map(|x| x * x).sum::<f64>();
         let weight_error = squared(&off) / squared(&weights).max(f64::MIN_POSITIVE);
@@ -240,21 +293,29 @@ impl Int4 {
         format!("4-bit weights in blocks of {}, {how}", self.blocks.size)
     }
 
-    fn store(&self, graph: &Graph, op: OpId) -> Result<Patch, Miss> {
+    /// The weights as they are stored, of the shape that [`Layer::weights`] gives.
+    pub fn weights(&self, prior: &Array2<f64>) -> Array2<f64> {
+        let mut whole = prior.clone();
+        whole.slice_mut(s![..self.layer.inputs, ..]).assign(&self.blocks.weights());
+        whole
+    }
+
+    /// The layer.
+    pub fn layer(&self) -> &Layer {
+        &self.layer
+    }
+
+    fn store(&self, graph: &Graph, op: OpId, shared: Shared) -> Result<(Patch, Fresh), Miss> {
         let layer = &self.layer;
         let weight = graph.constant(layer.weight).ok_or(Miss::NotConstant(layer.weight))?;
         let ty = graph.ty(layer.weight).cloned();
         let mut patch = Patch::new(op);
-        let result = if self.is_fused(graph) {
-            let integers = patch.constant("w", packed(weight.dims(), self.blocks.integers.iter().copied())?);
-            let scales: Vec<f32> = self.blocks.scales.iter().copied().collect();
-            let scales = patch.constant("s", Tensor::from_vec(self.blocks.scales.shape(), scales));
-            let decode = NewOp::new("DequantizeLinear")
-                .with(attributes::int("axis", 0))
-                .with(attributes::int("block_size", self.blocks.size as i64));
-            patch.op(decode, &[Some(integers), Some(scales)], "d", ty)
+        let form = Weight { blocks: &self.blocks, dims: weight.dims(), by_columns: layer.output_axis() == 1, ty };
+        let is_typed = graph.opset() >= LEAST_OPSET;
+        let (result, fresh) = if is_typed && self.is_fused(graph) {
+            (form.fused(&mut patch)?, Fresh::default())
         } else {
-            self.folded(&mut patch, weight.dims(), ty)?
+            form.folded(&mut patch, is_typed, shared)?
         };
         patch.replace(layer.weight, result);
         if let (Some(biases), Some(bias)) = (&self.biases, layer.bias) {
@@ -262,62 +323,20 @@ impl Int4 {
             let biases: Vec<f32> = biases.iter().map(|bias| *bias as f32).collect();
             patch.set_constant(bias, Tensor::from_vec(dims, biases));
         }
-        Ok(patch)
+        Ok((patch, fresh))
     }
 
-    /// Cast → Mul → Reshape, which give the weight of the shape `dims`.
-    fn folded(&self, patch: &mut Patch, dims: &[usize], ty: Option<TensorType>) -> Result<ValueRef, Miss> {
-        let (size, inputs, outputs) = (self.blocks.size, self.layer.inputs, self.layer.outputs);
-        let blocks = self.blocks.scales.nrows();
-        let padded = blocks * size;
-        // Zeros fill the last block.
-        let at = |i: usize, j: usize| if i < inputs { self.blocks.integers[(i, j)] } else { 0 };
-        let by_columns = self.layer.output_axis() == 1;
-        let (integers, scales, whole) = if by_columns {
-            let integers = (0..padded).flat_map(|i| (0..outputs).map(move |j| at(i, j)));
-            let scales: Vec<f32> = self.blocks.scales.iter().copied().collect();
-            let scales = Tensor::from_vec(&[blocks, 1, outputs], scales);
-            (packed(&[blocks, size, outputs], integers)?, scales, [padded, outputs])
-        } else {
-            let integers = (0..outputs).flat_map(|j| (0..padded).map(move |i| at(i, j)));
-            let scales: Vec<f32> = self.blocks.scales.t().iter().copied().collect();
-            let scales = Tensor::from_vec(&[outputs, blocks, 1], scales);
-            (packed(&[outputs, blocks, size], integers)?, scales, [outputs, padded])
-        };
-        let list = |numbers: &[usize]| {
-            Tensor::from_vec(&[numbers.len()], numbers.iter().map(|&n| n as i64).collect::<Vec<i64>>())
-        };
-        let integers = patch.constant("w", integers);
-        let scales = patch.constant("s", scales);
-        let cast = NewOp::new("Cast").with(attributes::int("to", DataType::Float as i64));
-        let cast = patch.op(cast, &[Some(integers)], "c", None);
-        let product = patch.op(NewOp::new("Mul"), &[Some(cast), Some(scales)], "m", None);
-        let reshaped = |patch: &mut Patch, from: ValueRef, dims: &[usize], ty: Option<TensorType>| {
-            let shape = patch.constant("shape", list(dims));
-            patch.op(NewOp::new("Reshape"), &[Some(from), Some(shape)], "r", ty)
-        };
-        if padded == inputs {
-            return Ok(reshaped(patch, product, dims, ty));
-        }
-        let long = reshaped(patch, product, &whole, None);
-        let axis = usize::from(!by_columns);
-        let [start, end, axis] = [0, inputs, axis].map(|number| patch.constant("cut", list(&[number])));
-        let is_matrix = dims.len() == 2;
-        let cut = [Some(long), Some(start), Some(end), Some(axis)];
-        let cut = patch.op(NewOp::new("Slice"), &cut, "t", if is_matrix { ty.clone() } else { None });
-        Ok(if is_matrix { cut } else { reshaped(patch, cut, dims, ty) })
+    /// Whether ONNX Runtime makes one op of a DequantizeLinear and the layer, that is faster than the layer: at opset 21.
+    pub fn is_fused(&self, graph: &Graph) -> bool {
+        let size = self.blocks.size;
+        size.is_power_of_two() && self.layer.inputs.is_multiple_of(size) && suits_a_kernel(graph, &self.layer)
     }
+}
 
-    /// Whether ONNX Runtime makes one op of a DequantizeLinear and the layer, that is faster than the layer.
-    fn is_fused(&self, graph: &Graph) -> bool {
-        let layer = &self.layer;
-        let rows = graph.ty(layer.x).and_then(|ty| ty.dims()).map(|dims| dims.iter().product::<usize>());
-        layer.output_axis() == 1
-            && self.blocks.size == BLOCK
-            && layer.inputs.is_multiple_of(BLOCK)
-            && rows == Some(layer.inputs)
-            && !is_drawn_in(graph, layer)
-    }
+/// Whether a kernel for weights in 4 bits may be faster for the layer than its own.
+fn suits_a_kernel(graph: &Graph, layer: &Layer) -> bool {
+    let rows = graph.ty(layer.x).and_then(|ty| ty.dims()).map(|dims| dims.iter().product::<usize>());
+    layer.output_axis() == 1 && rows == Some(layer.inputs) && !is_drawn_in(graph, layer)
 }
 
 /// Whether the layer becomes a Gemm with an activation in it.
@@ -328,11 +347,4 @@ fn is_drawn_in(graph: &Graph, layer: &Layer) -> bool {
         _ => false,
     };
     becomes_gemm && graph.uses(layer.y).iter().any(follows)
-}
-
-/// Two integers a byte, the first in the low bits.
-fn packed(dims: &[usize], integers: impl Iterator<Item = i8>) -> Result<Tensor, Miss> {
-    let nibbles: Vec<u8> = integers.map(|q| q as u8 & 0x0F).collect();
-    let bytes: Vec<u8> = nibbles.chunks(2).map(|pair| pair[0] | pair.get(1).map_or(0, |high| high << 4)).collect();
-    Tensor::new(DataType::Int4, dims, bytes.into()).map_err(|_| Miss::Form("a shape of the weight"))
 }

@@ -1,24 +1,28 @@
 //! store-int4 and store-fp16: the form that each layer gets, and what stands in it.
-use onnx_shrink_ir::{DataType, Graph, text};
+use onnx_shrink_ir::{DataType, Graph, Tensor, text};
 use onnx_shrink_passes::{
     Options,
     quantize::{StoreFp16, StoreInt4},
     testing::{parse, run},
 };
 
-use crate::{before, declare, only, tensor};
+use crate::{before, declare, evaluate, only, tensor};
 
 /// The graph with its weights in 4 bits; `k` has the numbers (i·37 mod 101 − 50) / 64.
 fn stored(graph: &str, dims: &[usize]) -> Graph {
+    stored_at(21, graph, dims)
+}
+
+fn stored_at(opset: i64, graph: &str, dims: &[usize]) -> Graph {
     let count: usize = dims.iter().product();
     let weight = declare("float", "k", dims, (0..count).map(number));
     let mut graph = parse(&graph.replace("CONSTANTS", &weight)).graph;
-    graph.set_opset(21);
+    graph.set_opset(opset);
     run(&StoreInt4::default(), &mut graph, Options::default());
     let again = text::print_graph(&graph);
     run(&StoreInt4::default(), &mut graph, Options::default());
     run(&StoreFp16, &mut graph, Options::default());
-    assert_eq!(text::print_graph(&graph), again, "a second run changes nothing, and scales stay floats");
+    assert_eq!(text::print_graph(&graph), again, "a second run changes nothing");
     graph
 }
 
@@ -28,12 +32,13 @@ fn number(i: usize) -> f64 {
 
 /// Each number of the weight is within half a step of what it was: `at` gives its place in integers and in scales.
 fn holds(graph: &Graph, op: &str, count: usize, at: impl Fn(usize) -> (usize, usize)) {
-    let (integers, scales) = if op == "DequantizeLinear" {
-        (tensor(graph, only(graph, op), 0), tensor(graph, only(graph, op), 1))
+    let integers = if op == "DequantizeLinear" {
+        tensor(graph, only(graph, op), 0)
     } else {
-        (tensor(graph, only(graph, "Cast"), 0), tensor(graph, only(graph, "Mul"), 1))
+        tensor(graph, before(graph, only(graph, op), 0), 0)
     };
-    assert_eq!(integers.dtype(), DataType::Int4);
+    let scales = tensor(graph, before(graph, only(graph, op), 1), 0);
+    assert_eq!((integers.dtype(), scales.dtype()), (DataType::Int4, DataType::Float16));
     let bytes = integers.bytes().unwrap();
     let fields: Vec<i8> = bytes.iter().flat_map(|byte| [(byte << 4) as i8 >> 4, *byte as i8 >> 4]).collect();
     assert_eq!(fields.len(), integers.len().next_multiple_of(2), "two to a byte");
@@ -82,7 +87,7 @@ fn inputs_that_no_block_divides_have_a_short_last_one() {
     let model = "g (float[2,67] x) => (float[2,41] y) <CONSTANTS> { y = MatMul (x, k) }";
     let odd = stored(model, &[67, 41]);
     assert!(before(&odd, only(&odd, "MatMul"), 1).is("Slice"));
-    assert_eq!(tensor(&odd, only(&odd, "Cast"), 0).dims(), [3, 32, 41]);
+    assert_eq!(tensor(&odd, before(&odd, only(&odd, "Mul"), 0), 0).dims(), [3, 32, 41]);
     holds(&odd, "Mul", 67 * 41, |i| (i, i / 41 / 32 * 41 + i % 41));
     let conv = "g (float[1,67,4,4] x) => (float[1,41,4,4] y) <CONSTANTS> { y = Conv (x, k) }";
     let conv = stored(conv, &[41, 67, 1, 1]);
@@ -91,7 +96,44 @@ fn inputs_that_no_block_divides_have_a_short_last_one() {
     holds(&conv, "Mul", 67 * 41, |i| (i / 67 * 96 + i % 67, i / 67 * 3 + i % 67 / 32));
     // 43 divides 172: no rest.
     let whole = stored("g (float[2,172] x) => (float[2,24] y) <CONSTANTS> { y = MatMul (x, k) }", &[172, 24]);
-    assert_eq!(tensor(&whole, only(&whole, "Cast"), 0).dims(), [4, 43, 24]);
+    assert_eq!(tensor(&whole, before(&whole, only(&whole, "Mul"), 0), 0).dims(), [4, 43, 24]);
+}
+
+#[test]
+fn without_4_bit_types_a_byte_has_two_integers_and_the_weights_are_the_same_to_the_bit() {
+    for (op, inputs, outputs) in
+        [("MatMul", 64, 24), ("MatMul", 67, 41), ("MatMul", 172, 23), ("Gemm <transB = 1>", 172, 23)]
+    {
+        let dims = if op == "MatMul" { [inputs, outputs] } else { [outputs, inputs] };
+        let model = format!(
+            "g (float[{inputs},{inputs}] x) => (float[{inputs},{outputs}] y) <CONSTANTS> {{ y = {op} (x, k) }}"
+        );
+        let [typed, packed] = [21, 13].map(|opset| stored_at(opset, &model, &dims));
+        assert_eq!(packed.opset(), 13);
+        let types: Vec<DataType> = stored_types(&packed);
+        assert!(types.contains(&DataType::Uint8) && !types.contains(&DataType::Int4), "{types:?}");
+        let one: Vec<f32> = (0..inputs * inputs).map(|i| f32::from(i / inputs == i % inputs)).collect();
+        let one = [Some(Tensor::from_vec(&[inputs, inputs], one))];
+        let [typed, packed] = [typed, packed].map(|graph| evaluate(&graph, &one));
+        assert_eq!(typed, packed);
+    }
+}
+
+#[test]
+fn the_numbers_that_unpack_are_there_once() {
+    let weight = |name| declare("float", name, &[64, 64], (0..64 * 64).map(number));
+    let text = format!(
+        "g (float[2,64] x) => (float[2,64] y) <{}, {}> {{ a = MatMul (x, k)  y = MatMul (a, l) }}",
+        weight("k"),
+        weight("l")
+    );
+    let mut graph = parse(&text).graph;
+    graph.set_opset(13);
+    run(&StoreInt4::default(), &mut graph, Options::default());
+    let scalars = graph.values().into_iter().filter(|value| {
+        graph.constant(*value).is_some_and(|tensor| tensor.dtype() == DataType::Float && tensor.len() == 1)
+    });
+    assert_eq!((scalars.count(), graph.ops_of("Floor").len()), (2, 2));
 }
 
 #[test]

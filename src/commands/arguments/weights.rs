@@ -7,8 +7,8 @@ use crate::small_weights::{Weights, WeightsOptions};
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Quantization")]
 pub struct WeightsArguments {
-    /// Store weights in fewer bits, compute in float: fp16, or int4 in blocks of 32 (tables in 8 bits, what does not fit in
-    /// fp16), rounded by GPTQ with --data, to nearest without; int4 needs engines that read opset 21
+    /// Store weights in fewer bits, compute in float: fp16, or int4 (5 bits a number with the scales; where they matter most 8;
+    /// tables in 8, what does not fit in fp16), rounded by GPTQ with --data, to nearest without
     #[arg(long, value_enum, value_name = "TYPE", conflicts_with = "int8")]
     pub weights: Option<Weights>,
 }
