@@ -135,7 +135,7 @@ impl Int8<'_> {
             cx.run(&pass, &mut model.graph).map_err(Failure::bug)?;
         }
         if self.target.stores {
-            cx.run(&StoreInt8 { calibration: None }, &mut model.graph).map_err(Failure::bug)?;
+            cx.run(&StoreInt8::default(), &mut model.graph).map_err(Failure::bug)?;
         }
         if cx.journal.done() == 0 {
             let why = if !self.target.stores {

@@ -200,7 +200,7 @@ impl Check<'_> {
         };
         if !uses.is_empty() && uses.iter().all(is_weight) {
             for place in &uses {
-                let alone = place.op().is_some_and(|reader| dequantize(graph, graph.op(reader), 0).is_none());
+                let alone = place.op().is_some_and(|reader| self.read(graph.op(reader)).is_none());
                 self.holds(!alone, "weights alone", op, "a float layer reads 8-bit weights through a DequantizeLinear");
             }
         } else {
@@ -229,10 +229,24 @@ impl Check<'_> {
         }
     }
 
+    /// The Dequantize that the layer `op` reads: behind what moves numbers, where the engine wants no pair there.
+    fn read(&self, op: &Op) -> Option<OpId> {
+        let graph = self.graph;
+        let passes = |op: &Op| MOVES.contains(&op.op_type()) || ["Concat", "Gather", "Resize"].contains(&op.op_type());
+        let mut op = op;
+        loop {
+            let from = graph.producer(op.input(0)?)?;
+            if self.target.pairs_behind_moves || !passes(graph.op(from)) {
+                return dequantize(graph, op, 0);
+            }
+            op = graph.op(from);
+        }
+    }
+
     /// A layer of the Quantize/Dequantize form.
     fn layer(&mut self, op: &Op) {
         let (target, graph) = (self.target, self.graph);
-        let ends = dequantize(graph, op, 0).zip(dequantize(graph, op, 1));
+        let ends = self.read(op).zip(dequantize(graph, op, 1));
         let Some((x, w)) = ends else { return };
         let weight = graph.op(w);
         if self.constant(weight.input(0)).is_none() {

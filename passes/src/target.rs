@@ -81,12 +81,16 @@ pub struct Target {
     pub ends: Ends,
     /// Op types all of whose inputs and outputs must have one scale, besides those that only move numbers
     pub one_scale: &'static [&'static str],
+    /// Whether what only moves numbers has a pair behind it, too
+    pub pairs_behind_moves: bool,
     /// Whether the scale of an activation may be exactly 1
     pub scale_of_one: bool,
     /// Scale and zero point of outputs whose range is fixed, by op type
     pub fixed: &'static [(&'static str, f32, i32)],
     /// Whether weights of float ops may be stored in 8 bits, as Cast and Mul of a constant
     pub stores: bool,
+    /// Op types whose weights the engine does not read in 8 bits beside integer layers
+    pub halves_beside_pairs: &'static [&'static str],
     /// Types of `--weights` whose constants the engine reads, and folds when it loads them
     pub small: &'static [&'static str],
     /// Forms of `--format` that the engine runs in integers; the first is the default
@@ -184,9 +188,11 @@ pub const ORT_CPU: Target = Target {
     ops: ORT,
     ends: Ends::Linear,
     one_scale: &[],
+    pairs_behind_moves: true,
     scale_of_one: true,
     fixed: &[],
     stores: true,
+    halves_beside_pairs: &[],
     small: &["fp16", "int4"],
     formats: &["qdq", "qoperator", "integer"],
     dynamic: true,
@@ -257,7 +263,9 @@ pub const TARGETS: [Target; 11] = [
         about: "OpenVINO's CPU plugin; sums as ONNX Runtime's",
         ops: OPENVINO,
         ends: Ends::Weighted,
+        pairs_behind_moves: false,
         scale_of_one: false,
+        halves_beside_pairs: &["LSTM", "GRU", "RNN"],
         small: &["fp16", "int4"],
         opset: 21,
         ..PLAIN

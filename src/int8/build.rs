@@ -108,7 +108,9 @@ impl Calibrated<'_> {
                 let label = |unit: &usize| self.model.graph.label_of(self.units.units[*unit].op).to_owned();
                 cx.options.deny.extend(returned.iter().map(|unit| ("store-int8".to_owned(), label(unit))));
             }
-            cx.run(&StoreInt8 { calibration: Some(&calibration) }, &mut model.graph).map_err(Failure::bug)?;
+            let halves = if any { self.int8.target.halves_beside_pairs } else { &[] };
+            let store = StoreInt8 { calibration: Some(&calibration), halves };
+            cx.run(&store, &mut model.graph).map_err(Failure::bug)?;
         }
         model.graph.sweep();
         let overflows =

@@ -64,7 +64,8 @@ impl Pass for InsertQdq<'_> {
             return Ok(());
         }
         let mut insertion = Insertion::new(self, graph);
-        for value in insertion.quantized.clone() {
+        let moved = if self.units.target.pairs_behind_moves { BTreeSet::new() } else { insertion.moved() };
+        for value in insertion.quantized.clone().into_iter().filter(|value| !moved.contains(value)) {
             insertion.pair(graph, cx, value)?;
         }
         for (index, unit) in self.units.units.iter().enumerate() {
@@ -249,6 +250,16 @@ impl<'a> Insertion<'a> {
         let parameters = ranges.keys().map(|&value| (value, of(value))).collect();
         let quantized = quantized.into_iter().collect();
         Insertion { plan, parameters, quantized, made_integer, again, shared: Shared::new() }
+    }
+
+    /// Values that integer units make by moving others with the same parameters.
+    fn moved(&self) -> BTreeSet<ValueId> {
+        let units = self.plan.units.units.iter().zip(self.plan.integer);
+        let moves = units.filter(|(unit, on)| {
+            let same = |value: &ValueId| self.parameters.get(value) == self.parameters.get(&unit.outputs[0]);
+            **on && unit.form == Form::Shared && unit.inputs.iter().all(|(_, value)| same(value))
+        });
+        moves.flat_map(|(unit, _)| unit.outputs.iter().copied()).collect()
     }
 
     /// A constant that is in the file once, however many ops read it.

@@ -124,7 +124,7 @@ impl Pass for StoreInt4<'_> {
 
 /// Stores what a Gather looks up, and `others`, in 8 bits.
 fn store_in_8_bits(graph: &mut Graph, cx: &mut Context<'_>, others: &BTreeSet<ValueId>) -> Result<()> {
-    let storage = StoreInt8 { calibration: None };
+    let storage = StoreInt8::default();
     for value in graph.values() {
         let looks_up = |place: &Use| matches!(place, Use::Input(op, 0) if graph.op(*op).is("Gather"));
         let is_wanted = || others.contains(&value) || graph.uses(value).iter().any(looks_up);

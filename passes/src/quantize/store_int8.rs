@@ -38,9 +38,12 @@ use crate::{
 };
 
 /// See the [module](self).
+#[derive(Default)]
 pub struct StoreInt8<'a> {
     /// What samples showed of the main graph's values, if there were any
     pub calibration: Option<&'a Calibration>,
+    /// Types of ops whose weights are stored in 16 bits, not in 8
+    pub halves: &'static [&'static str],
 }
 
 /// Bytes that the two nodes and their names take.
@@ -184,8 +187,14 @@ impl StoreInt8<'_> {
         if array.iter().any(|x| !x.is_finite()) {
             return Err(Some((op, Miss::NotFinite(value))));
         }
-        if small && let Some(patch) = store_half(graph, value, &array, op) {
+        let in_halves = self.halves.iter().any(|name| graph.op(op).is(name));
+        if (small || in_halves)
+            && let Some(patch) = store_half(graph, value, &array, op)
+        {
             return Ok(patch);
+        }
+        if in_halves {
+            return Err(Some((op, Miss::Form("the target does not read its weights in 8 bits beside integer layers"))));
         }
         let stored = stored(graph, &array, op, index).ok_or(None)?;
         let bytes = stored.integers.byte_len() + stored.scales.byte_len() + OVERHEAD;

@@ -1,11 +1,11 @@
 //! What OpenVINO's CPU plugin runs slower or worse than one would think (`docs/engines.md` §10).
-use onnx_shrink_ir::Graph;
+use onnx_shrink_ir::Op;
 use onnx_shrink_passes::{
     quantize::place::{Costs, place},
     target::Target,
 };
 
-use crate::{Quantized, after, before, constant, only, ops, parameters, quantize_for};
+use crate::{Quantized, after, before, constant, numbers, only, ops, parameters, quantize_for, samples_of, sqnr};
 
 fn row() -> &'static Target {
     Target::named("openvino").unwrap()
@@ -22,12 +22,6 @@ fn placed(model: &str) -> Quantized {
     quantize_for(row(), model, &float, None)
 }
 
-/// Whether the first input of the only op of this type comes out of a Dequantize, and its output goes into a Quantize.
-fn between_pairs(graph: &Graph, op_type: &str) -> bool {
-    let op = only(graph, op_type);
-    before(graph, op, 0).is("DequantizeLinear") && after(graph, op)[0].is("QuantizeLinear")
-}
-
 /// §10.2: otherwise half of each block (Concat, Transpose, changes of layout) runs in float, with conversions at both ends.
 #[test]
 fn a_channel_shuffle_stays_in_integers_through_its_gather() {
@@ -42,12 +36,45 @@ fn a_channel_shuffle_stays_in_integers_through_its_gather() {
         constant("w", &[2, 2, 1, 1], 1.0),
     );
     let made = placed(&model);
-    for op_type in ["Concat", "Reshape", "Transpose", "Gather"] {
-        assert!(between_pairs(&made.after, op_type), "{op_type}");
+    let graph = &made.after;
+    let concat = only(graph, "Concat");
+    let scales = [before(graph, concat, 0), before(graph, concat, 1)].map(parameters);
+    assert_eq!(scales[0], scales[1], "one scale, so that integers pass");
+    for (from, to) in [("Concat", "Reshape"), ("Reshape", "Transpose"), ("Transpose", "Gather"), ("Gather", "Conv")] {
+        assert!(after(graph, only(graph, from))[0].is(to), "no pair between {from} and {to}");
     }
-    let concat = parameters(after(&made.after, only(&made.after, "Concat"))[0]);
-    let gather = parameters(after(&made.after, only(&made.after, "Gather"))[0]);
-    assert_eq!(concat, gather, "what only moves numbers keeps their scale");
-    let behind = before(&made.after, ops(&made.after, "Conv")[2], 0);
-    assert!(behind.is("DequantizeLinear"));
+    assert!(sqnr(&made.before, graph, &samples_of(&made.before, 4)) > 25.0);
+}
+
+/// §10.3: with another pair behind it the pool's numbers are dequantized and quantized again where their zero point is not 0.
+#[test]
+fn what_moves_numbers_has_one_pair_before_it() {
+    let model = format!(
+        "g (float[1,3,8,8] x) => (float[1,4,4,4] y) <{}, {}> {{
+        c = Conv (x, u)  p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (c)  y = Conv (p, v) }}",
+        constant("u", &[4, 3, 1, 1], 1.0),
+        constant("v", &[4, 4, 1, 1], 1.0),
+    );
+    let made = placed(&model);
+    let pool = only(&made.after, "MaxPool");
+    assert!(before(&made.after, pool, 0).is("DequantizeLinear"));
+    assert!(after(&made.after, pool)[0].is("Conv"));
+    let conv = ops(&made.after, "Conv")[1];
+    let scale = |op: &Op, index: usize| numbers(&made.after, before(&made.after, op, index), 1);
+    let product: Vec<f64> = scale(conv, 1).iter().map(|w| f64::from(*w as f32 * scale(pool, 0)[0] as f32)).collect();
+    assert_eq!(scale(conv, 2), product, "the bias has the scale of what the pool reads");
+}
+
+/// What is joined at another scale is not moved: it is quantized anew.
+#[test]
+fn a_concat_of_unequal_scales_has_a_pair_behind_it() {
+    let model = format!(
+        "g (float[1,2,4,4] x) => (float[1,2,4,4] y) <{}, {}, {}> {{
+        a = Conv (x, u)  b = Conv (x, v)  c = Concat <axis = 1> (a, b)  y = Conv (c, w) }}",
+        constant("u", &[2, 2, 1, 1], 1.0),
+        constant("v", &[2, 2, 1, 1], 100.0),
+        constant("w", &[2, 4, 1, 1], 1.0),
+    );
+    let made = placed(&model);
+    assert!(after(&made.after, only(&made.after, "Concat"))[0].is("QuantizeLinear"));
 }
