@@ -1,16 +1,20 @@
 //! In which form integer layers are written: the Quantize/Dequantize pairs that the quantizer makes, or what passes make of them.
 //!
 //! **Never** decides which layers are integer: that is done when this begins.
-use onnx_shrink_ir::{DataType, Graph, Model, OpId, Use, infer};
+use onnx_shrink_ir::{Graph, Model, OpId, Use, infer};
 use onnx_shrink_passes::{
     Context,
     quantize::{
         LayoutInU8, Requantize, ToInteger, ToQoperator,
         integer_layers::{Multiply, layer_of},
     },
+    target::Target,
 };
 
-use crate::request::{Failure, Request};
+use crate::{
+    qdq::Place,
+    request::{Failure, Request},
+};
 
 /// How integer layers are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
@@ -65,10 +69,11 @@ const ACCUMULATOR_BITS: u32 = 32;
 
 impl FormatOptions {
     /// Which layers are dynamic on `target`.
-    pub fn dynamic_on(&self, target: &str) -> Dynamic {
+    pub fn dynamic_on(&self, target: &Target) -> Dynamic {
         match (self.dynamic, self.format) {
+            _ if !target.dynamic => Dynamic::None,
             (true, _) => Dynamic::All,
-            (false, Format::Qdq) if target.starts_with("ort") => Dynamic::Paying,
+            (false, Format::Qdq) => Dynamic::Paying,
             (false, _) => Dynamic::None,
         }
     }
@@ -91,18 +96,22 @@ impl FormatOptions {
                 "--format writes integer layers: it needs --int8, and --data to find their ranges",
             ));
         }
-        if self.format != Format::Qdq && request.target.activations != DataType::Uint8 {
-            let target = request.target.name;
-            return Err(Failure::usage(format_args!(
-                "--format: the target {target} has {} activations, and only pairs are written for those: leave --format out",
-                request.target.activations
-            )));
-        }
         if self.requantize != Requantizing::Frozen && self.format != Format::Integer {
             return Err(Failure::usage("--requantize shrink is a form of --format integer: add that"));
         }
         if self.dynamic && !request.int8 {
             return Err(Failure::usage("--dynamic is a way of --int8: add that"));
+        }
+        if self.dynamic && request.qdq.place == Place::Wrap {
+            return Err(Failure::usage(
+                "--place wrap gives every layer calibrated ranges: it does not go with --dynamic",
+            ));
+        }
+        if self.dynamic && !target.dynamic {
+            return Err(Failure::usage(format_args!(
+                "--dynamic: the target {} has no kernels that find their ranges in each run: leave --dynamic out",
+                target.name
+            )));
         }
         Ok(())
     }

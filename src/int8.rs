@@ -147,7 +147,7 @@ impl Int8<'_> {
             } else {
                 "no constant is a large enough matrix of 32-bit floats in the main graph or its bodies".to_owned()
             };
-            return Ok(Err(format!("nothing was stored in 8 bits: {why}")));
+            return Ok(Err(format!("nothing was stored in 8 bits: {why}; {}", self.what_samples_bring())));
         }
         let missed = |entry: &onnx_shrink_passes::Entry| match &entry.outcome {
             Outcome::Missed { reason } if entry.pass == "dynamic-int8" => Some((entry.op.clone(), reason.clone())),
@@ -165,10 +165,7 @@ impl Int8<'_> {
             1 => "one layer runs in 8 bits with ranges of each run, the others in float".to_owned(),
             count => format!("{count} layers run in 8 bits with ranges of each run, the others in float"),
         };
-        let note = format!(
-            "no samples were given: weights are stored in 8 bits, {run}; \
-             with --data DIR (100 to 300 samples) layers would run in 8 bits, too, where the target gains from it"
-        );
+        let note = format!("no samples were given: weights are stored in 8 bits, {run}; {}", self.what_samples_bring());
         Ok(Ok(Quantized {
             model,
             pairs: None,
@@ -178,6 +175,24 @@ impl Int8<'_> {
             samples: 0,
             notes: vec![note],
         }))
+    }
+
+    /// What `--data` would bring.
+    fn what_samples_bring(&self) -> String {
+        let name = self.target.name;
+        match self.target.places {
+            Places::Cheapest(_) => {
+                "with --data DIR (100 to 300 samples) layers would run in 8 bits, too, where the target \
+                                    gains from it"
+                    .to_owned()
+            }
+            Places::All | Places::EveryTensor => {
+                format!("with --data DIR (100 to 300 samples) all layers that the target {name} runs in 8 bits would")
+            }
+            Places::Nothing => {
+                format!("the target {name} runs no layer in 8 bits: --data DIR would judge, and no more")
+            }
+        }
     }
 
     /// The lossless model in the opset that 8-bit layers need, and why it could not be brought there, if so.
@@ -256,10 +271,22 @@ impl Int8<'_> {
             pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)?;
         }
         let calibration = model_ranges(&model.graph, self.statistics, inputs).map_err(|error| match error {
-            ModelRangesError::NoBatchNorm => Failure::input(error),
+            ModelRangesError::NoBatchNorm => Failure::input(anyhow::anyhow!("--ranges model: {error}")),
             ModelRangesError::NoInput(..) => Failure::usage(format_args!("--input-range: {error}")),
         })?;
-        self.found(model, calibration, Vec::new(), None)
+        let open = model.graph.inputs().iter().filter(|input| {
+            let is_float = model.graph.ty(**input).is_some_and(|ty| ty.dtype == DataType::Float);
+            is_float && !calibration.values.contains_key(input)
+        });
+        let open: Vec<String> =
+            open.map(|input| format!("--input-range {}=LO,HI", model.graph.name_of(*input))).collect();
+        let notes = if open.is_empty() {
+            Vec::new()
+        } else {
+            let open = open.join(" ");
+            vec![format!("layers that read an input stay float, as its range is not known: {open} states it")]
+        };
+        self.found(model, calibration, notes, None)
     }
 
     /// What of `model` could run in integers, by what is known of its values.

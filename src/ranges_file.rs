@@ -7,14 +7,14 @@
 //! **Never** depends on the order of files or on which sample was in which. **Never** trusts a length: what a file does not have
 //! is not allocated. A file that is cut off or changed is refused as a whole. The digest guards against mistakes, not malice.
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
 
 use anyhow::anyhow;
 use onnx_shrink_ir::{
-    Graph,
+    Graph, Tensor,
     proto::{self, schema::ModelProto},
 };
 use onnx_shrink_passes::quantize::{
@@ -23,13 +23,14 @@ use onnx_shrink_passes::quantize::{
     largest::Largest,
     means::{MOST_SAMPLES, Means},
 };
+use rayon::prelude::*;
 
-use crate::Failure;
+use crate::{Failure, Samples};
 
 const MAGIC: &[u8] = b"onnx-shrink ranges\n";
 
 /// Written into each file. Another number: other fields, or calibration that sees other things.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 
 /// A digest of bytes: FNV-1a with 128 bits (Fowler, Noll, Vo; RFC 9923).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,13 +61,52 @@ pub struct Stamp {
     pub lossless: Digest,
 }
 
+/// Which samples were seen, as far as that tells whether two shards have some in common: the [`SKETCH`] smallest digests (after
+/// Broder 1997, *On the resemblance and containment of documents*).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sketch(BTreeSet<u64>);
+
+/// Digests that are kept: a file does not grow with the number of samples.
+const SKETCH: usize = 256;
+
+impl Sketch {
+    /// The sketch of `samples`.
+    pub fn of(samples: &Samples) -> Result<Sketch, Failure> {
+        let one = |index: usize| -> Result<u64, Failure> {
+            let inputs = samples.get(index).map_err(Failure::samples)?.inputs;
+            let tensors = inputs.iter().flatten();
+            let Digest(digest) = Digest::of(tensors.filter_map(Tensor::bytes).map(|bytes| &bytes[..]));
+            Ok((digest ^ digest >> 64) as u64)
+        };
+        let mut sketch = Sketch::default();
+        for chunk in (0..samples.len()).collect::<Vec<_>>().chunks(SKETCH) {
+            let digests: Vec<Result<u64, Failure>> = chunk.par_iter().map(|&index| one(index)).collect();
+            sketch.0.extend(digests.into_iter().collect::<Result<Vec<_>, _>>()?);
+            while sketch.0.len() > SKETCH {
+                sketch.0.pop_last();
+            }
+        }
+        Ok(sketch)
+    }
+
+    /// The share of the smaller one's samples that the other has, too: exact up to [`SKETCH`] samples, an estimate beyond.
+    fn common(&self, other: &Sketch) -> f64 {
+        let last = |sketch: &Sketch| sketch.0.last().copied().filter(|_| sketch.0.len() == SKETCH).unwrap_or(u64::MAX);
+        let most = last(self).min(last(other));
+        let count = |sketch: &Sketch| sketch.0.range(..=most).count();
+        self.0.intersection(&other.0).count() as f64 / count(self).min(count(other)).max(1) as f64
+    }
+}
+
 /// The bytes of a file with what `calibration` saw of the values of `graph`.
-pub fn encode(stamp: &Stamp, graph: &Graph, calibration: &Calibration) -> Vec<u8> {
+pub fn encode(stamp: &Stamp, graph: &Graph, calibration: &Calibration, sketch: &Sketch) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     number(&mut out, VERSION);
     out.extend(stamp.input.0.to_le_bytes());
     out.extend(stamp.lossless.0.to_le_bytes());
     number(&mut out, calibration.samples as u64);
+    number(&mut out, sketch.0.len() as u64);
+    sketch.0.iter().for_each(|digest| out.extend(digest.to_le_bytes()));
     number(&mut out, calibration.values.len() as u64);
     for (value, observed) in &calibration.values {
         let name = graph.name_of(*value);
@@ -120,8 +160,11 @@ fn number(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-/// Merges the shards in `files`, which must be of the model `stamp` with `graph`; another each time.
-pub fn read_all(files: &[PathBuf], stamp: &Stamp, graph: &Graph) -> Result<Calibration, Failure> {
+/// Merges the shards in `files`, which must be of the model `stamp` with `graph`; another each time. With it a warning for each
+/// shard that has samples of one before it: data may hold equal samples, so that is no error.
+pub fn read_all(files: &[PathBuf], stamp: &Stamp, graph: &Graph) -> Result<(Calibration, Vec<String>), Failure> {
+    let mut warnings = Vec::new();
+    let mut sketches: Vec<(&Path, Sketch)> = Vec::new();
     let mut merged = Calibration::default();
     let mut seen: BTreeMap<Digest, &Path> = BTreeMap::new();
     for file in files {
@@ -131,12 +174,23 @@ pub fn read_all(files: &[PathBuf], stamp: &Stamp, graph: &Graph) -> Result<Calib
             let other = other.display();
             return Err(at(anyhow!("the same as {other}: its samples would count twice; name each shard once")));
         }
-        merged.merge(decode(&bytes, stamp, graph).map_err(|error| at(anyhow!(error)))?);
+        let (calibration, sketch) = decode(&bytes, stamp, graph).map_err(|error| at(anyhow!(error)))?;
+        merged.merge(calibration);
+        let common = sketches.iter().map(|(other, theirs)| (sketch.common(theirs), *other));
+        if let Some((share, other)) = common.filter(|(share, _)| *share > 0.0).max_by(|a, b| a.0.total_cmp(&b.0)) {
+            let (file, other) = (file.display(), other.display());
+            let share = (100.0 * share).ceil();
+            warnings.push(format!(
+                "--ranges-in {file} and {other}: {share} % of the smaller one's samples are in both, and count twice: shards should \
+                 have no sample in common"
+            ));
+        }
+        sketches.push((file, sketch));
         if merged.samples as u64 > MOST_SAMPLES {
             return Err(at(anyhow!("with it there are more than {MOST_SAMPLES} samples: sums do not hold more")));
         }
     }
-    Ok(merged)
+    Ok((merged, warnings))
 }
 
 /// What is wrong with a file.
@@ -156,7 +210,7 @@ enum Wrong {
     Rewrites,
 }
 
-fn decode(bytes: &[u8], stamp: &Stamp, graph: &Graph) -> Result<Calibration, Wrong> {
+fn decode(bytes: &[u8], stamp: &Stamp, graph: &Graph) -> Result<(Calibration, Sketch), Wrong> {
     let mut reader = Reader(bytes.strip_prefix(MAGIC).ok_or(Wrong::Form)?);
     let version = reader.number()?;
     if version != VERSION {
@@ -176,6 +230,10 @@ fn decode(bytes: &[u8], stamp: &Stamp, graph: &Graph) -> Result<Calibration, Wro
         return Err(Wrong::Rewrites);
     }
     let mut calibration = Calibration { samples: reader.size()?, ..Calibration::default() };
+    let mut sketch = Sketch::default();
+    for _ in 0..reader.number()? {
+        sketch.0.insert(u64::from_le_bytes(reader.array()?));
+    }
     for _ in 0..reader.number()? {
         let length = reader.size()?;
         let name = std::str::from_utf8(reader.take(length)?).map_err(|_| Wrong::Damaged)?;
@@ -185,7 +243,7 @@ fn decode(bytes: &[u8], stamp: &Stamp, graph: &Graph) -> Result<Calibration, Wro
     if !reader.0.is_empty() {
         return Err(Wrong::Damaged);
     }
-    Ok(calibration)
+    Ok((calibration, sketch))
 }
 
 /// Bytes that are still to be read.
@@ -277,7 +335,7 @@ mod tests {
         observed.histogram.add(&[0.5, 3.0, -1e-9, 0.0]);
         observed.last.add(&[0.25, -7.5], 4);
         observed.largest.add(vec![0.5, 3.0]);
-        (encode(stamp, graph, &calibration), calibration)
+        (encode(stamp, graph, &calibration, &Sketch(BTreeSet::from([3, 5]))), calibration)
     }
 
     #[test]
@@ -285,7 +343,8 @@ mod tests {
         let (graph, other) = (graph(), Digest(7));
         let stamp = Stamp { input: Digest(1), lossless: Digest(2) };
         let (bytes, calibration) = file(&graph, &stamp);
-        let read = decode(&bytes, &stamp, &graph).unwrap();
+        let (read, sketch) = decode(&bytes, &stamp, &graph).unwrap();
+        assert_eq!(sketch.0, BTreeSet::from([3, 5]));
         assert_eq!((read.values, read.samples), (calibration.values, 3));
         assert_eq!(decode(&bytes, &Stamp { input: other, ..stamp }, &graph).unwrap_err(), Wrong::Model);
         assert_eq!(decode(&bytes, &Stamp { lossless: other, ..stamp }, &graph).unwrap_err(), Wrong::Rewrites);
@@ -298,6 +357,20 @@ mod tests {
         let mut newer = bytes.clone();
         newer[MAGIC.len()] = 9;
         assert_eq!(decode(&newer, &stamp, &graph).unwrap_err(), Wrong::Version(9));
+    }
+
+    #[test]
+    fn sketches_tell_the_share_of_common_samples() {
+        let of = |digests: std::ops::Range<u64>| {
+            // Spread like digests are, the smallest of them kept.
+            let all: BTreeSet<u64> = digests.map(|k| (k + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
+            Sketch(all.into_iter().take(SKETCH).collect())
+        };
+        assert_eq!(of(0..100).common(&of(100..200)), 0.0);
+        assert_eq!(of(0..100).common(&of(75..175)), 0.25);
+        assert_eq!(of(0..2000).common(&of(2000..9000)), 0.0);
+        let share = of(0..2000).common(&of(1000..9000));
+        assert!((0.4..0.6).contains(&share), "{share}");
     }
 
     #[test]

@@ -312,7 +312,7 @@ impl Request {
     pub fn dynamic(&self) -> Dynamic {
         match self.qdq.place {
             Place::Wrap => Dynamic::None,
-            Place::Cut => self.formats.dynamic_on(self.target.name),
+            Place::Cut => self.formats.dynamic_on(self.target),
         }
     }
 

@@ -15,6 +15,7 @@ use onnx_shrink_passes::{
         trial::PruneError,
     },
     quantize::calibration::SampleSource,
+    target::Target,
 };
 use serde::Serialize;
 
@@ -102,6 +103,8 @@ pub struct Pruner<'a> {
     pub options: &'a Options,
     /// What is asked for
     pub structure: StructureOptions,
+    /// What the model shall run on
+    pub target: &'static Target,
     /// What batch norms told of values
     pub statistics: &'a BTreeMap<String, Statistics>,
 }
@@ -116,7 +119,7 @@ impl Pruner<'_> {
     ) -> Result<Result<Pruned, String>, Failure> {
         let ratio = self.structure.prune.unwrap_or(0.0);
         let graph = &lossless.graph;
-        let groups = Groups::of(graph);
+        let groups = Groups::on(self.target, graph);
         let source = samples.map(|samples| Source { samples, keeps: true });
         let source: Option<&dyn SampleSource> = source.as_ref().map(|source| source as &dyn SampleSource);
         let by_default = if source.is_some() { Criterion::Reconstruction } else { Criterion::L2 };

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 use std::{fs, path::Path, process::Command};
 
+use onnx_shrink_ir::proto::{Limits, encode, load};
 use tempfile::TempDir;
 
 use crate::support::{calib, fixture, folder_of, model, run};
@@ -115,6 +116,45 @@ fn what_is_no_shard_of_this_model_is_refused() {
     refused("in.onnx", &[&file, &file], "would count twice");
     refused("in.onnx", &[&file, &skipped], "other lossless rewrites");
     refused("other.onnx", &[&file], "of another model");
+    // The same weights, and another opset.
+    let mut raised = load(&fixture("digits_cnn").join("model.onnx"), &Limits::default()).unwrap().model;
+    raised.opset_import[0].version = Some(17);
+    write("raised.onnx", &encode(&raised).concat());
+    refused("raised.onnx", &[&file], "of another model");
+}
+
+#[test]
+fn shards_with_samples_in_common_are_named() {
+    let folder = folder_of("digits_cnn");
+    let halves = shards(folder.path(), 2);
+    let fifths = shards(folder.path(), 5);
+    let [half, other, fifth] = [&halves[0], &halves[1], &fifths[0]].map(|data| calibrated(folder.path(), data, &[]));
+    let warned = |files: [&str; 2]| {
+        let arguments = ["in.onnx", "-o", "out.onnx", "--int8", "--ranges-in", files[0], "--ranges-in", files[1]];
+        let done = run(folder.path(), &arguments);
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        done.text().contains("count twice")
+    };
+    assert!(!warned([&half, &other]));
+    assert!(warned([&half, &fifth]) && warned([&fifth, &other]));
+}
+
+#[test]
+fn samples_that_are_not_finite_are_refused_by_name() {
+    let folder = folder_of("digits_cnn");
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    let mut file: Vec<u8> = b"\x93NUMPY\x01\x00".to_vec();
+    let header = format!("{:<117}\n", "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 8, 8), }");
+    file.extend((header.len() as u16).to_le_bytes());
+    file.extend(header.as_bytes());
+    let numbers = (0..64).map(|k| if k == 3 { f32::NAN } else { 0.5 });
+    file.extend(numbers.flat_map(f32::to_le_bytes));
+    fs::write(data.join("bad.npy"), file).unwrap();
+    let done = run(folder.path(), &["calibrate", "in.onnx", "--data", "data", "--ranges-out", "f"]);
+    assert_eq!(done.code, 3, "{}", done.stderr);
+    assert!(done.error().contains("bad.npy") && done.error().contains("NaN, at place 3"), "{}", done.error());
+    assert!(!folder.path().join("f").exists());
 }
 
 #[test]

@@ -51,10 +51,10 @@ pub fn numbers(graph: &Graph, value: Option<ValueId>) -> ArrayD<f64> {
 
 /// The weight's integers, a row per output channel, in the order in which kernels add products: over kernel positions,
 /// channels fastest. `None` for depthwise filters with one filter a channel, whose products meet nowhere.
-fn reduction_rows(op: &Op, weight: &ArrayD<f64>) -> Option<Vec<Vec<i64>>> {
+pub fn reduction_rows(op: &Op, weight: &ArrayD<f64>) -> Option<Vec<Vec<i64>>> {
     let dims = weight.shape();
     let at = |index: &[usize]| weight[index] as i64;
-    if op.is("Conv") {
+    if op.op_type().contains("Conv") {
         let (filters, channels, taps) = (dims[0], dims[1], dims[2..].iter().product::<usize>());
         if channels == 1 && op.int("group").unwrap_or(1) as usize == filters {
             return None;
@@ -66,13 +66,13 @@ fn reduction_rows(op: &Op, weight: &ArrayD<f64>) -> Option<Vec<Vec<i64>>> {
         };
         return Some((0..filters).map(row).collect());
     }
-    let by_column = op.is("MatMul") || op.int("transB").unwrap_or(0) == 0;
+    let by_column = op.op_type().contains("MatMul") || op.int("transB").unwrap_or(0) == 0;
     let (rows, columns) = if by_column { (dims[1], dims[0]) } else { (dims[0], dims[1]) };
     let place = |row: usize, column: usize| if by_column { at(&[column, row]) } else { at(&[row, column]) };
     Some((0..rows).map(|row| (0..columns).map(|column| place(row, column)).collect()).collect())
 }
 
-fn graphs_with_bodies(graph: &Graph) -> Vec<&Graph> {
+pub fn graphs_with_bodies(graph: &Graph) -> Vec<&Graph> {
     let mut all = vec![graph];
     let mut next = 0;
     while next < all.len() {

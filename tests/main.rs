@@ -25,6 +25,8 @@ mod report;
 mod samples;
 mod structure;
 mod support;
+mod target_mutants;
+mod target_row;
 mod targets;
 mod tract_formats;
 mod validate;

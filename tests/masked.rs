@@ -100,7 +100,7 @@ fn gone(subject: &Subject, criterion: Criterion, ratio: f64) -> Option<BTreeSet<
     let choice = |index: usize| {
         let group = &groups.groups[index];
         let order = order(&model.graph, groups, group, criterion, moments, statistics);
-        let mut choice = Choice::new(index, group.units.len(), order, None);
+        let mut choice = Choice::new(index, group.units.len(), order, None, groups.block);
         for candidate in &mut choice.candidates {
             candidate.loss = (candidate.gone as f64).powi(2) / choice.order.len().max(1) as f64;
         }

@@ -26,7 +26,8 @@ fn without_batch_norm_it_is_refused_with_the_reason() {
     let folder = folder_of("digits_mlp");
     let run = run(folder.path(), &["in.onnx", "-o", "out.onnx", "--int8", "--ranges", "model"]);
     assert_eq!(run.code, 1, "{}", run.stderr);
-    assert!(run.error().contains("no batch norm") && run.error().contains("--data"), "{}", run.error());
+    let error = run.error();
+    assert!(["--ranges model", "no batch norm", "--data"].iter().all(|part| error.contains(part)), "{error}");
     assert!(!folder.path().join("out.onnx").exists());
 }
 
@@ -68,10 +69,42 @@ fn what_contradicts_ends_the_run() {
         (&["--input-range", "input=0,1"], "--ranges model"),
         (&["--ranges", "model", "--input-range", "input=1,0"], "LO < HI"),
         (&["--ranges", "model", "--input-range", "nothing=0,1"], "no float input `nothing`"),
+        (&["--ranges", "model", "--input-range", "input=0,1", "--input-range", "input=0,2"], "has a range already"),
+        (&["--dynamic", "--place", "wrap", "--data", &data], "--place wrap"),
+        (&["--dynamic", "--target", "tensorrt"], "the target tensorrt has no kernels"),
     ] {
         let run = run(folder.path(), &[&["in.onnx", "-o", "out.onnx", "--int8"], arguments].concat());
         assert_eq!(run.code, 2, "{arguments:?}: {}", run.stderr);
         assert!(run.stderr.contains(part), "{arguments:?}: {}", run.stderr);
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn what_the_user_could_state_is_named() {
+    let folder = folder_of("digits_cnn");
+    let said = |more: &[&str]| {
+        let arguments = ["in.onnx", "-o", "out.onnx", "--int8", "--ranges", "model", "--target", "generic"];
+        let run = run(folder.path(), &[&arguments[..], more].concat());
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        run.text().contains("--input-range input=LO,HI")
+    };
+    assert!(said(&[]));
+    assert!(!said(&["--input-range", "input=0,1"]));
+}
+
+#[test]
+fn what_samples_would_bring_depends_on_the_target() {
+    for (target, part) in [
+        ("ort-cpu", "layers would run in 8 bits, too, where the target gains from it"),
+        ("openvino", "all layers that the target openvino runs in 8 bits would"),
+        ("tract", "the target tract runs no layer in 8 bits"),
+        ("tensorrt", "wants float weights; with --data DIR"),
+        ("qnn", "the target qnn wants every tensor in 8 bits, and 5 of 5 layers compute in float"),
+    ] {
+        let folder = folder_of("digits_cnn");
+        let run = run(folder.path(), &["in.onnx", "-o", "out.onnx", "--int8", "--target", target]);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        assert!(run.text().contains(part), "{target}: {}", run.text());
+    }
 }

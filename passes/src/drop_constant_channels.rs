@@ -157,7 +157,11 @@ impl Found {
                 found.misses.push((op, miss.clone()));
             }
             let total = group.units.len();
-            let step = if total < 2 * CHANNEL_ALIGNMENT { 1 } else { channel_step(total).min(CHANNEL_ALIGNMENT) };
+            let step = if total < 2 * CHANNEL_ALIGNMENT {
+                1
+            } else {
+                channel_step(total, groups.block).min(CHANNEL_ALIGNMENT)
+            };
             let left = (total - gone.len()).max(1).next_multiple_of(step).min(total);
             found.gone.extend(gone.into_iter().take(total - left));
         }

@@ -65,8 +65,8 @@ pub struct Target {
     pub symmetric: bool,
     /// Type of weights: s8 with zero point 0, u8 with 128
     pub weights: DataType,
-    /// Whether each output channel has a scale of its own
-    pub per_channel: bool,
+    /// Op types whose weights have a scale for each output channel; those of the others have one scale
+    pub per_channel: &'static [&'static str],
     /// Whether sums of two products must fit 16 bits; if not, weights use their full range
     pub pairing: Pairing,
     /// Whether every scale must be a power of two
@@ -79,8 +79,8 @@ pub struct Target {
     pub ops: &'static [&'static str],
     /// Which kernels may write floats
     pub ends: Ends,
-    /// Whether all inputs of a Concat and its output must have one scale
-    pub one_scale_concat: bool,
+    /// Op types all of whose inputs and outputs must have one scale, besides those that only move numbers
+    pub one_scale: &'static [&'static str],
     /// Whether the scale of an activation may be exactly 1
     pub scale_of_one: bool,
     /// Scale and zero point of outputs whose range is fixed, by op type
@@ -91,6 +91,15 @@ pub struct Target {
     pub small: &'static [&'static str],
     /// Forms of `--format` that the engine runs in integers; the first is the default
     pub formats: &'static [&'static str],
+    /// Whether it has kernels for layers that find their ranges in each run (DynamicQuantizeLinear, MatMulInteger)
+    pub dynamic: bool,
+    /// The highest opset that a file is raised to for its sake; a model that has a higher one keeps it
+    pub opset: i64,
+    /// Channels that its convolutions compute at once, a power of two from 8 on: what is left of a block is computed all the
+    /// same. Measured with ONNX Runtime 1.32 on AVX-512, residual blocks of 3×3 convolutions, time by inner channels, of 64:
+    /// 56 1.01, 48 0.79, 40 0.79, 32 0.57, 16 0.34; of 32: 24 1.01, 16 0.56, 8 0.46; of 16: 12 0.99, 8 0.81, 4 0.67. Where files
+    /// are for several kinds of processor it is the widest; engines that were not measured have that of ONNX Runtime
+    pub channel_block: usize,
 }
 
 /// Ops with integer kernels in ONNX Runtime's CPU provider (`docs/engines.md` §1).
@@ -157,6 +166,9 @@ const OPENVINO: &[&str] = &[
     "DepthToSpace",
 ];
 
+/// Op types with weights that 8 bits know.
+const WEIGHTED: &[&str] = &["Conv", "Gemm", "MatMul"];
+
 /// The default.
 pub const ORT_CPU: Target = Target {
     name: "ort-cpu",
@@ -164,24 +176,35 @@ pub const ORT_CPU: Target = Target {
     activations: DataType::Uint8,
     symmetric: false,
     weights: DataType::Int8,
-    per_channel: true,
+    per_channel: WEIGHTED,
     pairing: Pairing::Neighbours,
     power_of_two: false,
     bias: Bias::Int32,
     places: Places::Cheapest(&[Processor::Vnni, Processor::Avx2]),
     ops: ORT,
     ends: Ends::Linear,
-    one_scale_concat: false,
+    one_scale: &[],
     scale_of_one: true,
     fixed: &[],
     stores: true,
     small: &["fp16", "int4"],
     formats: &["qdq", "qoperator", "integer"],
+    dynamic: true,
+    opset: 21,
+    channel_block: 16,
 };
 
 /// A row without costs: everything in integers, pairs alone.
-const PLAIN: Target =
-    Target { places: Places::All, ops: COMMON, ends: Ends::Never, small: &["fp16"], formats: &["qdq"], ..ORT_CPU };
+const PLAIN: Target = Target {
+    places: Places::All,
+    ops: COMMON,
+    ends: Ends::Never,
+    small: &["fp16"],
+    formats: &["qdq"],
+    dynamic: false,
+    opset: 13,
+    ..ORT_CPU
+};
 
 /// Every target, in the order in which they are listed.
 pub const TARGETS: [Target; 11] = [
@@ -197,6 +220,7 @@ pub const TARGETS: [Target; 11] = [
         name: "ort-x86-avx2",
         about: "ONNX Runtime on x86 CPUs without VNNI",
         places: Places::Cheapest(&[Processor::Avx2]),
+        channel_block: 8,
         ..ORT_CPU
     },
     Target {
@@ -205,6 +229,7 @@ pub const TARGETS: [Target; 11] = [
         activations: DataType::Int8,
         pairing: Pairing::None,
         places: Places::Cheapest(&[Processor::Vnni]),
+        formats: &["qdq"],
         ..ORT_CPU
     },
     Target {
@@ -234,13 +259,14 @@ pub const TARGETS: [Target; 11] = [
         ends: Ends::Weighted,
         scale_of_one: false,
         small: &["fp16", "int4"],
+        opset: 21,
         ..PLAIN
     },
     Target {
         name: "qnn",
         about: "ONNX Runtime's QNN provider (Qualcomm HTP): every tensor in 8 bits; s8 weights per channel are unverified there",
         weights: DataType::Uint8,
-        per_channel: false,
+        per_channel: &[],
         pairing: Pairing::None,
         places: Places::EveryTensor,
         fixed: &[("Sigmoid", 1.0 / 256.0, 0), ("Tanh", 1.0 / 128.0, 128)],
@@ -251,24 +277,30 @@ pub const TARGETS: [Target; 11] = [
         about: "AMD's Vitis AI: symmetric, scales are powers of two",
         activations: DataType::Int8,
         symmetric: true,
-        per_channel: false,
+        per_channel: &[],
         pairing: Pairing::None,
         power_of_two: true,
         ..PLAIN
     },
     Target {
         name: "tflite-style",
-        about: "converters to TensorFlow Lite: its 8-bit specification, every tensor",
+        about: "converters to TensorFlow Lite: its 8-bit specification, every tensor; one scale a matrix, as its first versions want",
         activations: DataType::Int8,
+        per_channel: &["Conv"],
         pairing: Pairing::None,
         places: Places::EveryTensor,
-        one_scale_concat: true,
-        fixed: &[("Sigmoid", 1.0 / 256.0, -128), ("Softmax", 1.0 / 256.0, -128), ("Tanh", 1.0 / 128.0, 0)],
+        one_scale: &["Concat", "AveragePool", "Resize", "Pad", "Gather", "SpaceToDepth", "Max", "Min"],
+        fixed: &[
+            ("Sigmoid", 1.0 / 256.0, -128),
+            ("Softmax", 1.0 / 256.0, -128),
+            ("LogSoftmax", 16.0 / 256.0, 127),
+            ("Tanh", 1.0 / 128.0, 0),
+        ],
         ..PLAIN
     },
     Target {
         name: "generic",
-        about: "any engine that reads Q/DQ: every layer with weights, no form that one of them refuses",
+        about: "any engine that reads Q/DQ with zero points (TensorRT does not): every layer with weights, float biases",
         bias: Bias::Float,
         ..PLAIN
     },
@@ -279,7 +311,7 @@ pub const WANT_FLOAT: [(&str, &str); 5] = [
     ("ncnn", "imports no Q/DQ; ncnn2table and ncnn2int8 calibrate the float model"),
     ("MNN", "its converter aborts on Q/DQ; it quantizes the float model itself"),
     ("MACE", "reads no quantized ONNX; its converter quantizes the float model"),
-    ("RKNN", "rknn-toolkit2 quantizes the float model; that it reads Q/DQ is not known"),
+    ("RKNN", "rknn-toolkit2 quantizes the float model itself; its documents name no Q/DQ input"),
     ("TVM", "imports Q/DQ and computes in float: nothing gained but bytes"),
 ];
 
@@ -324,25 +356,15 @@ impl Default for &Target {
     }
 }
 
-/// Channels that a convolution's blocked kernels compute at once: what is left of a block is computed all the same. Measured
-/// with ONNX Runtime 1.32 on AVX-512, residual blocks of 3×3 convolutions, time by inner channels, of 64: 56 1.01, 48 0.79,
-/// 40 0.79, 32 0.57, 16 0.34; of 32: 24 1.01, 16 0.56, 8 0.46; of 16: 12 0.99, 8 0.81, 4 0.67.
-pub fn channel_block(processor: Processor) -> usize {
-    match processor {
-        Processor::Vnni => 16,
-        Processor::Avx2 => 8,
-    }
-}
-
-/// Channels must come in such numbers for the blocked kernels to be taken at all: 30 of 64 take 0.73 where 32 take 0.57.
+/// Channels must come in such numbers for blocked kernels to be taken at all: 30 of 64 take 0.73 where 32 take 0.57.
 pub const CHANNEL_ALIGNMENT: usize = 4;
 
-/// Steps in which channels of a group of `count` are kept: half a block of the widest kernels where the group has several
-/// blocks, else [`CHANNEL_ALIGNMENT`]. (Whole blocks would leave no choice: the bench's nets have 16 to 64 channels.)
-pub fn channel_step(count: usize) -> usize {
+/// Steps in which channels of a group of `count` are kept where kernels compute blocks of `block`: half a block where the group
+/// has several, else [`CHANNEL_ALIGNMENT`]. (Whole blocks would leave no choice: the bench's nets have 16 to 64 channels.)
+pub fn channel_step(count: usize, block: usize) -> usize {
     match count {
-        32.. => channel_block(Processor::Avx2),
-        8.. => CHANNEL_ALIGNMENT,
-        _ => 1,
+        ..8 => 1,
+        _ if count >= 2 * block => (block / 2).max(CHANNEL_ALIGNMENT),
+        _ => CHANNEL_ALIGNMENT,
     }
 }

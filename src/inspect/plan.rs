@@ -105,7 +105,7 @@ pub(super) fn plan(
         keep_float: &[],
         place: Place::Cut,
         formats: FormatOptions::default(),
-        dynamic: FormatOptions::default().dynamic_on(target.name),
+        dynamic: FormatOptions::default().dynamic_on(target),
         options: &options,
         statistics,
     };

@@ -11,6 +11,7 @@ use onnx_shrink_passes::{
     Options, Statistics,
     pipeline::Pipeline,
     quantize::{calibrators::Calibrator, is_quantized, means::MOST_SAMPLES},
+    target::Places,
 };
 
 use super::{Job, Lean, Shard, judge::LEFT_FLOAT};
@@ -20,7 +21,7 @@ use crate::{
     int8::{Calibrated, Int8, Quantized},
     metrics::{Comparison, GateResult},
     ranges_file::{self, Digest, Stamp},
-    report::Calibration,
+    report::{Calibration, Fate},
     request::{Calibrate, Request},
     sensitivity,
 };
@@ -49,6 +50,7 @@ impl<'a> Job<'a> {
     ) -> Result<Option<Model>, Failure> {
         if self.report.unproven.is_none() {
             let model = self.int8_as_a_whole(lossless, statistics)?;
+            self.tell_of_float();
             if model.is_some() || self.report.unproven.is_none() {
                 return Ok(model);
             }
@@ -56,6 +58,19 @@ impl<'a> Job<'a> {
             self.report.notes.retain(|note| note != LEFT_FLOAT);
         }
         self.int8_by_region(lossless, statistics)
+    }
+
+    /// Says so where layers stay float for a target that runs nothing in it.
+    fn tell_of_float(&mut self) {
+        let target = self.request.target;
+        let layers = &self.report.layers;
+        let float = layers.iter().filter(|layer| layer.fate != Fate::Integer).count();
+        if target.places == Places::EveryTensor && float > 0 {
+            let (name, all) = (target.name, layers.len());
+            self.report.notes.push(format!(
+                "the target {name} wants every tensor in 8 bits, and {float} of {all} layers compute in float: it may not run them"
+            ));
+        }
     }
 
     /// The same for a model that can be run.
@@ -105,7 +120,9 @@ impl<'a> Job<'a> {
         if let Some(why) = unfit {
             return Err(Failure::input(anyhow!("{}: {why}", self.request.input.display())));
         }
-        let calibration = ranges_file::read_all(&self.request.ranges.files, &self.stamp(&model), &model.graph)?;
+        let read = ranges_file::read_all(&self.request.ranges.files, &self.stamp(&model), &model.graph)?;
+        let (calibration, warnings) = read;
+        self.report.warnings.extend(warnings);
         let mut calibrated = int8.from_calibration(model, calibration)?;
         let samples = self.samples.clone();
         let chosen = match samples.as_ref().map(|(choosing, _)| choosing).filter(|choosing| !choosing.is_empty()) {
@@ -145,7 +162,8 @@ impl<'a> Job<'a> {
         let calibration = int8
             .seen(&model, &samples, false, self.progress)?
             .map_err(|why| Failure::input(anyhow!("{input}: the model cannot be calibrated: {why}")))?;
-        let bytes = ranges_file::encode(&self.stamp(&model), &model.graph, &calibration);
+        let sketch = ranges_file::Sketch::of(&samples)?;
+        let bytes = ranges_file::encode(&self.stamp(&model), &model.graph, &calibration, &sketch);
         Ok(Shard { bytes, samples: calibration.samples, values: calibration.values.len() })
     }
 

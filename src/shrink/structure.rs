@@ -22,8 +22,13 @@ impl Job<'_> {
             return Err(Failure::usage("--exact forbids what --prune stands for: leave out one of them"));
         }
         let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
-        let pruner =
-            Pruner { evaluator: evaluator.as_ref(), options: &options, structure: self.request.structure, statistics };
+        let pruner = Pruner {
+            evaluator: evaluator.as_ref(),
+            options: &options,
+            structure: self.request.structure,
+            target: self.request.target,
+            statistics,
+        };
         let samples = self.samples.clone().filter(|(calibrating, _)| !calibrating.is_empty());
         let calibrating = samples.as_ref().map(|(calibrating, _)| calibrating);
         let mut pruned = match pruner.prune(lossless, calibrating, self.progress)? {

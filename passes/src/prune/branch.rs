@@ -185,8 +185,8 @@ impl Branch {
         };
         let positions = groups.weighted.iter().find(|weighted| weighted.op == self.last).map_or(1.0, |w| w.positions);
         let x = self.read(kernel);
-        let outputs = Groups::computed(all(self.y), kept(self.y));
-        let inputs = Groups::summed(all(x), kept(x));
+        let outputs = groups.computed(all(self.y), kept(self.y));
+        let inputs = groups.summed(all(x), kept(x));
         positions * outputs as f64 * inputs as f64 * form.taps.len() as f64
     }
 

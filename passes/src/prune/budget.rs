@@ -13,7 +13,7 @@ use super::{
     branch::{Branch, Kernel, Removal},
     groups::{Groups, Unit},
 };
-use crate::target::{CHANNEL_ALIGNMENT, Processor, channel_block, channel_step};
+use crate::target::{CHANNEL_ALIGNMENT, channel_step};
 
 /// What may become of a group.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,10 +48,10 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// The choice for a group of `total` channels of which `order` may go, with losses of 0.
-    pub fn new(group: usize, total: usize, order: Vec<Unit>, branch: Option<Branch>) -> Choice {
-        let step = channel_step(total);
-        let least = least_kept(total).max(total - order.len());
+    /// The choice for a group of `total` channels of which `order` may go, with losses of 0; `block` channels are computed at once.
+    pub fn new(group: usize, total: usize, order: Vec<Unit>, branch: Option<Branch>, block: usize) -> Choice {
+        let step = channel_step(total, block);
+        let least = least_kept(total, step).max(total - order.len());
         // About eighths of the group, in steps.
         let wide = (total / 8).next_multiple_of(step).max(step);
         let keep = |gone: usize| Candidate { gone, kernel: None, loss: 0.0 };
@@ -60,7 +60,7 @@ impl Choice {
         while kept >= least && kept > 0 {
             candidates.push(keep(total - kept));
             // Below a block of inputs every step counts.
-            let wide = if kept <= channel_block(Processor::Vnni) { wide.min(CHANNEL_ALIGNMENT) } else { wide };
+            let wide = if kept <= block { wide.min(CHANNEL_ALIGNMENT) } else { wide };
             kept -= wide.min(kept);
         }
         for kernel in branch.iter().flat_map(Branch::kernels) {
@@ -90,10 +90,10 @@ impl Choice {
 }
 
 /// Channels that stay in any case: an eighth, and a step of the target's blocks, or a quarter of small groups.
-fn least_kept(total: usize) -> usize {
+fn least_kept(total: usize, step: usize) -> usize {
     match total {
         ..8 => total.div_ceil(4).max(1),
-        _ => (total / 8).next_multiple_of(channel_step(total)).max(channel_step(total)),
+        _ => (total / 8).next_multiple_of(step).max(step),
     }
 }
 
@@ -258,10 +258,13 @@ mod tests {
 
     #[test]
     fn counts_follow_the_blocks_of_the_target() {
-        let kept = |total: usize| {
-            let choice = Choice::new(0, total, (0..total as u32).collect(), None);
+        let of_block = |total: usize, block: usize| {
+            let choice = Choice::new(0, total, (0..total as u32).collect(), None, block);
             choice.candidates.iter().map(|candidate| total - candidate.gone).collect::<Vec<_>>()
         };
+        let kept = |total| of_block(total, 16);
+        assert_eq!(of_block(16, 8), [16, 12, 8, 4]);
+        assert_eq!(of_block(32, 8), [32, 28, 24, 20, 16, 12, 8, 4]);
         assert_eq!(kept(64), [64, 56, 48, 40, 32, 24, 16, 12, 8]);
         assert_eq!(kept(16), [16, 12, 8, 4]);
         assert_eq!(kept(20), [20, 16, 12, 8, 4]);
@@ -281,7 +284,7 @@ mod tests {
         infer::infer(&mut graph);
         let groups = Groups::of(&graph);
         let choices = (0..2).map(|group| {
-            let mut choice = Choice::new(group, 4, groups.free(&groups.groups[group]), None);
+            let mut choice = Choice::new(group, 4, groups.free(&groups.groups[group]), None, groups.block);
             let cost = if group == 0 { 1.0 } else { 3.0 };
             choice.candidates.iter_mut().for_each(|candidate| candidate.loss = cost * candidate.gone as f64);
             choice

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use onnx_shrink_ir::{Graph, OpId, ValueId};
 
 use super::rules::Analysis;
-use crate::target::{Processor, channel_block};
+use crate::target::{ORT_CPU, Target};
 
 /// Channels that go together or not at all; a number of the [`Groups`] that it is of.
 pub type Unit = u32;
@@ -86,12 +86,19 @@ pub struct Groups {
     pub consumers: Vec<Consumer>,
     /// In the order of the graph
     pub weighted: Vec<Weighted>,
+    /// Channels that convolutions of the target compute at once
+    pub block: usize,
 }
 
 impl Groups {
-    /// The groups of `graph`, bodies aside: what they capture is frozen.
+    /// The groups of `graph`, bodies aside: what they capture is frozen. Multiply-adds are counted for the default target.
     pub fn of(graph: &Graph) -> Groups {
-        Analysis::run(graph)
+        Groups::on(&ORT_CPU, graph)
+    }
+
+    /// The same, with multiply-adds as `target` computes them.
+    pub fn on(target: &Target, graph: &Graph) -> Groups {
+        Groups { block: target.channel_block, ..Analysis::run(graph) }
     }
 
     /// The units along `axis` of `value`, an activation or a constant; `None` when it has no channels there.
@@ -138,22 +145,21 @@ impl Groups {
             let all = dims.get(axis).copied().unwrap_or(1);
             let units = axes.and_then(|axes| axes.get(axis)).and_then(Option::as_ref);
             let kept = units.map_or(all, |units| units.iter().filter(|unit| !gone.contains(unit)).count());
-            let computed = if axis == 0 { Self::computed(all, kept) } else { Self::summed(all, kept) };
+            let computed = if axis == 0 { self.computed(all, kept) } else { self.summed(all, kept) };
             computed as f64 / kept.max(1) as f64
         };
         kept * share(0) * share(1)
     }
 
     /// Outputs that a convolution computes that had `outputs` and keeps `kept`: whole blocks.
-    pub(super) fn computed(outputs: usize, kept: usize) -> usize {
-        let block = channel_block(Processor::Vnni); // the widest, so that the share holds on others, too
-        if outputs < block { kept } else { kept.next_multiple_of(block).min(outputs) }
+    pub(super) fn computed(&self, outputs: usize, kept: usize) -> usize {
+        if outputs < self.block { kept } else { kept.next_multiple_of(self.block).min(outputs) }
     }
 
     /// Inputs that a convolution sums over that had `inputs` and keeps `kept`: whole blocks, too, but fewer than a block are
     /// read as they are (ONNX Runtime, `nchwc_transformer.cc`).
-    pub(super) fn summed(inputs: usize, kept: usize) -> usize {
-        if kept < channel_block(Processor::Vnni) { kept } else { Self::computed(inputs, kept) }
+    pub(super) fn summed(&self, inputs: usize, kept: usize) -> usize {
+        if kept < self.block { kept } else { self.computed(inputs, kept) }
     }
 }
 

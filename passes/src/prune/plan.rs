@@ -82,7 +82,7 @@ pub fn plan(
     let choice = |(&index, branch): (&usize, Option<Branch>)| {
         let group = &groups.groups[index];
         let order = order(graph, groups, group, request.criterion, moments, request.statistics);
-        Choice::new(index, group.units.len(), order, branch)
+        Choice::new(index, group.units.len(), order, branch, groups.block)
     };
     let mut budget = Budget::new(graph, groups, open.iter().zip(branches).map(choice).collect());
     let most = budget.most();

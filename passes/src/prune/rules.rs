@@ -283,6 +283,6 @@ impl<'g> Analysis<'g> {
             }
         }
         let Analysis { axes, adjust, consumers, weighted, .. } = self;
-        Groups { axes, adjust, frozen, groups, consumers, weighted }
+        Groups { axes, adjust, frozen, groups, consumers, weighted, block: 1 }
     }
 }

@@ -34,6 +34,7 @@ use crate::{
         draft::{Constants, Draft},
         insert_qdq::{linear_rows, output_shift},
         requantize::cast,
+        rounding::Inputs,
         smooth::factors,
         weights::{Pairing, quantize_rows},
     },
@@ -231,7 +232,7 @@ impl DynamicInt8<'_> {
         if let Some(miss) = does_not_pay(rows_of(graph, linear.x, seen), k, n).filter(|_| !self.always) {
             return Err(miss);
         }
-        let rounded = quantize_rows(&rows, k, Pairing::Neighbours, &[]);
+        let rounded = quantize_rows(&rows, &Inputs::centred(&[]), Pairing::Neighbours, &[]);
         let bound = rounded.integers.outer_iter().map(|row| Bound::of(row.iter().copied(), None)).reduce(Bound::or);
         if bound.is_some_and(|bound| bound.bits() > 32) {
             return Err(Miss::Form("its sums could leave 32 bits"));

@@ -30,6 +30,7 @@ use crate::{
     quantize::{
         calibration::Calibration,
         calibrators::Calibrator,
+        rounding::Inputs,
         units::{Form, Unit, Units, readers},
         weights::{Pairing, QuantizedRows, ScaleRule, conv_from_rows, conv_rows, quantize_rows, up_to_power_of_two},
     },
@@ -129,6 +130,8 @@ struct Insertion<'a> {
     parameters: BTreeMap<ValueId, Parameters>,
     quantized: Vec<ValueId>,
     made_integer: BTreeSet<ValueId>,
+    /// Inputs of ops that read a value with the parameters of another one
+    again: BTreeMap<(OpId, usize), ValueId>,
     shared: Shared,
 }
 
@@ -198,6 +201,7 @@ impl<'a> Insertion<'a> {
         // Moved values keep their parameters; joined values get common ones where that costs neither bits nor the
         // fusion of a Relu (its output's range must begin at zero).
         let mut groups = Groups(BTreeMap::new());
+        let mut again = BTreeMap::new();
         for unit in on().filter(|unit| unit.form == Form::Shared && unit.inputs.len() == 1) {
             for &output in &unit.outputs {
                 groups.join(unit.inputs[0].1, output);
@@ -216,8 +220,16 @@ impl<'a> Insertion<'a> {
                 .iter()
                 .filter_map(|value| at_least_zero.get(value))
                 .all(|upper| low >= 0.0 && upper.is_none_or(|upper| high <= upper));
-            let is_fixed = whole.iter().any(|value| fixed.contains_key(value));
-            if !is_fixed && (target.one_scale_concat || near && fuses) {
+            if target.one_scale.contains(&graph.op(unit.op).op_type()) {
+                for &(index, value) in &unit.inputs {
+                    // What has a scale of its own is brought to that of the others by another pair.
+                    if fixed.keys().any(|known| groups.root(*known) == groups.root(value)) {
+                        again.insert((unit.op, index), unit.outputs[0]);
+                    } else {
+                        groups.join(value, unit.outputs[0]);
+                    }
+                }
+            } else if near && fuses && !whole.iter().any(|value| fixed.contains_key(value)) {
                 for (_, value) in &unit.inputs {
                     groups.join(*value, unit.outputs[0]);
                 }
@@ -235,7 +247,8 @@ impl<'a> Insertion<'a> {
             fixed.get(&root).copied().unwrap_or_else(|| parameters(target, joined[&root]))
         };
         let parameters = ranges.keys().map(|&value| (value, of(value))).collect();
-        Insertion { plan, parameters, quantized: quantized.into_iter().collect(), made_integer, shared: Shared::new() }
+        let quantized = quantized.into_iter().collect();
+        Insertion { plan, parameters, quantized, made_integer, again, shared: Shared::new() }
     }
 
     /// A constant that is in the file once, however many ops read it.
@@ -318,12 +331,25 @@ impl<'a> Insertion<'a> {
                 }
             }
         } else {
-            for unit in integer_readers {
+            for unit in &integer_readers {
                 for &(index, read) in &unit.inputs {
                     if read == value {
                         patch.set_input(unit.op, index, Some(d));
                     }
                 }
+            }
+        }
+        for unit in integer_readers {
+            for &(index, read) in &unit.inputs {
+                let Some(like) = self.again.get(&(unit.op, index)).filter(|_| read == value) else { continue };
+                let Parameters { scale, zero_point } = self.parameters[like];
+                let scale = self.constant(&mut patch, &mut fresh, "s", Tensor::scalar(scale));
+                let zero = self.constant(&mut patch, &mut fresh, "z", zero_points(target, &[], zero_point));
+                let bytes = ty.clone().map(|ty| TensorType { dtype: target.activations, ..ty });
+                let q = patch.op(NewOp::new("QuantizeLinear"), &[Some(d), Some(scale), Some(zero)], "q", bytes);
+                let inputs = [Some(q), Some(scale), Some(zero)];
+                let own = patch.op(NewOp::new("DequantizeLinear"), &inputs, "d", ty.clone());
+                patch.set_input(unit.op, index, Some(own));
             }
         }
         self.apply(graph, cx, patch, fresh)
@@ -380,13 +406,14 @@ impl<'a> Insertion<'a> {
         let depthwise = unit.form == Form::Conv && dims[1] == 1 && dims[0] == groups;
         let target = self.plan.units.target;
         let pairing = if depthwise { Pairing::None } else { target.pairing };
-        let rule = ScaleRule { pairing, per_channel: target.per_channel, power_of_two: target.power_of_two };
+        let per_channel = target.per_channel.contains(&op.op_type());
+        let rule = ScaleRule { pairing, per_channel, power_of_two: target.power_of_two };
         let x_scale = self.parameters[&x].scale;
         let bias = b.and_then(|b| graph.constant(b)).and_then(Tensor::to_f64_vec);
         // The bias must fit its 32 bits beside the sums: |b| / (s_x s_w) <= 2^30.
         let least: Vec<f64> = bias.iter().flatten().map(|b| b.abs() / (f64::from(x_scale) * 2f64.powi(30))).collect();
-        let channels = if unit.form == Form::Conv { dims[1] } else { rows.ncols() };
-        let quantized = quantize_rows(&rows, channels, rule, &least);
+        let inputs = Inputs::centred(if unit.form == Form::Conv { &dims[2..] } else { &[] });
+        let quantized = quantize_rows(&rows, &inputs, rule, &least);
         debug_assert!(pairing == Pairing::None || quantized.saturating_pairs() == 0);
         let correction = self.correction(unit, x, &rows, &quantized, &dims, groups);
         let count = quantized.scales.len();
@@ -407,7 +434,7 @@ impl<'a> Insertion<'a> {
         };
         let integers = self.constant(&mut patch, &mut fresh, "w", weight_integers(target, &dims, integers));
         // One scale for all channels is a scalar, and the axis says nothing.
-        let (shape, axis): (&[usize], i64) = if target.per_channel { (&[count], axis) } else { (&[], 1) };
+        let (shape, axis): (&[usize], i64) = if per_channel { (&[count], axis) } else { (&[], 1) };
         let scalars = shape.iter().product::<usize>();
         let of_shape = |numbers: &[f32]| Tensor::from_vec(shape, numbers[..scalars.min(numbers.len())].to_vec());
         let scales = self.constant(&mut patch, &mut fresh, "s", of_shape(&quantized.scales));
@@ -432,7 +459,7 @@ impl<'a> Insertion<'a> {
                     .collect();
                 let integers = patch.constant("b", Tensor::from_vec(&[count], integers));
                 let scales = self.constant(&mut patch, &mut fresh, "s", of_shape(&scales));
-                let axis = if target.per_channel { 0 } else { 1 };
+                let axis = if per_channel { 0 } else { 1 };
                 patch.op(dequantize(axis), &[Some(integers), Some(scales)], "d", ty)
             };
             match unit.bias {

@@ -20,6 +20,7 @@ pub mod model_ranges;
 mod moments;
 pub mod place;
 mod requantize;
+pub mod rounding;
 pub mod saturation;
 mod smooth;
 mod store_fp16;

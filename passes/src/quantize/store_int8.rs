@@ -31,6 +31,7 @@ use crate::{
         calibration::Calibration,
         insert_qdq::{linear_rows, output_shift},
         moments::clipped,
+        rounding::Inputs,
         store_fp16::store_half,
         weights::{Pairing, conv_from_rows, conv_rows, quantize_rows},
     },
@@ -272,7 +273,7 @@ fn stored(graph: &Graph, array: &ArrayD<f64>, op: OpId, index: Option<usize>) ->
     let is_weight = index == Some(1);
     if is_weight && node.is("Conv") && rank >= 3 {
         let rows = conv_rows(array);
-        let quantized = quantize_rows(&rows, dims[1], Pairing::None, &[]);
+        let quantized = quantize_rows(&rows, &Inputs::centred(&dims[2..]), Pairing::None, &[]);
         let integers = Tensor::from_vec(dims, conv_from_rows(&quantized.integers, dims));
         let mut shape = vec![1; rank];
         shape[0] = dims[0];

@@ -213,17 +213,8 @@ fn any(sight: &Sight<'_>, op: OpId, node: &Op) -> Result<Unit, Miss> {
     let numbers = |value: &ValueId| sight.dims(*value).map_or(0.0, count);
     let read = inputs.iter().map(|(_, value)| numbers(value)).sum();
     let work = Work { kind: Kind::Other, inputs: read, outputs: outputs.iter().map(numbers).sum(), macs: 0.0 };
-    Ok(Unit {
-        op,
-        form: Form::Own,
-        bias: None,
-        activation: None,
-        upper: None,
-        inputs,
-        outputs,
-        work,
-        ends_float: false,
-    })
+    let form = if sight.target.one_scale.contains(&node.op_type()) { Form::Shared } else { Form::Own };
+    Ok(Unit { op, form, bias: None, activation: None, upper: None, inputs, outputs, work, ends_float: false })
 }
 
 /// Input 0 and output 0, both seen and finite.

@@ -52,7 +52,9 @@ impl RangesArguments {
             let (low, high) = range.split_once(',').ok_or_else(wrong)?;
             let number = |text: &str| text.trim().parse::<f64>().ok().filter(|number| number.is_finite());
             let (low, high) = number(low).zip(number(high)).filter(|(low, high)| low < high).ok_or_else(wrong)?;
-            ranges.inputs.insert(name.to_owned(), (low, high));
+            if ranges.inputs.insert(name.to_owned(), (low, high)).is_some() {
+                return Err(Failure::usage(format_args!("--input-range {text}: `{name}` has a range already")));
+            }
         }
         Ok(ranges)
     }

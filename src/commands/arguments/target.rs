@@ -51,7 +51,8 @@ impl TypedValueParser for TargetParser {
 
 /// What each target wants, a line each, and which engines want the float model.
 fn table() -> String {
-    let mut rows = vec![["target", "activations", "weights", "biases", "runs in 8 bits", "formats"].map(str::to_owned)];
+    let titles = ["target", "activations", "weights", "biases", "runs in 8 bits", "forms", "stores"];
+    let mut rows = vec![titles.map(str::to_owned)];
     rows.extend(TARGETS.iter().map(row));
     let widths: Vec<usize> =
         (0..rows[0].len()).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0)).collect();
@@ -71,14 +72,27 @@ fn table() -> String {
     text
 }
 
-fn row(target: &Target) -> [String; 6] {
+fn row(target: &Target) -> [String; 7] {
+    let mut stores: Vec<&str> = if target.stores { vec!["int8"] } else { Vec::new() };
+    stores.extend(target.small);
+    let stores = if stores.is_empty() { "nothing".to_owned() } else { stores.join(", ") };
     if target.places == Places::Nothing {
-        return [target.name, "float", "s8 storage", "float", "nothing", "none"].map(str::to_owned);
+        let [name, x, w, b, places, forms] =
+            [target.name, "float", "float", "float", "nothing", "none"].map(str::to_owned);
+        return [name, x, w, b, places, forms, stores];
+    }
+    let mut forms = target.formats.to_vec();
+    if target.dynamic {
+        forms.push("dynamic");
     }
     let signed = |ty| if ty == DataType::Int8 { "s8" } else { "u8" };
     let scales = if target.power_of_two { ", scales 2^n" } else { "" };
     let zero = if target.symmetric { "symmetric" } else { "asymmetric" };
-    let per = if target.per_channel { "per channel" } else { "per tensor" };
+    let per = match target.per_channel {
+        [] => "per tensor".to_owned(),
+        [only] => format!("per channel of {only}"),
+        _ => "per channel".to_owned(),
+    };
     let sums = if target.pairing == Pairing::Neighbours { ", 16-bit pairs" } else { ", full range" };
     let places = match target.places {
         Places::Cheapest(_) => "what is faster",
@@ -101,6 +115,7 @@ fn row(target: &Target) -> [String; 6] {
         format!("{} {per}{sums}", signed(target.weights)),
         bias.to_owned(),
         format!("{places}{ends}"),
-        target.formats.join(", "),
+        forms.join(", "),
+        stores,
     ]
 }
