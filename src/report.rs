@@ -14,6 +14,7 @@ use crate::{
     low_rank::SplitLayer,
     metrics::{Comparison, GateResult},
     regions::Regions,
+    small_weights::Figures,
     structure::Structure,
 };
 
@@ -210,6 +211,8 @@ pub struct Report {
     pub total: Option<Comparison>,
     /// How activations were calibrated
     pub calibration: Option<Calibration>,
+    /// What `--weights` brought and cost; `None` without it
+    pub weights: Option<Figures>,
     /// Every gate that was judged
     pub gates: Vec<GateResult>,
     /// What a user may want to know
@@ -246,6 +249,7 @@ impl Report {
             quantized: None,
             total: None,
             calibration: None,
+            weights: None,
             gates: Vec::new(),
             notes: Vec::new(),
             warnings: Vec::new(),

@@ -9,18 +9,20 @@ mod share;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::Array2;
-use onnx_shrink_ir::{Evaluate, Graph, Model, OpId, Tensor, ValueId, infer, raise};
+use onnx_shrink_ir::{Evaluate, Model, OpId, Tensor, ValueId, infer, raise};
 use onnx_shrink_passes::{
     Context, Options, pipeline,
     prune::{layer::Layer, reconstruct::one_after_the_other, trial::PruneError},
     quantize::{
-        StoreFp16, StoreInt4,
+        StoreFp16, StoreInt4, StoreInt8,
         bits::{Choice, Form, allot},
         calibration::SampleSource,
+        dynamic_int8::has_attention,
         store_int4::{Int4, LEAST_OPSET, candidate, choices},
     },
     solver::Gram,
 };
+use serde::Serialize;
 
 use crate::{
     Failure, Progress, Samples, columns::bytes, int8::Quantized, keep_float::Patterns, layers::layers, request::Request,
@@ -79,6 +81,42 @@ impl WeightsOptions {
     }
 }
 
+/// What weights in fewer bits take and cost, beside 8 bits.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Figures {
+    /// fp16 or int4
+    #[serde(rename = "type")]
+    pub name: &'static str,
+    /// Layers in 4 bits
+    pub in_4_bits: usize,
+    /// Of these, those that samples told how to round
+    pub by_gptq: usize,
+    /// Layers in 8 bits
+    pub in_8_bits: usize,
+    /// Layers whose kernel unpacks 4 bits in each run
+    pub by_kernel: usize,
+    /// Versions of ONNX's ops before and after
+    pub opset: [i64; 2],
+    /// Bytes of the layers, scales and biases included
+    pub layers: Stored,
+    /// The same with all of them stored in 8 bits, as `--int8` does where layers stay float; `None`: nothing would be
+    pub stored_in_8_bits: Option<Stored>,
+}
+
+/// Layers as they are stored.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Stored {
+    /// Bytes of their constants
+    pub bytes: u64,
+    /// The largest relative L2 error of a float output, on samples that were not fitted; `None` without samples
+    pub rel_l2: Option<f64>,
+    /// Expected time of a run as a share of the float model's, by multiply-adds: 1 where engines unpack when they load the file
+    pub expected_time: f64,
+}
+
+/// Time of a layer of one row whose kernel unpacks 4 bits, as a share of its float time (measured with ONNX Runtime 1.32).
+const KERNEL_TIME: f64 = 0.65;
+
 /// What the stage needs to know.
 pub struct SmallWeights<'a> {
     /// The engine
@@ -103,6 +141,47 @@ pub struct Planned<'a> {
     refused: BTreeMap<OpId, String>,
     notes: Vec<String>,
     samples: usize,
+    /// Before it was raised
+    opset: i64,
+}
+
+impl Figures {
+    /// They as notes for people.
+    pub fn notes(&self, samples: usize) -> Vec<String> {
+        let time = |stored: &Stored| match stored.expected_time {
+            time if time < 0.995 => format!("expected time {time:.2} of float's"),
+            _ => "expected time that of float".to_owned(),
+        };
+        let error = |stored: &Stored| stored.rel_l2.map_or(String::new(), |rel| format!(", relative L2 {rel:.2e}"));
+        let mut note = format!(
+            "--weights {}: layers take {}{}, {}",
+            self.name,
+            bytes(self.layers.bytes),
+            error(&self.layers),
+            time(&self.layers)
+        );
+        if self.name == Weights::Int4.name() {
+            note += &format!(
+                "; {} in 4 bits ({} by GPTQ, {} rounded to nearest), {} in 8",
+                self.in_4_bits,
+                self.by_gptq,
+                self.in_4_bits - self.by_gptq,
+                self.in_8_bits
+            );
+            if samples == 0 {
+                note += "; with --data DIR (100 to 300 samples) the error would be about half";
+            }
+        }
+        let beside = self.stored_in_8_bits.as_ref().map(|eight| {
+            format!(
+                "in 8 bits layers would take {}{}, {}; with --int8 and --data they compute in integers where that is faster",
+                bytes(eight.bytes),
+                error(eight),
+                time(eight)
+            )
+        });
+        [Some(note), beside].into_iter().flatten().collect()
+    }
 }
 
 impl SmallWeights<'_> {
@@ -122,6 +201,7 @@ impl SmallWeights<'_> {
             refused: BTreeMap::new(),
             notes: Vec::new(),
             samples: 0,
+            opset: lossless.opset(),
         };
         if self.weights == Weights::Fp16 {
             return Ok(planned);
@@ -135,6 +215,7 @@ impl SmallWeights<'_> {
         let gaining = planned.layers.iter().filter(gains).count();
         if gaining > 0 && model.opset() < LEAST_OPSET {
             let from = model.opset();
+            // x_bert_toy runs 1.24 times as long without.
             if has_attention(&model.graph) {
                 planned.notes.push(format!(
                     "opset {from} stays: from {LEAST_OPSET} on a kernel for 4 bits is faster for {gaining} of the layers, \
@@ -183,13 +264,6 @@ impl SmallWeights<'_> {
         let mut cx = Context::new(self.options.clone(), self.evaluator);
         pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)
     }
-}
-
-/// Whether it multiplies matrices that it computed: ONNX Runtime 1.32 fuses attention up to opset 18 (x_bert_toy runs 1.24 times
-/// as long without).
-fn has_attention(graph: &Graph) -> bool {
-    let computes = |value: Option<ValueId>| value.is_some_and(|value| graph.constant(value).is_none());
-    graph.ops_of("MatMul").into_iter().any(|op| computes(graph.op(op).input(0)) && computes(graph.op(op).input(1)))
 }
 
 /// Samples that are fitted, and behind them those that judge.
@@ -281,6 +355,50 @@ impl Planned<'_> {
         order
     }
 
+    /// What a model from [`Planned::build`] takes and costs. `rel_l2`: its error.
+    pub fn figures(&self, stored: &Quantized, kept: &BTreeSet<usize>, rel_l2: Option<f64>) -> Figures {
+        let graph = &self.model.graph;
+        let taken = self.layers.iter().enumerate().filter(|(index, _)| !kept.contains(index));
+        let taken: Vec<&Int4> = taken.map(|(_, (_, stored))| stored).collect();
+        let by_kernel: Vec<&&Int4> =
+            taken.iter().filter(|stored| graph.opset() >= LEAST_OPSET && stored.is_fused(graph)).collect();
+        let multiply = |layer: &Layer| {
+            let given = graph.ty(layer.y).and_then(|ty| ty.dims()).map_or(1, |dims| dims.iter().product());
+            (layer.inputs * given.max(layer.outputs)) as f64
+        };
+        let all: f64 =
+            graph.ops().into_iter().filter_map(|op| Layer::of(graph, op)).map(|layer| multiply(&layer)).sum();
+        let fast: f64 = by_kernel.iter().map(|stored| multiply(stored.layer())).sum();
+        Figures {
+            name: self.stage.weights.name(),
+            in_4_bits: taken.len(),
+            by_gptq: taken.iter().filter(|stored| stored.by_samples).count(),
+            in_8_bits: self.in_8_bits.len(),
+            by_kernel: by_kernel.len(),
+            opset: [self.opset, graph.opset()],
+            layers: Stored {
+                bytes: stored.layers.iter().map(|layer| layer.bytes_after).sum(),
+                rel_l2,
+                expected_time: 1.0 - (1.0 - KERNEL_TIME) * fast / all.max(1.0),
+            },
+            stored_in_8_bits: None,
+        }
+    }
+
+    /// `lossless` with all its weights in 8 bits, and the bytes of its layers then; `None` when none would be.
+    pub fn in_8_bits(&self, lossless: &Model) -> Result<Option<(Model, u64)>, Failure> {
+        let mut cx = Context::new(self.stage.options.clone(), self.stage.evaluator);
+        let mut model = lossless.detached();
+        cx.run(&StoreInt8 { calibration: None }, &mut model.graph).map_err(Failure::bug)?;
+        if cx.journal.done() == 0 {
+            return Ok(None);
+        }
+        model.graph.sweep();
+        infer::infer(&mut model.graph);
+        let layers = layers(&lossless.graph, &model.graph, &|_| Some(String::new()));
+        Ok(Some((model, layers.iter().map(|layer| layer.bytes_after).sum())))
+    }
+
     /// The model with its weights stored, `kept` of the layers not in 4 bits; `None` when nothing got smaller.
     pub fn build(&self, kept: &BTreeSet<usize>) -> Result<Option<Quantized>, Failure> {
         let stage = self.stage;
@@ -316,29 +434,12 @@ impl Planned<'_> {
         for layer in &mut layers {
             layer.sqnr_db = noise.get(layer.name.as_str()).copied().flatten();
         }
-        let by_samples = taken.values().filter(|stored| stored.by_samples).count();
-        let (before, after) =
-            layers.iter().fold((0, 0), |sum, layer| (sum.0 + layer.bytes_before, sum.1 + layer.bytes_after));
-        let mut note =
-            format!("--weights {}: layers with weights {} → {}", stage.weights.name(), bytes(before), bytes(after));
-        if stage.weights == Weights::Int4 {
-            note += &format!(
-                "; {} in 4 bits, of which {by_samples} by GPTQ and {} rounded to nearest",
-                taken.len(),
-                taken.len() - by_samples
-            );
-            if self.samples == 0 {
-                note += "; with --data DIR (100 to 300 samples) the error would be about half";
-            }
-        }
-        let mut notes = self.notes.clone();
-        notes.push(note);
         Ok(Some(Quantized {
             model,
             pairs: None,
             layers,
             journal: cx.journal,
-            notes,
+            notes: self.notes.clone(),
             samples: self.samples,
             calibrator: None,
         }))

@@ -68,3 +68,23 @@ fn layers_go_back_to_16_bits_until_the_gates_hold() {
     let layers = report["layers"].as_array().unwrap();
     assert!(layers.iter().any(|layer| layer["reason"].as_str().unwrap().contains("a gate failed")), "{layers:?}");
 }
+
+#[test]
+fn the_report_says_what_4_bits_bring_and_cost_beside_8() {
+    let samples = calib("digits_mlp");
+    let (_, report) = stored(&["--weights", "int4", "--data", &samples]);
+    let weights = &report["weights"];
+    let [four, eight] = ["layers", "stored_in_8_bits"].map(|key| &weights[key]);
+    let number = |of: &serde_json::Value, key: &str| of[key].as_f64().unwrap();
+    assert!(number(four, "bytes") < 0.75 * number(eight, "bytes"), "{weights}");
+    assert!(number(four, "rel_l2") > number(eight, "rel_l2"), "{weights}");
+    assert_eq!((weights["type"].as_str(), number(four, "expected_time")), (Some("int4"), 1.0));
+    assert_eq!(
+        weights["opset"][0], weights["opset"][1],
+        "nothing gains from 4-bit types: engines, fusions, opset stay"
+    );
+    let notes = report["notes"].to_string();
+    assert!(notes.contains("--weights int4: layers take") && notes.contains("in 8 bits layers would take"), "{notes}");
+    let (_, plain) = stored(&["--data", &samples]);
+    assert!(plain["weights"].is_null());
+}

@@ -6,8 +6,10 @@ use onnx_shrink_passes::quantize::is_quantized;
 
 use super::{Job, quantize::FALL_BACK_RUNS};
 use crate::{
-    Failure, sensitivity,
-    small_weights::{SmallWeights, Weights},
+    Failure,
+    metrics::Comparison,
+    sensitivity,
+    small_weights::{SmallWeights, Stored, Weights},
 };
 
 impl Job<'_> {
@@ -26,6 +28,7 @@ impl Job<'_> {
         let stage = SmallWeights { evaluator: evaluator.as_ref(), options: &options, weights, keep_float };
         let planned = stage.plan(model, self.samples.as_ref(), self.progress)?;
         let mut stored = planned.build(&BTreeSet::new())?;
+        let mut kept = BTreeSet::new();
         let layers = planned.worst();
         if let Some(held_out) = self.held_out().filter(|_| request.validate && !layers.is_empty()) {
             let mut holds = |kept: &BTreeSet<usize>| -> Result<bool, Failure> {
@@ -34,13 +37,39 @@ impl Job<'_> {
                 Ok(comparison.is_none_or(|found| request.gates.int8(&found).iter().all(|gate| gate.passed)))
             };
             if !holds(&BTreeSet::new())?
-                && let Some(kept) = sensitivity::fewest(&layers, FALL_BACK_RUNS, &mut holds)?
+                && let Some(found) = sensitivity::fewest(&layers, FALL_BACK_RUNS, &mut holds)?
             {
-                stored = planned.build(&kept)?;
+                stored = planned.build(&found)?;
+                kept = found;
             }
         }
         match stored {
-            Some(stored) => self.accept_storage(stored),
+            Some(stored) => {
+                let samples = stored.samples;
+                let mut figures = planned.figures(&stored, &kept, None);
+                let accepted = self.accept_storage(stored)?;
+                if accepted.is_some() {
+                    let has_samples = self.held_out().is_some();
+                    let error = |comparison: &Comparison| {
+                        let floats =
+                            comparison.outputs.iter().filter(|output| output.float).map(|output| output.rel_l2);
+                        floats.filter(|_| has_samples).reduce(f64::max)
+                    };
+                    figures.layers.rel_l2 = self.report.quantized.as_ref().and_then(error);
+                    if let Some((eight, bytes)) = planned.in_8_bits(model)? {
+                        let held_out = self.held_out().filter(|_| request.validate);
+                        let compared = match held_out {
+                            Some(held_out) => self.compare(&eight, &held_out)?,
+                            None => None,
+                        };
+                        let rel_l2 = compared.as_ref().and_then(error);
+                        figures.stored_in_8_bits = Some(Stored { bytes, rel_l2, expected_time: 1.0 });
+                    }
+                    self.report.notes.extend(figures.notes(samples));
+                    self.report.weights = Some(figures);
+                }
+                Ok(accepted)
+            }
             None => {
                 self.report.notes.push("--weights: no weight is large enough to be stored in fewer bits".to_owned());
                 Ok(None)

@@ -339,12 +339,14 @@ fn suits_a_kernel(graph: &Graph, layer: &Layer) -> bool {
     layer.output_axis() == 1 && rows == Some(layer.inputs) && !is_drawn_in(graph, layer)
 }
 
-/// Whether the layer becomes a Gemm with an activation in it.
+/// Whether the layer becomes a Gemm with an activation in it, or with a bias that is computed: no kernel unpacks the weights of those.
 fn is_drawn_in(graph: &Graph, layer: &Layer) -> bool {
     let becomes_gemm = graph.op(layer.op).is("Gemm") || layer.bias.is_some();
     let follows = |place: &Use| match place {
-        Use::Input(op, _) => DRAWN_IN.contains(&graph.op(*op).op_type()),
+        Use::Input(op, _) if becomes_gemm => DRAWN_IN.contains(&graph.op(*op).op_type()),
+        // A sum of a product and something computed is a Gemm with that as its bias.
+        Use::Input(op, _) => graph.op(*op).is("Add"),
         _ => false,
     };
-    becomes_gemm && graph.uses(layer.y).iter().any(follows)
+    graph.uses(layer.y).iter().any(follows)
 }

@@ -77,6 +77,9 @@ fn what_an_activation_follows_and_transposed_weights_are_folded() {
     assert!(before(&drawn, only(&drawn, "Gemm"), 1).is("Reshape"));
     let plain = stored(&gemm("", "Softmax"), &[64, 48]);
     assert!(before(&plain, only(&plain, "Gemm"), 1).is("DequantizeLinear"));
+    let sum = "g (float[1,64] x, float[1,48] h, float[48,48] r) => (float[1,48] y) <CONSTANTS> {
+        t = MatMul (x, k)  u = MatMul (h, r)  y = Add (t, u) }";
+    assert!(stored(sum, &[64, 48]).ops_of("DequantizeLinear").is_empty(), "the Add makes a Gemm of it");
     let transposed = stored(&gemm("<transB = 1>", "Softmax"), &[48, 64]);
     assert!(before(&transposed, only(&transposed, "Gemm"), 1).is("Reshape"));
     holds(&transposed, "Mul", 64 * 48, |i| (i, i / 32));
