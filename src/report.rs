@@ -267,7 +267,10 @@ impl Report {
             false => Side::of(&path, written.bytes, model),
         };
         if written.larger {
-            self.notes.push("the result was larger than the input, so the input's own model was written".to_owned());
+            // What is told of layers is of a file that nobody gets.
+            self.layers.clear();
+            let note = "the result was larger than the input, so the input's own model was written; rewrites and errors are told of the result";
+            self.notes.push(note.to_owned());
         }
     }
 
