@@ -389,7 +389,7 @@ impl Planned<'_> {
     pub fn in_8_bits(&self, lossless: &Model) -> Result<Option<(Model, u64)>, Failure> {
         let mut cx = Context::new(self.stage.options.clone(), self.stage.evaluator);
         let mut model = lossless.detached();
-        cx.run(&StoreInt8 { calibration: None }, &mut model.graph).map_err(Failure::bug)?;
+        cx.run(&StoreInt8::default(), &mut model.graph).map_err(Failure::bug)?;
         if cx.journal.done() == 0 {
             return Ok(None);
         }
