@@ -333,6 +333,7 @@ fn the_row_is_data() {
     breaks("qnn", "digits_cnn", &cnn, "weight scales");
     breaks("vitis", "digits_cnn", &cnn, "power of two");
     breaks("generic", "digits_cnn", &cnn, "weights alone");
+    breaks("generic", "digits_mlp", &with("openvino", "digits_mlp", &[]), "end");
     breaks("ort-x86-vnni", "digits_cnn", &cnn, "full range");
     breaks("openvino", "digits_cnn", &with("ort-x86-vnni", "digits_cnn", WRAP), "pairs");
     breaks("openvino", "digits_mlp", &with("ort-cpu", "digits_mlp", QOPERATOR), "form");
