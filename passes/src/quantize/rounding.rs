@@ -24,7 +24,7 @@ use super::weights::Pairing;
 const CORRELATION: f64 = 0.6;
 
 /// Positions further apart do not count (0.6⁷ < 0.03). Kernels of one axis that are longer filter a signal, whose neighbours are nearly equal:
-/// there the first rule is better (silero_vad's transform, 0.0047 against 0.0089).
+/// there the first rule is better (on silero_vad, which has one: 0.0047 against 0.0089).
 const REACH: usize = 6;
 
 /// How far from its weight a number may go, in steps, by pass.
