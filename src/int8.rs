@@ -127,8 +127,8 @@ impl Int8<'_> {
     pub fn without_samples(&self, lossless: &Model, dynamic: Dynamic) -> Result<Result<Quantized, String>, Failure> {
         let mut model = lossless.detached();
         let mut cx = self.context();
+        let patterns = Patterns::new(self.keep_float)?;
         if dynamic != Dynamic::None {
-            let patterns = Patterns::new(self.keep_float)?;
             let kept = model.graph.ops_in_id_order().into_iter().filter(|op| patterns.matches(&model.graph, *op));
             let kept: Vec<OpId> = kept.collect();
             let pass = DynamicInt8 { calibration: None, always: dynamic == Dynamic::All, smooths: false, kept: &kept };
@@ -165,16 +165,10 @@ impl Int8<'_> {
             1 => "one layer runs in 8 bits with ranges of each run, the others in float".to_owned(),
             count => format!("{count} layers run in 8 bits with ranges of each run, the others in float"),
         };
-        let note = format!("no samples were given: weights are stored in 8 bits, {run}; {}", self.what_samples_bring());
-        Ok(Ok(Quantized {
-            model,
-            pairs: None,
-            journal: cx.journal,
-            layers,
-            calibrator: None,
-            samples: 0,
-            notes: vec![note],
-        }))
+        let mut notes = patterns.unused(&lossless.graph);
+        notes
+            .push(format!("no samples were given: weights are stored in 8 bits, {run}; {}", self.what_samples_bring()));
+        Ok(Ok(Quantized { model, pairs: None, journal: cx.journal, layers, calibrator: None, samples: 0, notes }))
     }
 
     /// What `--data` would bring.
@@ -182,9 +176,8 @@ impl Int8<'_> {
         let name = self.target.name;
         match self.target.places {
             Places::Cheapest(_) => {
-                "with --data DIR (100 to 300 samples) layers would run in 8 bits, too, where the target \
-                                    gains from it"
-                    .to_owned()
+                let what = "layers would run in 8 bits, too, where the target gains from it";
+                format!("with --data DIR (100 to 300 samples) {what}")
             }
             Places::All | Places::EveryTensor => {
                 format!("with --data DIR (100 to 300 samples) all layers that the target {name} runs in 8 bits would")
@@ -307,9 +300,7 @@ impl Int8<'_> {
                 "the model's outputs are fed back as inputs: errors of 8-bit layers would add up over the steps";
             storage_only = Some(reason.to_owned());
         }
-        // `auto` says what is done anyway: where a gate fails, as few layers as possible stay float.
-        let named: Vec<String> = self.keep_float.iter().filter(|word| *word != "auto").cloned().collect();
-        let patterns = Patterns::new(&named)?;
+        let patterns = Patterns::new(self.keep_float)?;
         let user_kept = (0..units.units.len())
             .filter(|&unit| patterns.matches(&model.graph, units.units[unit].op))
             .collect::<BTreeSet<_>>();

@@ -13,13 +13,15 @@ pub(crate) struct Patterns {
 }
 
 impl Patterns {
+    /// Those in `words`, `auto` aside: it says what is done anyway, where a gate fails.
     pub(crate) fn new(words: &[String]) -> Result<Patterns, Failure> {
+        let words: Vec<String> = words.iter().filter(|word| *word != "auto").cloned().collect();
         let mut globs = GlobSetBuilder::new();
-        for word in words {
+        for word in &words {
             let glob = Glob::new(word).map_err(|error| Failure::usage(format_args!("--keep-float {word}: {error}")))?;
             globs.add(glob);
         }
-        Ok(Patterns { globs: globs.build().map_err(Failure::bug)?, words: words.to_vec() })
+        Ok(Patterns { globs: globs.build().map_err(Failure::bug)?, words })
     }
 
     pub(crate) fn matches(&self, graph: &Graph, op: OpId) -> bool {

@@ -296,8 +296,7 @@ impl Planned<'_> {
         self.layers.clear();
         self.in_8_bits.clear();
         self.refused.clear();
-        let named: Vec<String> = self.stage.keep_float.iter().filter(|word| *word != "auto").cloned().collect();
-        let patterns = Patterns::new(&named)?;
+        let patterns = Patterns::new(self.stage.keep_float)?;
         self.notes = patterns.unused(graph);
         let mut found: Vec<(OpId, Layer, Vec<Choice>)> = Vec::new();
         let mut nearest: Vec<Int4> = Vec::new();

@@ -177,6 +177,8 @@ fn an_op_type_or_a_glob_names_layers_and_what_names_nothing_is_noted() {
     let (bytes, report) = quantize("digits_cnn", &["--data", &data, "--keep-float", "nothing*"]);
     assert_eq!(report["notes"][0], "--keep-float nothing* names no op");
     assert_eq!(bytes, quantize("digits_cnn", &["--data", &data]).0);
+    let (_, report) = quantize("digits_cnn", &["--keep-float", "nothing*"]);
+    assert_eq!(report["notes"][0], "--keep-float nothing* names no op");
 }
 
 #[test]
