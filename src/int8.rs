@@ -19,6 +19,7 @@ use onnx_shrink_passes::{
 };
 
 use self::choose::choosing;
+pub(crate) use self::noise::squares;
 use crate::{
     Calibrate, Failure, Progress, Samples,
     formats::{Dynamic, FormatOptions},

@@ -354,8 +354,8 @@ impl Planned<'_> {
         order
     }
 
-    /// What a model from [`Planned::build`] takes and costs. `rel_l2`: its error.
-    pub fn figures(&self, stored: &Quantized, kept: &BTreeSet<usize>, rel_l2: Option<f64>) -> Figures {
+    /// What a model from [`Planned::build`] with `kept` takes and costs; its error is for samples to tell.
+    pub fn figures(&self, stored: &Quantized, kept: &BTreeSet<usize>) -> Figures {
         let graph = &self.model.graph;
         let taken = self.layers.iter().enumerate().filter(|(index, _)| !kept.contains(index));
         let taken: Vec<&Int4> = taken.map(|(_, (_, stored))| stored).collect();
@@ -377,7 +377,7 @@ impl Planned<'_> {
             opset: [self.opset, graph.opset()],
             layers: Stored {
                 bytes: stored.layers.iter().map(|layer| layer.bytes_after).sum(),
-                rel_l2,
+                rel_l2: None,
                 expected_time: 1.0 - (1.0 - KERNEL_TIME) * fast / all.max(1.0),
             },
             stored_in_8_bits: None,

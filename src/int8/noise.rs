@@ -177,7 +177,7 @@ const NOISE_LEAST: usize = 2;
 const NOISE_NUMBERS: usize = 1 << 20;
 
 /// Σ(b − a)² and Σa², in an order that does not depend on the processor.
-pub(super) fn squares(a: &[f32], b: &[f32]) -> (f64, f64) {
+pub(crate) fn squares(a: &[f32], b: &[f32]) -> (f64, f64) {
     let (mut error, mut signal) = ([0f64; 4], [0f64; 4]);
     let count = a.len().min(b.len());
     let ((a, a_rest), (b, b_rest)) = (a[..count].as_chunks::<4>(), b[..count].as_chunks::<4>());

@@ -46,7 +46,7 @@ impl Job<'_> {
         match stored {
             Some(stored) => {
                 let samples = stored.samples;
-                let mut figures = planned.figures(&stored, &kept, None);
+                let mut figures = planned.figures(&stored, &kept);
                 let accepted = self.accept_storage(stored)?;
                 if accepted.is_some() {
                     let has_samples = self.held_out().is_some();

@@ -5,7 +5,7 @@ use onnx_shrink_ir::{Evaluate, Graph, Patch, Prepared, Tensor};
 use onnx_shrink_passes::quantize::store_int4::Int4;
 use rayon::prelude::*;
 
-use crate::{Failure, Progress, Samples};
+use crate::{Failure, Progress, Samples, int8::squares};
 
 /// Runs of the model that are spent.
 const RUNS: usize = 768;
@@ -65,10 +65,9 @@ fn relative(reference: &[Vec<Tensor>], found: &[Vec<Tensor>]) -> f64 {
             else {
                 continue;
             };
-            for (a, b) in expected.iter().zip(found.iter()) {
-                error += f64::from(a - b).powi(2);
-                signal += f64::from(*a).powi(2);
-            }
+            let (off, all) = squares(&expected, &found);
+            error += off;
+            signal += all;
         }
         if signal > 0.0 {
             of_outputs.push(error / signal);
