@@ -32,7 +32,7 @@ pub use import::{ImportError, import};
 pub use model::Model;
 pub use multiply_adds::multiply_adds;
 pub use onnx_shrink_proto as proto;
-pub use part::{between, neighbourhood};
+pub use part::{Given, alone, between, neighbourhood};
 pub use patch::{Applied, Patch, PatchError, ValueRef};
 pub use tensor::{Element, Tensor, TensorError, element_count};
 pub use types::{DataType, Dim, TensorType};

@@ -5,9 +5,45 @@ use onnx_shrink_proto::schema::ValueInfoProto;
 
 use crate::{
     evaluate::ops_between,
-    graph::{Graph, OpId, ValueId},
+    graph::{Graph, NewOp, OpId, ValueId},
+    tensor::Tensor,
     types::TensorType,
 };
+
+/// What is known of an input of an op that stands in no graph yet.
+#[derive(Clone, Debug)]
+pub enum Given {
+    /// A value, of this type if it is known
+    Value(Option<TensorType>),
+    /// A constant
+    Constant(Tensor),
+}
+
+/// The graph of `opset` that has `op` alone, with one output: how an op reads before it is added to a graph. Each input is a
+/// value of its own.
+pub fn alone(opset: i64, op: NewOp, inputs: Vec<Option<Given>>) -> (Graph, OpId) {
+    let mut graph = Graph::new(opset);
+    let mut values = Vec::with_capacity(inputs.len());
+    for (index, given) in inputs.into_iter().enumerate() {
+        let name = format!("x{index}");
+        values.push(match given {
+            None => None,
+            Some(Given::Constant(tensor)) => Some(graph.insert_constant(&name, tensor)),
+            Some(Given::Value(ty)) => {
+                let value = graph.insert_value(&name, ty);
+                let info = declaration(&graph, value);
+                graph.push_input(value, info);
+                Some(value)
+            }
+        });
+    }
+    let y = graph.insert_value("y", None);
+    let seq = graph.next_seq();
+    let id = graph.insert_op(seq, op.node, values, vec![Some(y)], Vec::new());
+    let info = declaration(&graph, y);
+    graph.push_output(y, info);
+    (graph, id)
+}
 
 /// The ops `kept` of `graph`, a graph of its own: values that others make become inputs, values that others (or the outputs
 /// of `graph`) read become outputs. Inputs that nothing reads are dropped.

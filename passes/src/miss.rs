@@ -36,6 +36,8 @@ pub enum Miss {
     DoesNotPay(String),
     /// A limit on the work was met before nothing was left to do
     Limit(String),
+    /// The rewrite contradicts itself, a mistake of this program: what it would have made
+    Bug(String),
 }
 
 impl Miss {
@@ -69,6 +71,7 @@ impl Miss {
             Miss::Kept(why) => format!("kept: {why}"),
             Miss::DoesNotPay(why) => format!("does not pay: {why}"),
             Miss::Limit(what) => format!("a limit was met: {what}"),
+            Miss::Bug(what) => format!("{what}: this is a bug, please report it with the model"),
         }
     }
 }

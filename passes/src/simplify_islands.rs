@@ -26,7 +26,7 @@ use crate::{
         Rule,
         analysis::Leaf,
         cost::{self, Cost},
-        emit::{self, Emitted},
+        emit::{self, Emitted, Refused},
         exact,
         extract::Choices,
         island::{self, Island, Member},
@@ -111,11 +111,15 @@ impl SimplifyIslands {
             return Found::Nothing;
         }
         match emit::emit(graph, &island, &choices, &selection, positions) {
-            Some(emitted) => match grows(graph, &island, &emitted, before.ops.saturating_sub(cost.ops)) {
+            Ok(emitted) => match grows(graph, &island, &emitted, before.ops.saturating_sub(cost.ops)) {
                 Some(miss) => Found::Worse(emitted.patch.anchor(), miss),
                 None => Found::Better(Box::new(emitted)),
             },
-            None => Found::Nothing,
+            Err(Refused::Order) => Found::Nothing,
+            Err(Refused::Misread(kind)) => {
+                let made = format!("the {} that would be made is not what was meant", kind.name());
+                ops.first().map_or(Found::Nothing, |&op| Found::Worse(op, Miss::Bug(made)))
+            }
         }
     }
 }

