@@ -165,7 +165,7 @@ impl Lossless<'_> {
             return Ok(Some(reason));
         }
         let culprit = Culprit::new(&guilty, !is_new, reason, dumped);
-        log::warn!("{}", culprit.sentence());
+        log::info!("{}", culprit.sentence()); // the report warns
         culprits.push(culprit);
         Ok(None)
     }

@@ -134,7 +134,7 @@ impl<'a> Job<'a> {
             report.notes.push(format!("{frozen} {note}{why}"));
         }
         request.control.fix_shapes(&mut original.graph)?;
-        infer::infer(&mut original.graph);
+        infer::infer_as_read(&mut original.graph);
         drop(stage);
         let samples = Self::open_samples(request, &original.graph)?;
         let dump = request.control.dump_dir.as_deref().map(Dump::new).transpose()?;

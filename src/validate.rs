@@ -94,7 +94,7 @@ fn load(path: &Path) -> Result<(Model, Side, ModelProto), Failure> {
     let name = path.display().to_string();
     let mut model =
         import(loaded.model.clone()).map_err(|error| Failure::input(anyhow!(error).context(name.clone())))?;
-    infer::infer(&mut model.graph);
+    infer::infer_as_read(&mut model.graph);
     let side = Side::of(&name, files::size_of_input(&loaded), &model);
     Ok((model, side, loaded.model))
 }

@@ -21,11 +21,12 @@ mod values;
 mod windows;
 
 use std::{
+    cell::RefCell,
     collections::HashSet,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use log::warn;
+use log::{debug, warn};
 use node::Node;
 use rten_shape_inference::{SymTensor, SymbolGen};
 
@@ -34,9 +35,23 @@ use crate::{
     types::{DataType, Dim, TensorType},
 };
 
+/// Contradictions of a file that are told one by one.
+const TOLD: usize = 5;
+
 /// Fills in the types of all values of `graph` and its bodies as far as they follow from inputs and constants.
 pub fn infer(graph: &mut Graph) {
-    infer_graph(graph, Vec::new(), &mut symbols::generator());
+    for contradiction in infer_graph(graph, Vec::new(), &mut symbols::generator()).contradictions.into_inner() {
+        debug!("{contradiction}");
+    }
+}
+
+/// [`infer`] for a graph as it was read: warns of what the file declares wrongly.
+pub fn infer_as_read(graph: &mut Graph) {
+    let contradictions = infer_graph(graph, Vec::new(), &mut symbols::generator()).contradictions.into_inner();
+    contradictions.iter().take(TOLD).for_each(|contradiction| warn!("{contradiction}"));
+    if contradictions.len() > TOLD {
+        warn!("{} more values are declared wrongly", contradictions.len() - TOLD);
+    }
 }
 
 /// The types of the outputs of `op`, by position, as they follow from the types and constants of its inputs; `None` where
@@ -69,9 +84,15 @@ struct Facts {
     tensors: Vec<SymTensor>,
     /// Names of dimensions of what comes from outside: a declared name among them says more than an expression
     names: HashSet<String>,
+    /// Declarations that are not so, as sentences
+    contradictions: RefCell<Vec<String>>,
 }
 
 impl Facts {
+    fn contradicts(&self, sentence: String) {
+        self.contradictions.borrow_mut().push(sentence);
+    }
+
     fn of(&self, value: ValueId) -> &SymTensor {
         &self.tensors[value.index()]
     }
@@ -79,7 +100,8 @@ impl Facts {
 
 /// Infers all of `graph`, beginning with `seeds` for values that come from outside.
 fn infer_graph(graph: &mut Graph, seeds: Vec<(ValueId, Inferred)>, symbols: &mut SymbolGen) -> Facts {
-    let mut facts = Facts { tensors: vec![SymTensor::unknown("not yet"); graph.bound()], names: HashSet::new() };
+    let tensors = vec![SymTensor::unknown("not yet"); graph.bound()];
+    let mut facts = Facts { tensors, names: HashSet::new(), contradictions: RefCell::default() };
     for value in graph.values() {
         facts.tensors[value.index()] = known(graph, value, symbols);
     }
@@ -147,7 +169,7 @@ fn settle(graph: &mut Graph, value: ValueId, inferred: Inferred, facts: &mut Fac
     let Inferred { dtype, tensor } = inferred;
     let dtype = match (dtype, declared.as_ref().map(|ty| ty.dtype)) {
         (Some(inferred), Some(declared)) if inferred != declared => {
-            warn!("`{}` is declared as {declared}, but is {inferred}", graph.name_of(value));
+            facts.contradicts(format!("`{}` is declared as {declared}, but is {inferred}", graph.name_of(value)));
             Some(inferred)
         }
         (inferred, declared) => inferred.or(declared),
@@ -156,10 +178,11 @@ fn settle(graph: &mut Graph, value: ValueId, inferred: Inferred, facts: &mut Fac
     let new = symbols::dims(&tensor);
     let shape = match (new, &old) {
         (Some(new), Some(old)) if new.len() == old.len() => {
-            Some(new.into_iter().zip(old).map(|(new, old)| join(new, old, || graph.name_of(value))).collect())
+            Some(new.into_iter().zip(old).map(|(new, old)| join(new, old, facts, || graph.name_of(value))).collect())
         }
         (Some(new), Some(old)) => {
-            warn!("`{}` is declared with {} dimensions, but has {}", graph.name_of(value), old.len(), new.len());
+            let (name, declared, has) = (graph.name_of(value), old.len(), new.len());
+            facts.contradicts(format!("`{name}` is declared with {declared} dimensions, but has {has}"));
             Some(new)
         }
         (Some(new), None) => Some(new),
@@ -172,10 +195,10 @@ fn settle(graph: &mut Graph, value: ValueId, inferred: Inferred, facts: &mut Fac
 }
 
 /// The surer of an inferred and a declared dimension; the inferred one when they contradict each other.
-fn join<'a>(new: Dim, old: &Dim, name: impl FnOnce() -> &'a str) -> Dim {
+fn join<'a>(new: Dim, old: &Dim, facts: &Facts, name: impl FnOnce() -> &'a str) -> Dim {
     match (&new, old) {
         (Dim::Known(inferred), Dim::Known(declared)) if inferred != declared => {
-            warn!("`{}` is declared with a dimension of {declared}, but it is {inferred}", name());
+            facts.contradicts(format!("`{}` is declared with a dimension of {declared}, but it is {inferred}", name()));
             new
         }
         (Dim::Unknown, _) | (Dim::Symbol(_), Dim::Known(_)) => old.clone(),

@@ -53,7 +53,7 @@ fn load(path: &Path) -> Result<(Model, u64), Failure> {
     let model = onnx_shrink_ir::import(loaded.model);
     let mut model =
         model.map_err(|error| Failure::input(anyhow::anyhow!(error).context(format!("{}", path.display()))))?;
-    infer::infer(&mut model.graph);
+    infer::infer_as_read(&mut model.graph);
     Ok((model, bytes))
 }
 

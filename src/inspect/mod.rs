@@ -194,7 +194,7 @@ pub fn inspect(request: &Inspect, progress: &dyn Progress) -> Result<Inspection,
     if model.ir_version() < 4 {
         model.graph.freeze_defaults(); // before version 4 every initializer had to be an input
     }
-    infer::infer(&mut model.graph);
+    infer::infer_as_read(&mut model.graph);
     drop(stage);
     let samples = match &request.data {
         Some(data) => Some(Samples::open(data, &model.graph, &request.sample_options).map_err(Failure::samples)?),

@@ -37,6 +37,7 @@ pub(super) fn infer(graph: &mut Graph, op: OpId, facts: &Facts, symbols: &mut Sy
         }
         if let Some(body) = graph.region_mut(op, region) {
             let inside = infer_graph(body, seeds, symbols);
+            facts.contradictions.borrow_mut().append(&mut inside.contradictions.borrow_mut());
             let outputs = body.outputs().to_vec();
             returned.push(
                 outputs
