@@ -5,9 +5,9 @@
 //! **Never** splits where bytes or multiply-adds do not fall.
 use std::{collections::BTreeMap, str::FromStr};
 
-use onnx_shrink_ir::{Evaluate, Model, OpId, infer};
+use onnx_shrink_ir::{Evaluate, Graph, Model, OpId, infer};
 use onnx_shrink_passes::{
-    Context, Entry, Options, SplitLowRank,
+    Context, Entry, Options, Outcome, SplitLowRank,
     low_rank::{Directions, Splittable, output_moments},
     quantize::calibration::CalibrationError,
     split_low_rank::Split,
@@ -67,6 +67,13 @@ const LEAST_NUMBERS: usize = 4096;
 const TRIAL_SAMPLES: usize = 128;
 const PROBE_SAMPLES: usize = 16;
 
+/// Below this share of what a layer loses in the outputs' error, nobody sees what it gives: what no sample reaches would be
+/// cut down to nothing at no cost.
+const LEAST_GAIN: f64 = 1e-6;
+
+/// Share of a layer's energy that is no loss: the rounding of its numbers.
+const NO_LOSS: f64 = 1e-9;
+
 /// Halvings of the price of a number.
 const TRIALS: usize = 10;
 
@@ -83,8 +90,12 @@ pub struct SplitLayer {
     pub rank: Option<usize>,
     /// Numbers in its weight before: as many multiply-adds for each row of its input
     pub weights_before: usize,
-    /// And after, in both factors
+    /// And after, in both factors, as they stand in the new model
     pub weights_after: usize,
+    /// Bytes of its weight before
+    pub bytes_before: usize,
+    /// And after, of both factors
+    pub bytes_after: usize,
     /// Share of the energy of its outputs that is lost; `None` when it was not split
     pub lost: Option<f64>,
     /// Why it was not split
@@ -116,6 +127,15 @@ struct Candidate {
     op: OpId,
     layer: Splittable,
     directions: Directions,
+    /// Whether samples tell what it gives; so they do where there are none
+    is_seen: bool,
+}
+
+/// A layer that was split, as it stands in the new model.
+struct Written {
+    rank: usize,
+    numbers: usize,
+    bytes: usize,
 }
 
 /// One place to stop at: the rank and the error that it is thought to add to the outputs.
@@ -163,9 +183,10 @@ impl LowRank<'_> {
         let directions: Vec<Option<Directions>> =
             (0..found.len()).into_par_iter().map(|index| found[index].1.directions(moments.get(index))).collect();
         let mut candidates = Vec::new();
-        for ((op, layer), directions) in found.into_iter().zip(directions) {
+        for (index, ((op, layer), directions)) in found.into_iter().zip(directions).enumerate() {
+            let is_seen = moments.get(index).is_none_or(|moments| layer.is_seen(moments));
             match directions {
-                Some(directions) => candidates.push(Candidate { op, layer, directions }),
+                Some(directions) => candidates.push(Candidate { op, layer, directions, is_seen }),
                 None => {
                     refused.insert(op, "its weight or its outputs are not finite".to_owned());
                 }
@@ -173,7 +194,7 @@ impl LowRank<'_> {
         }
         let judges = samples.map(|(_, held_out)| held_out).filter(|held_out| !held_out.is_empty());
         let ranks = match (self.svd, judges) {
-            (Svd::Auto, Some(held_out)) => self.measured(model, &candidates, held_out, progress)?,
+            (Svd::Auto, Some(held_out)) => self.measured(model, &mut candidates, held_out, progress)?,
             (Svd::Auto, None) => {
                 let rank = |candidate: &Candidate| {
                     let rank = candidate.directions.rank_for(AUTO_ENERGY);
@@ -190,54 +211,65 @@ impl LowRank<'_> {
                 candidates.iter().map(|candidate| Some(rank(candidate))).collect()
             }
         };
-        let pays =
-            |candidate: &Candidate, rank: usize| is_large(candidate) && (rank as f64) < candidate.layer.break_even();
+        let pays = |candidate: &Candidate, rank: usize| {
+            candidate.is_seen && is_large(candidate) && (rank as f64) < candidate.layer.break_even()
+        };
         let ranks: Vec<Option<usize>> =
             ranks.into_iter().zip(&candidates).map(|(rank, c)| rank.filter(|&rank| pays(c, rank))).collect();
+        let built = match ranks.iter().all(Option::is_none) {
+            true => None,
+            false => Some(self.build(model, &candidates, &ranks)?),
+        };
+        let missed = |op: OpId| {
+            let entries = built.iter().flat_map(|(_, journal)| journal);
+            entries.filter(|entry| entry.op == graph.label_of(op)).find_map(|entry| match &entry.outcome {
+                Outcome::Missed { reason } => Some(reason.clone()),
+                Outcome::Done { .. } => None,
+            })
+        };
         let mut layers: BTreeMap<OpId, SplitLayer> = BTreeMap::new();
         for (candidate, rank) in candidates.iter().zip(&ranks) {
-            let numbers = candidate.layer.numbers();
+            let op = candidate.op;
+            let written = built.as_ref().and_then(|(model, _)| written(graph, &model.graph, op));
+            let reason = match (&written, rank) {
+                (Some(_), _) => None,
+                (None, Some(_)) => Some(missed(op).unwrap_or_else(|| "the rewrite was left out".to_owned())),
+                (None, None) => Some(self.reason(candidate)),
+            };
+            let (numbers, bytes) = (candidate.layer.numbers(), bytes_of(graph, op));
             layers.insert(
-                candidate.op,
+                op,
                 SplitLayer {
-                    name: graph.label_of(candidate.op).to_owned(),
-                    op: graph.op(candidate.op).op_type().to_owned(),
                     full_rank: candidate.layer.full_rank(),
-                    rank: *rank,
+                    rank: written.as_ref().map(|written| written.rank),
                     weights_before: numbers,
-                    weights_after: rank.map_or(numbers, |rank| candidate.layer.numbers_at(rank)),
-                    lost: rank.map(|rank| candidate.directions.lost(rank)),
-                    reason: rank.is_none().then(|| self.reason(candidate)),
+                    weights_after: written.as_ref().map_or(numbers, |written| written.numbers),
+                    bytes_before: bytes,
+                    bytes_after: written.as_ref().map_or(bytes, |written| written.bytes),
+                    lost: written.as_ref().map(|written| candidate.directions.lost(written.rank)),
+                    ..SplitLayer::whole(graph, op, reason)
                 },
             );
         }
         for (op, reason) in refused {
-            layers.insert(
-                op,
-                SplitLayer {
-                    name: graph.label_of(op).to_owned(),
-                    op: graph.op(op).op_type().to_owned(),
-                    full_rank: 0,
-                    rank: None,
-                    weights_before: 0,
-                    weights_after: 0,
-                    lost: None,
-                    reason: Some(reason),
-                },
-            );
+            layers.insert(op, SplitLayer::whole(graph, op, Some(reason)));
         }
-        let layers = graph.ops().into_iter().filter_map(|op| layers.remove(&op)).collect();
-        if ranks.iter().all(Option::is_none) {
-            return Ok(SplitModel { model: None, journal: Vec::new(), layers });
-        }
-        let (model, journal) = self.build(model, &candidates, &ranks)?;
-        Ok(SplitModel { model: Some(model), journal, layers })
+        let layers: Vec<SplitLayer> = graph.ops().into_iter().filter_map(|op| layers.remove(&op)).collect();
+        let is_split = layers.iter().any(|layer| layer.rank.is_some());
+        let (model, journal) = match built {
+            Some((model, journal)) => (Some(model).filter(|_| is_split), journal),
+            None => (None, Vec::new()),
+        };
+        Ok(SplitModel { model, journal, layers })
     }
 
     fn reason(&self, candidate: &Candidate) -> String {
         let break_even = candidate.layer.break_even();
         match self.svd {
             _ if !is_large(candidate) => format!("its weight has fewer than {LEAST_NUMBERS} numbers"),
+            _ if !candidate.is_seen => {
+                "no sample shows what it does: nothing tells which of its outputs matter; more samples may".to_owned()
+            }
             Svd::Auto => format!(
                 "no rank below {:.0} ({:.0} % of its break-even rank) is near enough, or worth its error",
                 (MARGIN * break_even).floor(),
@@ -274,7 +306,7 @@ impl LowRank<'_> {
     fn measured(
         &self,
         model: &Model,
-        candidates: &[Candidate],
+        candidates: &mut [Candidate],
         held_out: &Samples,
         progress: &dyn Progress,
     ) -> Result<Vec<Option<usize>>, Failure> {
@@ -282,18 +314,27 @@ impl LowRank<'_> {
         let (probes, judges) = (some(PROBE_SAMPLES), some(TRIAL_SAMPLES));
         let stage = progress.stage("choosing ranks", Some((candidates.len() + TRIALS) as u64));
         let mut steps: Vec<Vec<Step>> = Vec::new();
-        for (index, candidate) in candidates.iter().enumerate() {
-            let ranks = steps_of(candidate);
+        for index in 0..candidates.len() {
+            let candidate = &candidates[index];
+            let ranks = if candidate.is_seen { steps_of(candidate) } else { Vec::new() };
             let Some(&probe) =
                 ranks.iter().rev().find(|&&rank| 4 * rank <= candidate.layer.full_rank()).or(ranks.first())
             else {
                 steps.push(Vec::new());
+                stage.advance(1);
                 continue;
             };
             let mut alone = vec![None; candidates.len()];
             alone[index] = Some(probe);
             let (error, _) = self.error(model, candidates, &alone, &probes)?;
-            let gain = error / candidate.directions.lost(probe).max(1e-12);
+            let lost = candidate.directions.lost(probe);
+            if lost > NO_LOSS && error < LEAST_GAIN * lost {
+                candidates[index].is_seen = false;
+                steps.push(Vec::new());
+                stage.advance(1);
+                continue;
+            }
+            let gain = error / lost.max(1e-12);
             let step = |rank: usize| Step {
                 rank,
                 numbers: candidate.layer.numbers_at(rank),
@@ -302,6 +343,7 @@ impl LowRank<'_> {
             steps.push(ranks.into_iter().map(step).collect());
             stage.advance(1);
         }
+        let candidates = &*candidates;
         let all: f64 = candidates.iter().map(|candidate| candidate.layer.numbers() as f64).sum();
         // The price of all numbers together, in error: from far too low to far too high.
         let (mut low, mut high) = (1e-6f64, 1e3f64);
@@ -340,6 +382,47 @@ impl LowRank<'_> {
         let errors = comparison.outputs.iter().filter(|output| output.float).map(|output| output.rel_l2.powi(2));
         Ok((errors.fold(0.0, f64::max), comparison.accuracy.map(|accuracy| accuracy.certain_drop())))
     }
+}
+
+impl SplitLayer {
+    /// The layer `op`, which was not split for this reason.
+    fn whole(graph: &Graph, op: OpId, reason: Option<String>) -> SplitLayer {
+        SplitLayer {
+            name: graph.label_of(op).to_owned(),
+            op: graph.op(op).op_type().to_owned(),
+            full_rank: 0,
+            rank: None,
+            weights_before: 0,
+            weights_after: 0,
+            bytes_before: 0,
+            bytes_after: 0,
+            lost: None,
+            reason,
+        }
+    }
+}
+
+/// What stands in `after` for the layer `op` of `before`; `None` where it was not split.
+fn written(before: &Graph, after: &Graph, op: OpId) -> Option<Written> {
+    let y = after.find(before.name_of(before.op(op).output(0)?))?;
+    let second = after.op(after.producer(y)?);
+    let between = second.input(0)?;
+    if before.find(after.name_of(between)).is_some() {
+        return None;
+    }
+    let first = after.op(after.producer(between)?);
+    let factors = [after.constant(first.input(1)?)?, after.constant(second.input(1)?)?];
+    let rank = factors[0].dims().get(usize::from(!first.is("Conv")))?;
+    Some(Written {
+        rank: *rank,
+        numbers: factors.iter().map(|factor| factor.len()).sum(),
+        bytes: factors.iter().map(|factor| factor.byte_len()).sum(),
+    })
+}
+
+/// Bytes of the weight of `op`.
+fn bytes_of(graph: &Graph, op: OpId) -> usize {
+    graph.op(op).input(1).and_then(|weight| graph.constant(weight)).map_or(0, onnx_shrink_ir::Tensor::byte_len)
 }
 
 fn is_large(candidate: &Candidate) -> bool {

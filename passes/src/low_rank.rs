@@ -26,6 +26,9 @@ const MEASURED_SHARE: f64 = 0.4;
 /// Rows for each output from which on the covariance stands alone.
 const ENOUGH_ROWS: f64 = 4.0;
 
+/// Share of an output's mean square below which its variance is rounding.
+const SAME: f64 = 1e-12;
+
 /// Exponent of the eigenvalues in the second factor.
 const SPREAD: f64 = 0.25;
 
@@ -115,6 +118,17 @@ impl Splittable {
     /// A place for the moments of its outputs.
     pub fn moments(&self) -> Gram {
         Gram::new(self.layer.outputs + 1, 0, true)
+    }
+
+    /// Whether `moments` tell which of its outputs occur: there are rows, and they are not all one.
+    pub fn is_seen(&self, moments: &Gram) -> bool {
+        let (outputs, rows) = (self.layer.outputs, moments.rows);
+        let sums = moments.moments();
+        let varies = |k: usize| {
+            let (square, mean) = (sums[(k, k)] / rows, sums[(k, outputs)] / rows);
+            square - mean * mean > SAME * square
+        };
+        rows > 0.0 && (0..outputs).any(varies)
     }
 
     /// The directions of its outputs: by `moments` of them (each row ending in 1) where there are some, else by the weights
@@ -295,6 +309,17 @@ mod tests {
         }
         let error = directions.lost(1);
         assert!(error < 1e-12, "{error}");
+    }
+
+    #[test]
+    fn rows_that_are_all_one_tell_nothing() {
+        let layer = layer();
+        let mut moments = layer.moments();
+        assert!(!layer.is_seen(&moments));
+        moments.add(&[0.1, 0.2, 0.3, 1.0, 0.1, 0.2, 0.3, 1.0, 0.1, 0.2, 0.3, 1.0], &[]);
+        assert!(!layer.is_seen(&moments));
+        moments.add(&[0.1, 0.2, 0.4, 1.0], &[]);
+        assert!(layer.is_seen(&moments));
     }
 
     #[test]

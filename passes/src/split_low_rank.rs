@@ -14,7 +14,7 @@
 //! and both bytes and multiply-adds fall: rank < u·v/(u+v). **Does not** split grouped, larger or padded convolutions.
 use std::collections::BTreeMap;
 
-use ndarray::{Array1, Array2};
+use ndarray::{Array1, ArrayD, ArrayView2, IxDyn};
 use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, ValueRef, attributes, ops::Gemm};
 
 use crate::{
@@ -62,10 +62,10 @@ impl Pass for SplitLowRank<'_> {
     }
 }
 
-/// A constant of the type of the layer's weight.
-fn tensor(dtype: DataType, dims: &[usize], numbers: &Array2<f64>) -> Result<Tensor, Miss> {
-    let array =
-        numbers.clone().into_dyn().into_shape_with_order(dims).map_err(|_| Miss::Form("a shape of the weight"))?;
+/// A constant of the type of the layer's weight, with the numbers of `matrix` row by row, however it lies in memory.
+fn tensor(dtype: DataType, dims: &[usize], matrix: ArrayView2<'_, f64>) -> Result<Tensor, Miss> {
+    let array = ArrayD::from_shape_vec(IxDyn(dims), matrix.iter().copied().collect());
+    let array = array.map_err(|_| Miss::Form("a shape of the weight"))?;
     Tensor::from_f64(dtype, &array).ok_or(Miss::Form("a type of the weight"))
 }
 
@@ -99,15 +99,17 @@ fn rewrite(graph: &Graph, op: OpId, split: &Split) -> Result<Patch, Miss> {
         let kernel: Vec<i64> = ones.iter().map(|_| 1).collect();
         let first = first.with(attributes::ints("kernel_shape", &kernel));
         let second = NewOp::new("Conv").named(node.name()).with(attributes::ints("kernel_shape", &kernel));
-        let w = patch.constant(base, tensor(dtype, &dims(rank, inputs), &factors.first.t().to_owned())?);
-        let v = patch.constant(base, tensor(dtype, &dims(outputs, rank), &factors.second.t().to_owned())?);
+        let w = patch.constant(base, tensor(dtype, &dims(rank, inputs), factors.first.t())?);
+        let v = patch.constant(base, tensor(dtype, &dims(outputs, rank), factors.second.t())?);
         (patch.op(first, &[x, Some(w)], "m", None), second, (v, bias(&mut patch)?))
     } else {
-        let w = patch.constant(base, tensor(dtype, &[inputs, rank], &factors.first)?);
-        let v = patch.constant(base, tensor(dtype, &[rank, outputs], &factors.second)?);
+        let w = patch.constant(base, tensor(dtype, &[inputs, rank], factors.first.view())?);
+        let v = patch.constant(base, tensor(dtype, &[rank, outputs], factors.second.view())?);
         if node.is("Gemm") {
-            let (first, second) = (Gemm::plain(&first_name, false), Gemm::plain(node.name(), false));
-            (patch.op(first, &[x, Some(w)], "m", None), second, (v, bias(&mut patch)?))
+            let bias = bias(&mut patch)?;
+            let (first, second) =
+                (product_of(graph, &first_name, false), product_of(graph, node.name(), bias.is_some()));
+            (patch.op(first, &[x, Some(w)], "m", None), second, (v, bias))
         } else {
             if let (Some(numbers), Some(bias)) = (&factors.bias, layer.layer.bias) {
                 let dims = graph.constant(bias).ok_or(Miss::NotConstant(bias))?.dims();
@@ -124,9 +126,13 @@ fn rewrite(graph: &Graph, op: OpId, split: &Split) -> Result<Patch, Miss> {
     Ok(patch)
 }
 
+/// A product of two matrices, with or without a bias: before opset 11 a Gemm must have one.
+fn product_of(graph: &Graph, name: &str, with_bias: bool) -> NewOp {
+    if with_bias || graph.opset() >= 11 { Gemm::plain(name, false) } else { NewOp::new("MatMul").named(name) }
+}
+
 fn vector(dtype: DataType, dims: &[usize], numbers: &Array1<f64>) -> Result<Tensor, Miss> {
-    let array =
-        numbers.clone().into_dyn().into_shape_with_order(dims).map_err(|_| Miss::Form("a shape of the bias"))?;
+    let array = ArrayD::from_shape_vec(IxDyn(dims), numbers.to_vec()).map_err(|_| Miss::Form("a shape of the bias"))?;
     Tensor::from_f64(dtype, &array).ok_or(Miss::Form("a type of the bias"))
 }
 
@@ -176,6 +182,35 @@ mod tests {
         let text =
             model("1,6,5,5", "1,4,3,3", "4,6,1,1", "y = Conv <strides = [2, 2]> (x, w, b)").replace(RANK_ONE, numbers);
         assert_eq!(split(&text, 1, true), ["Conv", "Conv"]);
+    }
+
+    /// Weights of rank 2: the factors of a convolution are transposed, and 3 by 2 is not 2 by 3.
+    #[test]
+    fn a_convolution_is_split_at_any_rank() {
+        let numbers: Vec<String> =
+            (0..48).map(|k| ((k / 8 + 1) * (k % 8 + 1) + (k / 8) * (k % 8 % 3)).to_string()).collect();
+        let text = format!(
+            "g (float[1,8,3,3] x) => (float[1,6,3,3] y) <float[6,8,1,1] w = {{{}}}, float[6] b = {{1,2,3,4,5,6}}> {{ y = Conv (x, w, b) }}",
+            numbers.join(",")
+        );
+        assert_eq!(split(&text, 2, true), ["Conv", "Conv"]);
+        let flat = text.replace("1,8,3,3]", "1,8,3]").replace("1,6,3,3]", "1,6,3]").replace("6,8,1,1]", "6,8,1]");
+        assert_eq!(split(&flat, 2, true), ["Conv", "Conv"]);
+        assert_eq!(split(&flat, 3, true), ["Conv", "Conv"]);
+    }
+
+    /// Before opset 11 every Gemm has a bias.
+    #[test]
+    fn a_product_without_a_bias_is_no_gemm_in_old_opsets() {
+        let of = |opset: usize, bias: &str| {
+            format!(
+                "<ir_version: 4, opset_import: [\"\" : {opset}]> g (float[5,6] x) => (float[5,4] y) <float[6,4] w = {RANK_ONE}, float[4] b = {{1,2,3,4}}> {{ y = Gemm (x, w{bias}) }}"
+            )
+        };
+        assert_eq!(split(&of(9, ", b"), 1, true), ["MatMul", "Gemm"]);
+        assert_eq!(split(&of(7, ", b"), 1, true), ["MatMul", "Gemm"]);
+        assert_eq!(split(&of(11, ", b"), 1, true), ["Gemm", "Gemm"]);
+        assert_eq!(split(&of(13, ""), 1, true), ["Gemm", "Gemm"]);
     }
 
     #[test]

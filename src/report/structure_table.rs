@@ -65,8 +65,8 @@ fn split(layers: &[SplitLayer], explain: bool, lines: &mut Vec<String>) {
             layer.full_rank,
             count(before as u64),
             count(after as u64),
-            bytes(4 * before as u64),
-            bytes(4 * after as u64),
+            bytes(layer.bytes_before as u64),
+            bytes(layer.bytes_after as u64),
         );
         Some((before as f64 - after as f64, text))
     };

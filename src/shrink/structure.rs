@@ -60,8 +60,16 @@ impl Job<'_> {
         self.report.low_rank = split.layers;
         self.report.journal.extend(split.journal);
         let Some(model) = split.model else {
-            let note = "--svd: no layer was split: the report says why for each (--report)";
-            self.report.notes.push(note.to_owned());
+            let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+            for reason in self.report.low_rank.iter().filter_map(|layer| layer.reason.as_deref()) {
+                *reasons.entry(reason).or_default() += 1;
+            }
+            let most = reasons.iter().max_by_key(|(reason, count)| (**count, std::cmp::Reverse(**reason)));
+            let why = most.map_or_else(
+                || "the model has no fully connected layer".to_owned(),
+                |(reason, count)| format!("{count} of {}: {reason}", self.report.low_rank.len()),
+            );
+            self.report.notes.push(format!("--svd: no layer was split; {why} (all of them: --report)"));
             return Ok(None);
         };
         let verdict = self.judge(&model, Gates::int8)?;
