@@ -4,11 +4,11 @@
 //! gates judge the result on others. **No** rewrite here.
 use std::collections::{BTreeMap, BTreeSet};
 
-use onnx_shrink_ir::{Evaluate, Graph, Model};
+use onnx_shrink_ir::{Evaluate, Graph, Model, OpId, Tensor, ValueId};
 use onnx_shrink_passes::{
     Context, Entry, LinearizeBranches, Options, Pass, PruneChannels, Statistics,
     prune::{
-        Groups, Removal,
+        Groups, Removal, Sizes,
         orders::Criterion,
         plan::{self, Plan, plan},
         reconstruct::{Solved, reconstruct},
@@ -63,7 +63,7 @@ pub struct PrunedLayer {
 pub struct Structure {
     /// Share of the multiply-adds that was asked for
     pub asked: f64,
-    /// Share that went
+    /// Share that went, of the weights that are left
     pub removed: f64,
     /// Groups of channels that lost some
     pub groups: usize,
@@ -119,7 +119,7 @@ impl Pruner<'_> {
     ) -> Result<Result<Pruned, String>, Failure> {
         let ratio = self.structure.prune.unwrap_or(0.0);
         let graph = &lossless.graph;
-        let groups = Groups::on(self.target, graph);
+        let groups = Groups::on(self.target, graph, &self.sizes(graph, samples)?);
         let source = samples.map(|samples| Source { samples, keeps: true });
         let source: Option<&dyn SampleSource> = source.as_ref().map(|source| source as &dyn SampleSource);
         let by_default = if source.is_some() { Criterion::Reconstruction } else { Criterion::L2 };
@@ -145,6 +145,42 @@ impl Pruner<'_> {
         self.apply(lossless, &groups, &chosen, &solved, samples.map_or(0, Samples::len)).map(Ok)
     }
 
+    /// Lengths of axes on the first sample, or on a made-up one, where the model leaves some open.
+    fn sizes(&self, graph: &Graph, samples: Option<&Samples>) -> Result<Sizes, Failure> {
+        let is_open = |value: &ValueId| graph.ty(*value).is_none_or(|ty| ty.dims().is_none());
+        if !graph.inputs().iter().any(is_open) {
+            return Ok(Sizes::default());
+        }
+        let made_up;
+        let samples = match samples {
+            Some(samples) => samples,
+            None => match Samples::made_up(graph, self.evaluator, 1) {
+                Ok(samples) => {
+                    made_up = samples;
+                    &made_up
+                }
+                Err(_) => return Ok(Sizes::default()),
+            },
+        };
+        let sample = samples.get(0).map_err(Failure::samples)?;
+        let mut sizes = Sizes::default();
+        let run = self.evaluator.prepare(graph).and_then(|prepared| {
+            prepared.run(&sample.inputs, &mut |value, tensor| {
+                sizes.dims.insert(value, tensor.dims().to_vec());
+            })
+        });
+        if run.is_err() {
+            return Ok(Sizes::default()); // what has to run it says why it cannot
+        }
+        let first = graph.inputs().iter().find(|input| graph.default_of(**input).is_none());
+        let batch = first.filter(|input| {
+            let shape = graph.ty(**input).and_then(|ty| ty.shape.as_ref());
+            shape.and_then(|shape| shape.first()).is_some_and(|dim| dim.known().is_none())
+        });
+        sizes.batch = batch.and_then(|input| sizes.dims.get(input)?.first()).map_or(1, |batch| (*batch).max(1));
+        Ok(sizes)
+    }
+
     fn apply(
         &self,
         lossless: &Model,
@@ -165,11 +201,13 @@ impl Pruner<'_> {
         for pass in passes {
             cx.run(pass, &mut model.graph).map_err(Failure::bug)?;
         }
-        let layers = layers(&lossless.graph, &model.graph, groups, &chosen.removal, solved);
+        let layers = layers(&lossless.graph, &model.graph, groups, solved);
+        let macs = |of: fn(&PrunedLayer) -> f64| layers.iter().map(of).sum::<f64>();
+        let (before, after) = (macs(|layer| layer.macs_before), macs(|layer| layer.macs_after));
         let is_touched = |group: &&onnx_shrink_passes::prune::Group| group.units.iter().any(|unit| gone.contains(unit));
         let structure = Structure {
             asked: self.structure.prune.unwrap_or(0.0),
-            removed: chosen.removed,
+            removed: if before > 0.0 { 1.0 - after / before } else { 0.0 },
             groups: groups.groups.iter().filter(is_touched).count(),
             branches: branches.iter().filter(|(_, kernel)| kernel.over_all).count(),
             kernels: branches.iter().filter(|(_, kernel)| !kernel.over_all).count(),
@@ -201,31 +239,33 @@ fn failure(error: PruneError) -> Failure {
     }
 }
 
-fn layers(before: &Graph, after: &Graph, groups: &Groups, removal: &Removal, solved: &[Solved]) -> Vec<PrunedLayer> {
-    let dims = |graph: &Graph, weight| graph.constant(weight).map(|tensor| tensor.dims().to_vec()).unwrap_or_default();
-    let bytes = |graph: &Graph, weight| graph.constant(weight).map_or(0, |tensor| tensor.byte_len());
+/// The weighted layers of `before`, and what stands for them in `after`.
+fn layers(before: &Graph, after: &Graph, groups: &Groups, solved: &[Solved]) -> Vec<PrunedLayer> {
     let layer = |weighted: &onnx_shrink_passes::prune::Weighted| {
-        let weight = weighted.weight;
         let found = solved.iter().find(|solved| solved.op == weighted.op);
-        let branch = removal.branches.iter().find(|(branch, _)| branch.last == weighted.op);
-        let macs_after = match branch {
-            Some((branch, kernel)) => branch.macs(before, groups, *kernel, &removal.gone),
-            None if !after.has_op(weighted.op) => 0.0,
-            None => groups.macs_of(before, weighted, &removal.gone),
-        };
-        let is_there = after.has_op(weighted.op);
+        let old = before.constant(weighted.weight);
+        let new = weight_after(before, after, weighted.op);
+        let numbers = |tensor: Option<&Tensor>| tensor.map_or(0, Tensor::len) as f64;
+        let dims = |tensor: Option<&Tensor>| tensor.map(|tensor| tensor.dims().to_vec()).unwrap_or_default();
         PrunedLayer {
             name: before.label_of(weighted.op).to_owned(),
             op: before.op(weighted.op).op_type().to_owned(),
-            weights_before: dims(before, weight),
-            weights_after: if is_there { dims(after, weight) } else { Vec::new() },
-            macs_before: groups.macs_of(before, weighted, &BTreeSet::new()),
-            macs_after,
-            bytes_before: bytes(before, weight),
-            bytes_after: if is_there { bytes(after, weight) } else { 0 },
+            weights_before: dims(old),
+            weights_after: dims(new),
+            macs_before: numbers(old) * weighted.positions,
+            macs_after: numbers(new) * weighted.positions,
+            bytes_before: old.map_or(0, Tensor::byte_len),
+            bytes_after: new.map_or(0, Tensor::byte_len),
             error_before: found.map(|solved| solved.before),
             error: found.map(|solved| solved.after),
         }
     };
     groups.weighted.iter().map(layer).collect()
+}
+
+/// The weights of what makes in `after` the output of `op` of `before`; `None` when nothing does. (An id may be another op's.)
+fn weight_after<'g>(before: &Graph, after: &'g Graph, op: OpId) -> Option<&'g Tensor> {
+    let y = after.find(before.name_of(before.op(op).output(0)?))?;
+    let now = after.op(after.producer(y)?);
+    after.constant(now.input(1)?)
 }

@@ -40,8 +40,32 @@ pub struct Weighted {
     pub op: OpId,
     /// Its constant weights
     pub weight: ValueId,
-    /// Multiply-adds for each number of the weights, for a batch of one; dimensions that are not known count as 1
+    /// Multiply-adds for each number of the weights, for a batch of one; dimensions that are neither known nor seen count as 1
     pub positions: f64,
+}
+
+/// Lengths of axes as a run shows them: what multiply-adds are counted at where the model leaves them open.
+#[derive(Clone, Debug)]
+pub struct Sizes {
+    /// Dimensions by value
+    pub dims: BTreeMap<ValueId, Vec<usize>>,
+    /// Samples that ran at once: an open first axis is that many times as long as for one
+    pub batch: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Sizes {
+        Sizes { dims: BTreeMap::new(), batch: 1 }
+    }
+}
+
+impl Sizes {
+    /// The length of `axis` of `value` for a batch of one.
+    pub(super) fn of(&self, value: ValueId, axis: usize) -> Option<usize> {
+        let length = *self.dims.get(&value)?.get(axis)?;
+        let is_batch = axis == 0 && self.batch > 1 && length.is_multiple_of(self.batch);
+        Some(if is_batch { length / self.batch } else { length })
+    }
 }
 
 /// What has to be said otherwise when channels are gone.
@@ -93,12 +117,12 @@ pub struct Groups {
 impl Groups {
     /// The groups of `graph`, bodies aside: what they capture is frozen. Multiply-adds are counted for the default target.
     pub fn of(graph: &Graph) -> Groups {
-        Groups::on(&ORT_CPU, graph)
+        Groups::on(&ORT_CPU, graph, &Sizes::default())
     }
 
-    /// The same, with multiply-adds as `target` computes them.
-    pub fn on(target: &Target, graph: &Graph) -> Groups {
-        Groups { block: target.channel_block, ..Analysis::run(graph) }
+    /// The same, with multiply-adds as `target` computes them, at `sizes` where the model leaves them open.
+    pub fn on(target: &Target, graph: &Graph, sizes: &Sizes) -> Groups {
+        Groups { block: target.channel_block, ..Analysis::run(graph, sizes) }
     }
 
     /// The units along `axis` of `value`, an activation or a constant; `None` when it has no channels there.
@@ -167,7 +191,7 @@ impl Groups {
 mod tests {
     use std::fmt::Write as _;
 
-    use super::Groups;
+    use super::{Groups, Sizes};
     use crate::testing::parse;
     use onnx_shrink_ir::{Graph, OpId, infer};
 
@@ -206,6 +230,23 @@ mod tests {
             };
         }
         text
+    }
+
+    /// Open sizes count as a sample shows them, and a batch of several as one.
+    #[test]
+    fn open_sizes_are_those_of_a_sample() {
+        let graph = parse(
+            "g (float[N,1,H,W] x, float[N,T,2] z) => (float[N,1,H,W] y, float[N,T,1] u) <float[1,1,1,1] w = {1}, float[2,1] v = {1, 2}> {
+            y = Conv (x, w)  u = MatMul (z, v) }",
+        )
+        .graph;
+        let positions = |sizes: &Sizes| {
+            Groups::on(&crate::target::ORT_CPU, &graph, sizes).weighted.iter().map(|w| w.positions).collect::<Vec<_>>()
+        };
+        assert_eq!(positions(&Sizes::default()), [1.0, 1.0]);
+        let [y, z] = ["y", "z"].map(|name| graph.find(name).unwrap());
+        let dims = [(y, vec![4, 1, 3, 5]), (z, vec![4, 7, 2])].into();
+        assert_eq!(positions(&Sizes { dims, batch: 4 }), [15.0, 7.0]);
     }
 
     const CONV: &str = "float[4,3,1,1] w1 = {1,2,3,4,5,6,7,8,9,10,11,12}";

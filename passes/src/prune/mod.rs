@@ -18,4 +18,4 @@ mod search;
 pub mod trial;
 
 pub use branch::{Branch, Kernel, Removal, Window};
-pub use groups::{Consumer, Group, Groups, Unit, Weighted};
+pub use groups::{Consumer, Group, Groups, Sizes, Unit, Weighted};

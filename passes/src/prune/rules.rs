@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use onnx_shrink_ir::{Dim, Graph, OpId, Tensor, Use, ValueId};
 
 use super::{
-    groups::{Adjust, Consumer, Group, Groups, Weighted},
+    groups::{Adjust, Consumer, Group, Groups, Sizes, Weighted},
     labels::{Classes, Labels},
 };
 
@@ -20,6 +20,7 @@ pub(super) type Axes = Vec<Option<Labels>>;
 /// The state of one walk over a graph.
 pub(super) struct Analysis<'g> {
     graph: &'g Graph,
+    sizes: &'g Sizes,
     classes: Classes,
     axes: BTreeMap<ValueId, Axes>,
     /// Which axes of a constant each reader sees as channels
@@ -35,9 +36,10 @@ type Rule<T = ()> = Result<T, String>;
 
 impl<'g> Analysis<'g> {
     /// Walks over `graph` in its order.
-    pub(super) fn run(graph: &'g Graph) -> Groups {
+    pub(super) fn run(graph: &'g Graph, sizes: &'g Sizes) -> Groups {
         let mut analysis = Analysis {
             graph,
+            sizes,
             classes: Classes::default(),
             axes: BTreeMap::new(),
             cuts: BTreeMap::new(),

@@ -14,9 +14,10 @@ impl Analysis<'_> {
         self.weighted.push(Weighted { op, weight, positions });
     }
 
-    /// Product of the known dimensions of `value` along `axes`.
+    /// Product of the dimensions of `value` along `axes` that are known, or seen.
     fn product(&self, value: ValueId, axes: impl Iterator<Item = usize>) -> f64 {
-        axes.map(|axis| self.dim(value, axis).unwrap_or(1) as f64).product()
+        let length = |axis| self.dim(value, axis).or_else(|| self.sizes.of(value, axis)).unwrap_or(1);
+        axes.map(|axis| length(axis) as f64).product()
     }
 
     fn make(&mut self, op: OpId, count: usize) -> Labels {
