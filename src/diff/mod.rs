@@ -139,7 +139,8 @@ pub enum Detail {
         before: Option<Facts>,
         /// In B, as it is stored; `null` when there is none
         after: Option<Facts>,
-        /// ‖B − A‖ / ‖A‖ of the numbers as the op reads them; `null` where they cannot be compared
+        /// ‖B − A‖ as a share of the larger of ‖A‖ and ‖B‖, of the numbers that are meant (integers by their scales); `null`
+        /// where they cannot be compared
         relative_error: Option<f64>,
         /// Elements that differ; `null` where they cannot be compared
         elements: Option<usize>,

@@ -9,7 +9,7 @@ use onnx_shrink_ir::{
 
 use super::{
     Detail,
-    constants::compare,
+    constants::{compare, meaning},
     index::{Index, Source, canonical},
     layers,
     matching::through,
@@ -201,7 +201,10 @@ fn input(view: &View<'_, '_>, (a, port): (usize, usize), (b, twin_port): (usize,
         }
         let form = view.computed_b.stored_type(view.b, other).filter(|_| matches!(other, Source::Made(..)));
         let known = view.computed_a.stored_type(view.a, one);
-        if let Some(detail) = compare(name(), before, after, stored) {
+        let is_same = before.is_some() && before == after && stored.0 == stored.1;
+        let meant = (meaning(view.a, &view.computed_a, a, port), meaning(view.b, &view.computed_b, b, twin_port));
+        let detail = (!is_same).then(|| compare(name(), meant.0.as_deref(), meant.1.as_deref(), stored)).flatten();
+        if let Some(detail) = detail {
             delta.own = true;
             delta.reshaped |= match (before, after) {
                 (Some(before), Some(after)) => before.dims() != after.dims(),
@@ -285,6 +288,10 @@ fn computes_in(view: &View<'_, '_>, place: usize, second: bool) -> Option<(Strin
     if integer {
         let weights = if op.op_type().ends_with("Integer") { op.input(1) } else { op.input(3) };
         return Some((dtype(op.input(0)).unwrap_or_default(), dtype(weights).unwrap_or_default()));
+    }
+    // No engine computes these in integers between pairs: their weights are stored.
+    if ["LSTM", "GRU", "RNN"].contains(&op.op_type()) {
+        return None;
     }
     let conversion = |place: usize, kind: &str| roles[place] == Role::Conversion && index.op(place).op_type() == kind;
     let data = index.inputs[place].iter().find_map(|source| match *source {

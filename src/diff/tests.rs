@@ -151,3 +151,58 @@ fn convolutions_behind_fused_batch_norms_keep_their_counterparts() {
           p = Conv(x, u, h)  q = Conv(p, v, h)  y = Relu(q) }"#;
     assert_eq!(titles(&a, b), ["Conv + BatchNormalization became Conv", "Conv + BatchNormalization became Conv"]);
 }
+
+/// The relative error of the constant input `input` in the diff of `a` and `b`.
+fn error_of(a: &str, b: &str, input: &str) -> Option<f64> {
+    let found = diff(&model(a), &model(b), &Interpreter::default(), Options::default());
+    let details = found.changes.iter().flat_map(|change| &change.details);
+    let named = details.filter_map(|detail| match detail {
+        super::Detail::Constant { input: name, relative_error, .. } if name == input => Some(*relative_error),
+        _ => None,
+    });
+    named.flatten().next()
+}
+
+#[test]
+fn integers_are_compared_by_their_scales() {
+    let header = r#"<ir_version: 8, opset_import: ["" : 17]>"#;
+    let float = format!(
+        "{header} g (float[1,2] x) => (float[1,2] y) <float[2,2] w = {{1, 2, 3, 4}}> {{ h = Relu (x)  y = MatMul (h, w) }}"
+    );
+    let dynamic = format!(
+        "{header} g (float[1,2] x) => (float[1,2] y) <int8[2,2] w = {{10, 10, 30, 20}}, float[2] s = {{0.1, 0.2}}, int8 z = {{0}}> {{
+        h = Relu (x)  q, qs, qz = DynamicQuantizeLinear (h)  m = MatMulInteger (q, w, qz, z)  c = Cast <to = 1> (m)
+        t = Mul (qs, s)  y = Mul (c, t) }}"
+    );
+    let error = error_of(&float, &dynamic, "B").expect("an error");
+    assert!(error < 1e-6, "{error}");
+}
+
+#[test]
+fn a_corrected_bias_is_a_share_of_the_larger_norm() {
+    let conv = |bias: &str| {
+        format!(
+            r#"<ir_version: 8, opset_import: ["" : 17]> g (float[1,1,2,2] x) => (float[1,2,2,2] y) <float[2,1,1,1] w = {{1, 2}}, float[2] b = {{{bias}}}> {{ y = Conv (x, w, b) }}"#
+        )
+    };
+    let error = error_of(&conv("0.001, 0"), &conv("0.02, 0"), "B").expect("an error");
+    assert!((error - 0.95).abs() < 1e-6, "{error}");
+}
+
+/// Between pairs, but no engine has an integer GRU.
+#[test]
+fn a_stored_gru_is_stored() {
+    let gru = |weights: &str, before: &str, x: &str| {
+        format!(
+            r#"<ir_version: 8, opset_import: ["" : 17]> g (float[3,1,2] x) => (float[3,1,1,1] y) <{weights}> {{ {before} y = GRU <hidden_size = 1> ({x}, w, r) }}"#
+        )
+    };
+    let float = gru("float[1,3,2] w = {1, 2, 3, 4, 5, 6}, float[1,3,1] r = {1, 2, 3}", "a = Relu (x)", "a");
+    let stored = gru(
+        "int8[1,3,2] v = {1, 2, 3, 4, 5, 6}, float s = {1}, float[1,3,1] r = {1, 2, 3}, float t = {0.5}, uint8 z = {0}",
+        "a = Relu (x)  q = QuantizeLinear (a, t, z)  d = DequantizeLinear (q, t, z)  w = DequantizeLinear (v, s)",
+        "d",
+    );
+    let told = titles(&float, &stored);
+    assert!(!told.iter().any(|title| title.contains("GRU quantized")), "{told:?}");
+}
