@@ -95,7 +95,7 @@ pub struct Layer {
     /// What became of it
     #[serde(flatten)]
     pub fate: Fate,
-    /// Bytes of its constants before
+    /// Bytes of its constants before; what layers share counts for the first of them
     pub bytes_before: u64,
     /// And after, scales and zero points included
     pub bytes_after: u64,

@@ -4,7 +4,7 @@
 //! DequantizeLinear of a stored weight, its Cast and Mul) hand theirs on to who reads them.
 use std::collections::{BTreeMap, BTreeSet};
 
-use onnx_shrink_ir::{Graph, OpId, Tensor, Use, ValueId};
+use onnx_shrink_ir::{Graph, OpId, Tensor, Use, ValueId, convert::tensor_from_proto, proto::schema::AttributeProto};
 use serde::Serialize;
 
 /// Constants of one op.
@@ -83,6 +83,26 @@ fn zeros(tensor: &Tensor) -> Option<u64> {
     Some(bytes.chunks_exact(size).filter(is_zero).count() as u64)
 }
 
+/// Numbers or strings from which on a list in an attribute counts as a constant: shorter ones say how an op works.
+const LEAST_LIST: usize = 32;
+
+/// The constants in an attribute: tensors, and long lists, as those of tree ensembles.
+fn in_attribute(attribute: &AttributeProto) -> Vec<Weights> {
+    let tensors = attribute.t.as_deref().into_iter().chain(&attribute.tensors);
+    let sparse = attribute.sparse_tensor.as_deref().into_iter().chain(&attribute.sparse_tensors);
+    let sparse = sparse.flat_map(|tensor| tensor.values.iter().chain(&tensor.indices));
+    let tensors = tensors.chain(sparse).filter_map(|tensor| tensor_from_proto(tensor).ok());
+    let list = |count: usize, bytes: usize| {
+        (count >= LEAST_LIST).then(|| Weights { count: 1, bytes: bytes as u64, numbers: 0, zeros: 0 })
+    };
+    let lists = [
+        list(attribute.floats.len(), size_of_val(attribute.floats.as_slice())),
+        list(attribute.ints.len(), size_of_val(attribute.ints.as_slice())),
+        list(attribute.strings.len(), attribute.strings.iter().map(|text| text.len()).sum()),
+    ];
+    tensors.map(|tensor| Weights::of(&tensor)).chain(lists.into_iter().flatten()).collect()
+}
+
 /// By op of `graph`, the constants that are its own; and those that no op reads.
 pub(super) fn owners(graph: &Graph) -> (BTreeMap<OpId, Weights>, Weights) {
     let ops = graph.ops();
@@ -123,9 +143,11 @@ pub(super) fn owners(graph: &Graph) -> (BTreeMap<OpId, Weights>, Weights) {
             None => spare.add(&weights),
         }
     }
-    for &op in ops.iter().filter(|op| graph.op(**op).is("Constant")) {
-        if let Some(constant) = graph.op(op).tensor("value") {
-            owned.entry(owner.get(&op).copied().unwrap_or(op)).or_default().add(&Weights::of(&constant));
+    for &op in &ops {
+        for attribute in graph.op(op).attributes() {
+            for weights in in_attribute(attribute) {
+                owned.entry(owner.get(&op).copied().unwrap_or(op)).or_default().add(&weights);
+            }
         }
     }
     (owned, spare)
@@ -142,6 +164,20 @@ mod tests {
         assert_eq!(zeros(&Tensor::from_vec(&[5], vec![0.0f32, -0.0, 1.0, f32::MIN_POSITIVE, -1.0])), Some(2));
         assert_eq!(zeros(&Tensor::from_vec(&[4], vec![0i8, -128, 1, 0])), Some(2));
         assert_eq!(zeros(&Tensor::from_vec(&[2], vec![256i64, 0])), Some(1));
+    }
+
+    #[test]
+    fn constants_in_attributes_count() {
+        let list = vec!["1.5"; 40].join(", ");
+        let text = format!(
+            "g (float[1,2] x) => (float[1,2] y, float[1,1] z) {{
+            c = Constant <value = float[1,2] {{1, 2}}> ()  y = Add (x, c)
+            z = ai.onnx.ml.LinearRegressor <coefficients = [{list}]> (x) }}"
+        );
+        let graph = parse_graph(&text, 17).unwrap().graph;
+        let (owned, _) = owners(&graph);
+        let bytes = |op: &str| owned[&graph.ops().into_iter().find(|id| graph.op(*id).op_type() == op).unwrap()].bytes;
+        assert_eq!((bytes("Add"), bytes("LinearRegressor")), (8, 160));
     }
 
     #[test]
