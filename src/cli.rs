@@ -20,7 +20,7 @@ use onnx_shrink_ir::{conform::nearest, op_schema};
 use crate::{
     commands::{Command as _, OTHERS, Session, shrink::Shrink},
     panics,
-    request::{ExitCode, Failure},
+    request::{ExitCode, Failure, used_threads},
 };
 
 const AFTER_HELP: &str = "\
@@ -210,7 +210,7 @@ fn start_logging(verbose: u8, quiet: bool) {
 }
 
 fn start_threads(threads: usize) -> Result<(), Failure> {
-    let built = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    let built = rayon::ThreadPoolBuilder::new().num_threads(used_threads(threads)).build_global();
     built.map_err(|error| Failure::usage(format_args!("--threads {threads}: {error}")))
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::anyhow;
 use bytes::Bytes;
-use onnx_shrink_ir::proto::{self, ExternalData, Limits, Loaded, SaveOptions, schema::ModelProto};
+use onnx_shrink_ir::proto::{self, ExternalData, Limits, Loaded, SaveOptions, Saved, schema::ModelProto};
 
 use crate::request::{ExitCode, Failure};
 
@@ -95,7 +95,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Writes it to `output` (`-`: standard output); `input` is where the model was read.
-    pub fn write(&self, input: &Path, output: &Path, external: &ExternalData) -> Result<(), Failure> {
+    pub fn write(&self, input: &Path, output: &Path, external: &ExternalData) -> Result<Saved, Failure> {
         let Written { input_kept, .. } = self.written;
         let has_external = proto::has_external_data(&self.loaded.model);
         let verbatim = input_kept && !has_external && self.loaded.unknown.is_empty();
@@ -106,17 +106,22 @@ impl<'a> Plan<'a> {
             if verbatim {
                 let written = out.write_all(&self.loaded.bytes).and_then(|()| out.flush());
                 return written
+                    .map(|()| Saved::default())
                     .map_err(|error| Failure::new(ExitCode::Usage, anyhow!(error).context("standard output")));
             }
-            return proto::write_to(chosen, &mut out).map_err(failed);
+            return proto::write_to(chosen, &mut out).map(|()| Saved::default()).map_err(failed);
         }
+        let input_file = Some(input).filter(|input| *input != Path::new("-"));
         match external {
             ExternalData::Auto | ExternalData::Keep | ExternalData::Never if verbatim => {
-                proto::save_bytes(&self.loaded.bytes, output).map_err(failed)
+                proto::save_as_read(&self.loaded.bytes, output, input_file).map_err(failed)
             }
             // In place, unchanged, with its data beside it: all is as it shall be.
-            ExternalData::Auto | ExternalData::Keep if self.same && is_same_file(input, output) => Ok(()),
-            _ => proto::save(chosen, output, &SaveOptions { external: external.clone() }).map_err(failed),
+            ExternalData::Auto | ExternalData::Keep if self.same && is_same_file(input, output) => Ok(Saved::default()),
+            _ => {
+                let options = SaveOptions { external: external.clone(), input: input_file.map(Path::to_owned) };
+                proto::save(chosen, output, &options).map_err(failed)
+            }
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod lossless;
 pub mod low_rank;
 pub mod metrics;
 pub mod panics;
+pub mod paths;
 pub mod progress;
 pub mod proof;
 pub mod qdq;

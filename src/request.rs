@@ -316,6 +316,16 @@ impl Request {
         }
     }
 
+    /// Threads that are started: no more than there are processors, which gives the same bytes sooner. 0: one for each.
+    pub fn used_threads(&self) -> usize {
+        used_threads(self.threads)
+    }
+
+    /// The file of the model that is read; `None`: standard input.
+    pub fn input_file(&self) -> Option<PathBuf> {
+        (self.input != Path::new("-")).then(|| self.input.clone())
+    }
+
     /// Whether the model is written to standard output.
     pub fn to_stdout(&self) -> bool {
         self.output.as_deref() == Some(Path::new("-"))
@@ -340,6 +350,11 @@ impl Request {
         checked_file(output)?;
         Ok(output)
     }
+}
+
+/// Of `asked` threads those that have a processor; 0 is one for each.
+pub fn used_threads(asked: usize) -> usize {
+    std::thread::available_parallelism().map_or(asked, |processors| asked.min(processors.get()))
 }
 
 /// Whether a file can be written to `path`, as far as that can be told before: its folder is there and takes a new file.

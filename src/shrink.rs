@@ -18,6 +18,7 @@ use crate::{
     dump::Dump,
     files,
     lossless::Lossless,
+    paths::{self, Paths},
     proof::Proof,
     report::{Report, Side},
     request::{Failure, Request},
@@ -43,8 +44,11 @@ pub fn shrink(request: &Request, progress: &dyn Progress) -> Result<Report, Fail
 /// The same with other lossless passes: for tests that plant a wrong one.
 #[doc(hidden)]
 pub fn shrink_with(request: &Request, progress: &dyn Progress, pipeline: Pipeline) -> Result<Report, Failure> {
+    request.checked_output()?;
+    Paths::of(request).check()?;
+    paths::check_data_name(request)?;
     let work = || Job::new(request, progress)?.run(&pipeline);
-    match rayon::ThreadPoolBuilder::new().num_threads(request.threads).build() {
+    match rayon::ThreadPoolBuilder::new().num_threads(request.used_threads()).build() {
         Ok(pool) => pool.install(work),
         Err(_) => work(),
     }
@@ -278,7 +282,15 @@ impl<'a> Job<'a> {
             return Err(self.gate_failed(&reason));
         }
         if !control.dry_run {
-            plan.write(&self.request.input, output, &self.request.external_data)?;
+            let saved = plan.write(&self.request.input, output, &self.request.external_data)?;
+            if let (Some(data), Some(avoided)) = (saved.data, saved.avoided) {
+                let note = format!("the tensors are in `{data}`: `{}` is data of `{}`", avoided.data, avoided.model);
+                self.report.notes.push(note);
+            }
+            if let Some(kept) = saved.kept {
+                let why = format!("`{}` cannot be read, and may need it", kept.model);
+                self.report.notes.push(format!("`{}`, the old model's data, was not removed: {why}", kept.data));
+            }
         }
         Ok(self.report)
     }

@@ -71,6 +71,42 @@ fn reports_differ_in_their_timing_alone() {
 }
 
 #[test]
+fn data_that_another_model_reads_are_not_overwritten() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let read = |name: &str| fs::read(path(name)).unwrap();
+    let run = |arguments: &str| {
+        let run = run(folder.path(), &arguments.split(' ').collect::<Vec<_>>());
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        run.text().to_owned()
+    };
+    // As exporters leave it: the model is renamed, its data keep their name.
+    run("in.onnx -o model.onnx --external-data");
+    fs::rename(path("model.onnx"), path("float.onnx")).unwrap();
+    fs::copy(path("float.onnx"), path("other.onnx")).unwrap();
+    let data = read("model.onnx.data");
+    for _ in 0..2 {
+        let text = run("float.onnx -o model.onnx --int8");
+        let note = "the tensors are in `model.onnx_1.data`: `model.onnx.data` is data of `float.onnx`";
+        assert!(text.contains(note), "{text}");
+        let expected = ["float.onnx", "in.onnx", "model.onnx", "model.onnx.data", "model.onnx_1.data", "other.onnx"];
+        assert_eq!(names(folder.path()), expected);
+        assert_eq!(read("model.onnx.data"), data);
+    }
+    // In place, beside a second model on the same data.
+    run("float.onnx -o float.onnx --int8");
+    assert_eq!(read("model.onnx.data"), data);
+    run("validate other.onnx in.onnx");
+    run("validate float.onnx model.onnx");
+    // What no model reads any more goes; what is inside the model needs no data file.
+    fs::copy(path("in.onnx"), path("model_in.onnx")).unwrap();
+    run("model_in.onnx -o model.onnx");
+    run("model_in.onnx -o float.onnx");
+    run("model_in.onnx -o other.onnx");
+    assert_eq!(names(folder.path()), ["float.onnx", "in.onnx", "model.onnx", "model_in.onnx", "other.onnx"]);
+}
+
+#[test]
 fn external_data_is_written_on_request() {
     let folder = folder();
     let run = run(folder.path(), &["in.onnx", "-o", "out.onnx", "--external-data"]);

@@ -41,7 +41,7 @@ impl Target {
         };
         let old = match fs::metadata(path) {
             Ok(there) if there.is_dir() => return Err(SaveProblem::Folder),
-            Ok(there) if !there.is_file() => return Ok(Target::Device),
+            Ok(there) if !there.is_file() || is_descriptor(path, &folder) => return Ok(Target::Device),
             Ok(there) if there.permissions().readonly() => return Err(SaveProblem::WriteProtected),
             Ok(there) => Some(there.permissions()),
             Err(_) if path.file_name().is_none() || !folder.is_dir() => return Err(SaveProblem::NoFolder { folder }),
@@ -49,6 +49,12 @@ impl Target {
         };
         Ok(Target::File(TargetFile { path: path.to_owned(), folder, old }))
     }
+}
+
+/// Whether `path` stands for what a process has open, as `/dev/stdout` does: nothing there can be replaced.
+fn is_descriptor(path: &Path, folder: &Path) -> bool {
+    let leads_to_proc = |path: &Path| fs::read_link(path).is_ok_and(|to| to.starts_with("/proc"));
+    leads_to_proc(path) || fs::canonicalize(folder).is_ok_and(|folder| folder.starts_with("/proc"))
 }
 
 impl TargetFile {
@@ -65,10 +71,18 @@ impl TargetFile {
 
     /// Writes `parts` to a temporary file beside the target.
     pub(crate) fn stage<T: AsRef<[u8]>>(self, parts: impl IntoIterator<Item = T>) -> Result<Staged, SaveProblem> {
+        self.stage_beside(parts)?.aim(self)
+    }
+
+    /// The same for a file whose name in the target's folder is not known yet.
+    pub(crate) fn stage_beside<T: AsRef<[u8]>>(
+        &self,
+        parts: impl IntoIterator<Item = T>,
+    ) -> Result<StagedFile, SaveProblem> {
         if let Some(mut file) = unnamed(&self.folder) {
             write_parts(&mut file, parts).map_err(io("write"))?;
-            self.complete(&file)?;
-            return Ok(Staged { file: StagedFile::Unnamed(file), target: self });
+            file.sync_all().map_err(io("write to the disk"))?;
+            return Ok(StagedFile::Unnamed(file));
         }
         let mut builder = tempfile::Builder::new();
         builder.prefix(PREFIX);
@@ -76,16 +90,8 @@ impl TargetFile {
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask: the system does that
         let mut file = builder.tempfile_in(&self.folder).map_err(io("create a file in its folder"))?;
         write_parts(file.as_file_mut(), parts).map_err(io("write"))?;
-        self.complete(file.as_file())?;
-        Ok(Staged { file: StagedFile::Named(file), target: self })
-    }
-
-    /// Gives `file` the rights of what it replaces, and brings it to the disk.
-    fn complete(&self, file: &File) -> Result<(), SaveProblem> {
-        if let Some(old) = &self.old {
-            file.set_permissions(old.clone()).map_err(io("set the file's permissions"))?;
-        }
-        file.sync_all().map_err(io("write to the disk"))
+        file.as_file().sync_all().map_err(io("write to the disk"))?;
+        Ok(StagedFile::Named(file))
     }
 }
 
@@ -140,9 +146,25 @@ fn give_name(_: &File, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-enum StagedFile {
+/// A file that is complete, but has no target yet. Dropped, it is gone.
+pub(crate) enum StagedFile {
     Unnamed(File),
     Named(NamedTempFile),
+}
+
+impl StagedFile {
+    /// Gives it the place that it shall have, and the rights of what it replaces.
+    pub(crate) fn aim(self, target: TargetFile) -> Result<Staged, SaveProblem> {
+        if let Some(old) = &target.old {
+            let file = match &self {
+                StagedFile::Unnamed(file) => file,
+                StagedFile::Named(file) => file.as_file(),
+            };
+            file.set_permissions(old.clone()).map_err(io("set the file's permissions"))?;
+            file.sync_all().map_err(io("write to the disk"))?;
+        }
+        Ok(Staged { file: self, target })
+    }
 }
 
 /// A file that is complete, but has not its name yet. Dropped, it is gone.
@@ -226,8 +248,45 @@ pub(crate) fn write_parts<T: AsRef<[u8]>>(out: &mut dyn Write, parts: impl IntoI
 
 /// Writes to what is there and cannot be replaced.
 pub(crate) fn write_device<T: AsRef<[u8]>>(path: &Path, parts: impl IntoIterator<Item = T>) -> Result<(), SaveProblem> {
-    let mut device = OpenOptions::new().write(true).open(path).map_err(io("open"))?;
+    let mut device = open_device(path)?;
     write_parts(&mut device, parts).map_err(io("write"))
+}
+
+/// How often, 20 ms apart, it is looked whether a pipe has got a reader: one that is started with us may come a little later.
+#[cfg(target_os = "linux")]
+const PIPE_TRIES: usize = 100;
+
+/// Opens it without waiting for ever for the other end of a pipe.
+#[cfg(target_os = "linux")]
+fn open_device(path: &Path) -> Result<File, SaveProblem> {
+    use rustix::{
+        fs::{OFlags, fcntl_getfl, fcntl_setfl},
+        io::Errno,
+    };
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut tries = 0;
+    loop {
+        // (`O_NONBLOCK` is a bit that an int has room for.)
+        let flags = OFlags::NONBLOCK.bits() as i32;
+        match OpenOptions::new().write(true).custom_flags(flags).open(path) {
+            Ok(device) => {
+                let blocking = |flags: OFlags| fcntl_setfl(&device, flags - OFlags::NONBLOCK);
+                fcntl_getfl(&device).and_then(blocking).map_err(|error| io("open")(error.into()))?;
+                return Ok(device);
+            }
+            Err(error) if error.raw_os_error() != Some(Errno::NXIO.raw_os_error()) => return Err(io("open")(error)),
+            Err(_) if tries == PIPE_TRIES => return Err(SaveProblem::NoPipeReader),
+            Err(_) => {
+                tries += 1;
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_device(path: &Path) -> Result<File, SaveProblem> {
+    OpenOptions::new().write(true).open(path).map_err(io("open"))
 }
 
 #[cfg(test)]

@@ -204,6 +204,17 @@ pub enum SaveProblem {
         /// What was asked for.
         name: String,
     },
+    /// Another model would lose its data.
+    #[error("`{name}` cannot be the name of the external data: `{model}` reads that file; choose another name")]
+    DataInUse {
+        /// What was asked for.
+        name: String,
+        /// The model that reads it.
+        model: String,
+    },
+    /// A named pipe that would wait for its other end.
+    #[error("cannot be written: nobody reads from this pipe; start its reader first, or write to a file")]
+    NoPipeReader,
     /// A protobuf message ends at 2 GiB.
     #[error("the model has {size} bytes, an ONNX file at most {limit}; write it to a file with external data")]
     TooLarge {

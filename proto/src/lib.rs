@@ -8,11 +8,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that fails shall panic"))]
 
 mod atomic;
+mod data_files;
 mod error;
 mod external_data;
 #[allow(clippy::type_complexity)]
 #[rustfmt::skip]
 mod fields;
+mod identity;
 mod limits;
 mod load;
 mod rope;
@@ -29,8 +31,10 @@ mod wire;
 pub use bytes;
 pub use prost;
 
+pub use data_files::files_of_model;
 pub use error::{FileProblem, LoadError, Place, Problem, SaveError, SaveProblem};
 pub use external_data::any_external as has_external_data;
+pub use identity::Identity;
 pub use limits::{Limits, UnknownField};
 pub use load::{Loaded, load, load_bytes, read_tensor};
-pub use save::{ExternalData, SaveOptions, encode, save, save_bytes, write_to};
+pub use save::{ExternalData, SaveOptions, Saved, check_data_name, encode, save, save_as_read, save_bytes, write_to};

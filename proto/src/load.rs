@@ -103,7 +103,7 @@ fn decode<M: Message + Default>(
 }
 
 /// What a file that is no model seems to be. Only asked once decoding failed: a model is never turned away by this.
-fn recognize(bytes: &Bytes) -> Option<Problem> {
+pub(crate) fn recognize(bytes: &Bytes) -> Option<Problem> {
     let head = &bytes[..bytes.len().min(512)];
     let text = head.trim_ascii_start();
     let what = match () {

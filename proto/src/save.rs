@@ -13,7 +13,7 @@ use std::{
     borrow::Cow,
     ffi::OsStr,
     io::Write,
-    path::{Component, Path},
+    path::{Component, Path, PathBuf},
 };
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use prost::Message;
 
 use crate::{
     atomic::{Staged, Target, TargetFile, Undo, io, write_device, write_parts},
+    data_files::Readers,
     error::{SaveError, SaveProblem},
     external_data::{Selection, any_external, place},
     rope,
@@ -35,11 +36,34 @@ const MESSAGE_LIMIT: usize = i32::MAX as usize - (1 << 20);
 pub struct SaveOptions {
     /// What goes to a file of its own.
     pub external: ExternalData,
+    /// The model that was read, whose data files stay as they are unless the new model replaces it.
+    pub input: Option<PathBuf>,
+}
+
+/// What became of data files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// The new data file's name.
+    pub data: Option<String>,
+    /// The file that would have had this name, had not another model read it.
+    pub avoided: Option<Spared>,
+    /// The old data file that stays beside the model, because another may read it that cannot be looked into.
+    pub kept: Option<Spared>,
+}
+
+/// A data file that was left alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spared {
+    /// Its name.
+    pub data: String,
+    /// The model that reads it, or may.
+    pub model: String,
 }
 
 /// When tensors are written to a data file beside the model.
 ///
-/// That is one file, `<model's file name>.data`; each tensor in it is aligned to 64 bytes, the largest is the last.
+/// That is one file, `<model's file name>.data`; each tensor in it is aligned to 64 bytes, the largest is the last. Where another
+/// model of the folder reads a file of that name, it is the first of `<name>_1.data`, `<name>_2.data` … that is free.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ExternalData {
     /// If some were outside before, or the model would be larger than 2 GiB: then all initializers of 1 KiB or more.
@@ -47,7 +71,7 @@ pub enum ExternalData {
     Auto,
     /// Always: all initializers of 1 KiB or more.
     Always {
-        /// The data file's name, without a folder; `None`: the usual one.
+        /// The data file's name, without a folder; `None`: the usual one. That of a file that another model reads is an error.
         file_name: Option<String>,
     },
     /// Those that were outside before, whatever their size, and no others.
@@ -58,19 +82,42 @@ pub enum ExternalData {
 
 /// Writes `model` to the file `path`, and its data file if `options` say so. On failure nothing has changed on disk.
 ///
+/// A data file that another model in the folder reads, or the input, is never overwritten. Those of the model that was at `path`
+/// before, which nobody reads any more, are removed with it.
 /// Tensors with both `raw_data` and `data_location` EXTERNAL (as [`load`](crate::load) makes them) are written in one form.
 /// What is not a regular file (`/dev/null`, a pipe) is written to directly, with all tensors inside.
-pub fn save(model: &ModelProto, path: &Path, options: &SaveOptions) -> Result<(), SaveError> {
+pub fn save(model: &ModelProto, path: &Path, options: &SaveOptions) -> Result<Saved, SaveError> {
     save_within(MESSAGE_LIMIT, model, path, options).map_err(|problem| at(path, problem))
 }
 
-/// Writes `bytes` to the file `path`, as [`save`] does.
+/// Writes `bytes`, which are a model without external data, to the file `path`, as [`save`] does.
+pub fn save_as_read(bytes: &[u8], path: &Path, input: Option<&Path>) -> Result<Saved, SaveError> {
+    let write = || match Target::of(path)? {
+        Target::Device => write_device(path, [bytes]).map(|()| Saved::default()),
+        Target::File(file) => alone(path, file.clone(), file.stage([bytes])?, input),
+    };
+    write().map_err(|problem| at(path, problem))
+}
+
+/// Writes `bytes`, which are no model, to the file `path`, whole or not at all.
 pub fn save_bytes(bytes: &[u8], path: &Path) -> Result<(), SaveError> {
     let write = || match Target::of(path)? {
         Target::Device => write_device(path, [bytes]),
         Target::File(file) => file.stage([bytes])?.commit(),
     };
     write().map_err(|problem| at(path, problem))
+}
+
+/// Whether the model at `path` can have its data where `options` say: what [`save`] finds wrong with it, before the work.
+pub fn check_data_name(path: &Path, options: &SaveOptions) -> Result<(), SaveError> {
+    let check = || {
+        let wanted = Wanted::of(path, &options.external)?;
+        if let Wanted::Named(_) = wanted {
+            wanted.choose(&Readers::around(path, options.input.as_deref()))?;
+        }
+        Ok(())
+    };
+    check().map_err(|problem| at(path, problem))
 }
 
 /// The bytes of `model` in one file, with all tensors inside: in parts, of which large tensors are not copied.
@@ -93,12 +140,13 @@ fn at(path: &Path, problem: SaveProblem) -> SaveError {
     SaveError { file: path.to_owned(), problem }
 }
 
-fn save_within(limit: usize, model: &ModelProto, path: &Path, options: &SaveOptions) -> Result<(), SaveProblem> {
+fn save_within(limit: usize, model: &ModelProto, path: &Path, options: &SaveOptions) -> Result<Saved, SaveProblem> {
     let file = match Target::of(path)? {
-        Target::Device => return write_device(path, encode(model)),
+        Target::Device => return write_device(path, encode(model)).map(|()| Saved::default()),
         Target::File(file) => file,
     };
-    let name = data_name(path, &options.external)?;
+    let wanted = Wanted::of(path, &options.external)?;
+    let input = options.input.as_deref();
     let outside = any_external(model);
     let selection = match options.external {
         ExternalData::Auto if outside || model.encoded_len() > limit => Selection::Initializers,
@@ -109,28 +157,61 @@ fn save_within(limit: usize, model: &ModelProto, path: &Path, options: &SaveOpti
     if selection == Selection::Nothing {
         let model = inline(model);
         fits(&model, limit)?;
-        return file.stage(rope::encode(model.as_ref()))?.commit();
+        return alone(path, file.clone(), file.stage(rope::encode(model.as_ref()))?, input);
     }
-    let (written, data, selection) = {
-        let (written, data) = placed(model, selection, &name);
+    let (data, selection) = {
+        let (written, data) = placed(model, selection, wanted.usual());
         match selection {
             Selection::Initializers if written.encoded_len() > limit => {
-                let (written, data) = placed(model, Selection::All, &name);
-                (written, data, Selection::All)
+                (placed(model, Selection::All, wanted.usual()).1, Selection::All)
             }
-            _ => (written, data, selection),
+            _ => (data, selection),
         }
     };
-    fits(&written, limit)?;
     if data.is_empty() {
-        return file.stage(rope::encode(&written))?.commit();
+        let (written, _) = placed(model, selection, wanted.usual());
+        fits(&written, limit)?;
+        return alone(path, file.clone(), file.stage(rope::encode(&written))?, input);
     }
-    let Target::File(data_file) = Target::of(&path.with_file_name(&name))? else {
-        return Err(SaveProblem::DataName { name });
-    };
-    let pair = Pair { model: file.clone(), data: data_file.clone(), staged: data_file.stage(data)? };
+    wanted.target(path, wanted.usual())?;
+    let staged = file.stage_beside(data)?;
+    // From here on nobody else gives names in the folder: what is free stays so.
+    let _lock = file.lock();
+    let readers = Readers::around(path, input);
+    let (name, avoided) = wanted.choose(&readers)?;
+    let data_file = wanted.target(path, &name)?;
+    let (written, _) = placed(model, selection, &name);
+    fits(&written, limit)?;
+    let pair = Pair { model: file.clone(), data: data_file.clone(), staged: staged.aim(data_file)? };
     let interim = |name: &str| rope::encode(&placed(model, selection, name).0);
-    pair.commit(file.stage(rope::encode(&written))?, &interim, &mut || ())
+    pair.commit(file.stage(rope::encode(&written))?, &interim, &mut || ())?;
+    let kept = remove_left_over(&readers, path, Some(&name));
+    Ok(Saved { data: Some(name), avoided, kept })
+}
+
+/// Names a model that has no data file, and removes those of the model that was there.
+fn alone(path: &Path, file: TargetFile, staged: Staged, input: Option<&Path>) -> Result<Saved, SaveProblem> {
+    if !file.exists() {
+        return staged.commit().map(|()| Saved::default());
+    }
+    let _lock = file.lock();
+    let readers = Readers::around(path, input);
+    staged.commit()?;
+    Ok(Saved { kept: remove_left_over(&readers, path, None), ..Saved::default() })
+}
+
+/// Removes the data files of the model that was at `path`, which reads `data` now, as far as nobody else reads them. One that
+/// stays because a model cannot be read is the result.
+fn remove_left_over(readers: &Readers, path: &Path, data: Option<&str>) -> Option<Spared> {
+    let mut kept = None;
+    for name in readers.own().filter(|name| Some(*name) != data && path.file_name() != Some(OsStr::new(name))) {
+        match readers.unclear(name) {
+            Some(model) => kept = Some(Spared { data: name.to_owned(), model: model.to_owned() }),
+            None if readers.other(name).is_some() => {}
+            None => drop(std::fs::remove_file(path.with_file_name(name))), // the new model is there already: no failure
+        }
+    }
+    kept
 }
 
 /// `model` with the tensors of `selection` in the file `name`, and what that file holds.
@@ -157,7 +238,6 @@ impl Pair {
         interim: &dyn Fn(&str) -> Vec<Bytes>,
         between: &mut dyn FnMut(),
     ) -> Result<(), SaveProblem> {
-        let _lock = self.data.lock();
         // An old model that reads other data, or none, is not spoilt by new data; nor is one that is not there.
         let spare = (self.model.exists() && self.data.exists()).then(|| self.staged.spare()).flatten();
         let mut undo = Vec::new();
@@ -197,13 +277,61 @@ fn fits(model: &ModelProto, limit: usize) -> Result<(), SaveProblem> {
     }
 }
 
-/// The name of the data file of the model `path`.
-fn data_name(path: &Path, external: &ExternalData) -> Result<String, SaveProblem> {
-    let own = path.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
-    let ExternalData::Always { file_name: Some(name) } = external else { return Ok(format!("{own}.data")) };
-    match Path::new(name).components().collect::<Vec<_>>()[..] {
-        [Component::Normal(part)] if part == OsStr::new(name) && *name != own => Ok(name.clone()),
-        _ => Err(SaveProblem::DataName { name: name.clone() }),
+/// The name that a data file shall have.
+enum Wanted {
+    /// The usual one, or the next that is free
+    Usual(String),
+    /// The one that the user gave
+    Named(String),
+}
+
+impl Wanted {
+    /// For the model `path`.
+    fn of(path: &Path, external: &ExternalData) -> Result<Wanted, SaveProblem> {
+        let own = path.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
+        let ExternalData::Always { file_name: Some(name) } = external else {
+            return Ok(Wanted::Usual(format!("{own}.data")));
+        };
+        match Path::new(name).components().collect::<Vec<_>>()[..] {
+            [Component::Normal(part)] if part == OsStr::new(name) && *name != own => Ok(Wanted::Named(name.clone())),
+            _ => Err(SaveProblem::DataName { name: name.clone() }),
+        }
+    }
+
+    /// The name where nothing is in the way.
+    fn usual(&self) -> &str {
+        let (Wanted::Usual(name) | Wanted::Named(name)) = self;
+        name
+    }
+
+    /// The name with which no other model loses its data; and where it is not the usual one, the file that has that.
+    fn choose(&self, readers: &Readers) -> Result<(String, Option<Spared>), SaveProblem> {
+        let name = match self {
+            Wanted::Named(name) => match readers.other(name) {
+                Some(model) => return Err(SaveProblem::DataInUse { name: name.clone(), model: model.to_owned() }),
+                None => return Ok((name.clone(), None)),
+            },
+            Wanted::Usual(name) => name,
+        };
+        let Some(model) = readers.possible(name) else { return Ok((name.clone(), None)) };
+        let avoided = Spared { data: name.clone(), model: model.to_owned() };
+        let stem = name.strip_suffix(".data").unwrap_or(name);
+        let mut number = 1u64;
+        loop {
+            let other = format!("{stem}_{number}.data");
+            if readers.possible(&other).is_none() && (readers.is_own(&other) || !readers.is_there(&other)) {
+                return Ok((other, Some(avoided)));
+            }
+            number += 1;
+        }
+    }
+
+    /// The file `name` beside the model `path`.
+    fn target(&self, path: &Path, name: &str) -> Result<TargetFile, SaveProblem> {
+        match Target::of(&path.with_file_name(name))? {
+            Target::File(file) => Ok(file),
+            Target::Device => Err(SaveProblem::DataName { name: name.to_owned() }),
+        }
     }
 }
 
@@ -222,7 +350,7 @@ mod tests {
         testing::{external, model, names, node, sentence, tensor},
     };
 
-    const ALWAYS: SaveOptions = SaveOptions { external: ExternalData::Always { file_name: None } };
+    const ALWAYS: SaveOptions = SaveOptions { external: ExternalData::Always { file_name: None }, input: None };
 
     fn three() -> ModelProto {
         let mut model =
@@ -324,7 +452,7 @@ mod tests {
             (1..=4).map(|byte| model(vec![tensor("w", vec![byte; 5000 * usize::from(byte)])])).collect();
         std::thread::scope(|scope| {
             for model in &models {
-                scope.spawn(|| (0..20).for_each(|_| save(model, &path, &ALWAYS).unwrap()));
+                scope.spawn(|| (0..20).for_each(|_| drop(save(model, &path, &ALWAYS).unwrap())));
             }
         });
         assert!(models.contains(&read(&path)));
@@ -336,15 +464,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let [path, other] = ["m.onnx", "other.onnx"].map(|name| folder.path().join(name));
         let file_name = Some("w.bin".to_owned());
-        save(&three(), &path, &SaveOptions { external: ExternalData::Always { file_name } }).unwrap();
+        save(&three(), &path, &SaveOptions { external: ExternalData::Always { file_name }, input: None }).unwrap();
         let loaded = load(&path, &Limits::default()).unwrap().model;
         save(&loaded, &other, &SaveOptions::default()).unwrap();
         assert_eq!(names(&folder), ["m.onnx", "other.onnx", "other.onnx.data", "w.bin"]);
         assert_eq!(read(&other), three());
         fs::remove_file(folder.path().join("other.onnx.data")).unwrap();
-        save(&loaded, &other, &SaveOptions { external: ExternalData::Never }).unwrap();
+        save(&loaded, &other, &SaveOptions { external: ExternalData::Never, input: None }).unwrap();
         assert_eq!(fs::read(&other).unwrap(), three().encode_to_vec());
-        save(&three(), &other, &SaveOptions { external: ExternalData::Keep }).unwrap();
+        save(&three(), &other, &SaveOptions { external: ExternalData::Keep, input: None }).unwrap();
         assert_eq!(names(&folder), ["m.onnx", "other.onnx", "w.bin"]);
     }
 
@@ -356,7 +484,7 @@ mod tests {
         let mixed = model(vec![external("out", &[("location", "w.bin")]), tensor("in", vec![1; 5000])]);
         fs::write(&path, mixed.encode_to_vec()).unwrap();
         let loaded = load(&path, &Limits::default()).unwrap().model;
-        save(&loaded, &path, &SaveOptions { external: ExternalData::Keep }).unwrap();
+        save(&loaded, &path, &SaveOptions { external: ExternalData::Keep, input: None }).unwrap();
         let written = ModelProto::decode(&fs::read(&path).unwrap()[..]).unwrap().graph.unwrap();
         assert_eq!(written.initializer[0].data_location, Some(1));
         assert_eq!(written.initializer[1], tensor("in", vec![1; 5000]));
@@ -387,7 +515,7 @@ mod tests {
         assert_eq!(sizes(20_000), (true, 0));
         assert_eq!(sizes(5_000), (true, 2048 + 9000));
         assert_eq!(sizes(1_000), (true, 5056 + 9000));
-        let never = SaveOptions { external: ExternalData::Never };
+        let never = SaveOptions { external: ExternalData::Never, input: None };
         let error = save_within(100, &three(), &path, &never).unwrap_err();
         assert!(sentence(&error).contains("an ONNX file at most 100; write it to a file with external data"));
     }
@@ -396,7 +524,7 @@ mod tests {
     fn data_names_are_one_file_beside_the_model() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["", ".", "..", "../w", "a/b", "/w", "w/", "m.onnx"] {
-            let options = SaveOptions { external: ExternalData::Always { file_name: Some(name.into()) } };
+            let options = SaveOptions { external: ExternalData::Always { file_name: Some(name.into()) }, input: None };
             let error = save(&three(), &folder.path().join("m.onnx"), &options).unwrap_err();
             assert!(sentence(&error).contains("cannot be the name of the external data"), "{name}");
         }

@@ -6,8 +6,9 @@ use onnx_shrink_ir::proto;
 
 use super::{Command, Session, shrink::SampleArguments};
 use crate::{
+    paths::Paths,
     progress,
-    request::{ExitCode, Failure, Request},
+    request::{ExitCode, Failure, Request, checked_file},
     shrink::calibrate_shard,
 };
 
@@ -62,6 +63,9 @@ Exit codes: 0 written; 1 the model cannot be used; 2 the command line is wrong, 
         if self.ranges_out == Path::new("-") {
             return Err(Failure::usage("--ranges-out -: ranges are no text; name a file"));
         }
+        checked_file(&self.ranges_out)?;
+        let paths = Paths::default().model(&self.model).samples("--data", Some(data));
+        paths.write("--ranges-out", &self.ranges_out).print().check()?;
         let mut request = Request::new(&self.model);
         request.output = Some(self.ranges_out.clone());
         request.int8 = true;

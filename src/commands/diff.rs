@@ -10,7 +10,8 @@ use crate::{
     cli::colour_wanted,
     diff::{self, html, text},
     files,
-    request::{ExitCode, Failure},
+    paths::Paths,
+    request::{ExitCode, Failure, checked_file},
 };
 
 /// The arguments of `diff`.
@@ -67,6 +68,12 @@ impl Command for Diff {
                 "both models are `-`: standard input can be read once; name a file for the other",
             ));
         }
+        let mut paths = Paths::default().model(&self.a).model(&self.b);
+        if let Some(page) = &self.html {
+            checked_file(page)?;
+            paths = paths.write("--html", page);
+        }
+        paths.print().check()?;
         let ((a, bytes_a), (b, bytes_b)) = (load(&self.a)?, load(&self.b)?);
         let options = diff::Options { ignore_names: self.ignore_names };
         let mut found = diff::diff(&a, &b, &Interpreter::default(), options);

@@ -6,6 +6,7 @@ use clap::Args;
 use super::{Command, Session, arguments::target::TargetArguments, shrink::SampleArguments};
 use crate::{
     inspect::{self, inspect, text},
+    paths::Paths,
     progress,
     report::table::Style,
     request::{ExitCode, Failure},
@@ -56,6 +57,8 @@ Examples:
 Exit codes: 0 done; 1 the model cannot be used; 2 the command line is wrong; 3 the samples cannot be used.";
 
     fn run(self, session: &mut Session<'_>) -> Result<ExitCode, Failure> {
+        let paths = Paths::default().model(&self.model).samples("--data", self.samples.data.as_deref());
+        paths.samples("--validation-data", self.samples.validation_data.as_deref()).print().check()?;
         let request = inspect::Inspect {
             input: self.model,
             data: self.samples.data.clone().or_else(|| self.samples.validation_data.clone()),

@@ -17,6 +17,7 @@ use super::{
     },
 };
 use crate::{
+    paths::Paths,
     progress,
     report::{Report, table},
     request::{self, Calibrate, ExitCode, Failure, Gates, Request},
@@ -123,7 +124,7 @@ pub struct Shrink {
     #[arg(long, help_heading = "Output")]
     pub allow_unknown_ops: bool,
 
-    /// Threads; 0 is one for each processor
+    /// Threads, at most one for each processor; 0 is one for each
     #[arg(long, value_name = "N", default_value_t = 0, global = true, help_heading = "Output")]
     pub threads: usize,
 
@@ -222,9 +223,10 @@ impl Shrink {
             Some("") => ExternalData::Always { file_name: None },
             Some(name) => ExternalData::Always { file_name: Some(name.to_owned()) },
         };
+        let output = self.output.clone().or_else(|| self.output_position.clone());
         Ok(Request {
-            input,
-            output: self.output.clone().or_else(|| self.output_position.clone()),
+            input: stream(input, "/dev/stdin"),
+            output: output.map(|output| stream(output, "/dev/stdout")),
             int8: self.int8,
             data: self.samples.data.clone(),
             validation_data: self.samples.validation_data.clone(),
@@ -257,6 +259,11 @@ impl Shrink {
     }
 }
 
+/// `-` for the standard stream that `device` is: nothing can be mapped or replaced there.
+fn stream(path: PathBuf, device: &str) -> PathBuf {
+    if path == Path::new(device) { PathBuf::from("-") } else { path }
+}
+
 /// A line for each pass.
 fn passes_text() -> String {
     let known = pipeline::known();
@@ -284,6 +291,14 @@ impl Command for Shrink {
         if let Some(report) = &self.report {
             request::checked_file(report)?;
         }
+        let mut paths = Paths::of(&request);
+        if let Some(report) = &self.report {
+            paths = paths.write("--report", report);
+        }
+        if !self.quiet {
+            paths = paths.print();
+        }
+        paths.check()?;
         let start = Instant::now();
         let progress = progress::for_stderr(self.quiet);
         let mut report = match shrink(&request, progress.as_ref()) {

@@ -5,6 +5,7 @@ use clap::Args;
 
 use super::{Command, Session, shrink::SampleArguments};
 use crate::{
+    paths::Paths,
     progress,
     report::table::Style,
     request::{ExitCode, Failure, Gates},
@@ -62,6 +63,9 @@ Exit codes: 0 every gate holds; 1 a model cannot be used, or A does not run; 2 t
 3 the samples cannot be used; 5 a gate fails, the inputs or outputs differ, or B does not run.";
 
     fn run(self, session: &mut Session<'_>) -> Result<ExitCode, Failure> {
+        let paths =
+            Paths::default().model(&self.before).model(&self.after).samples("--data", self.samples.data.as_deref());
+        paths.samples("--validation-data", self.samples.validation_data.as_deref()).print().check()?;
         let mut gates = Gates::default();
         for gate in &self.gate {
             gates.set(gate).map_err(|problem| Failure::usage(format_args!("--gate: {problem}")))?;

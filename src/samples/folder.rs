@@ -8,7 +8,7 @@ use std::{
 use super::{
     SampleOptions, SampleProblem, Source,
     fit::Inputs,
-    images::Images,
+    images::{Images, LABELS},
     npz::{Columns, NpyFolder, NpzFolder},
     onnx_test_data::TestData,
 };
@@ -108,6 +108,22 @@ fn entries(folder: &Path) -> Result<(Form, Vec<PathBuf>), SampleProblem> {
         _ => files.sort(),
     }
     Ok((form, files))
+}
+
+/// The files that samples in `path` are read from, whatever their form; none where there is nothing.
+pub fn files_of(path: &Path) -> Vec<PathBuf> {
+    let listed =
+        |folder: &Path| fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    if !path.is_dir() {
+        return vec![path.to_owned()];
+    }
+    let is_labels = |path: &Path| path.file_name().is_some_and(|name| LABELS.iter().any(|labels| name == *labels));
+    let mut files: Vec<PathBuf> = listed(path)
+        .filter(|path| form_of(path).is_some() || is_labels(path))
+        .flat_map(|path| if path.is_dir() { listed(&path).collect() } else { vec![path] })
+        .collect();
+    files.sort();
+    files
 }
 
 /// The number that a name ends with; names without one come first.

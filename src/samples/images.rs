@@ -22,6 +22,9 @@ use super::{
 const MAX_SIDE: u32 = 1 << 15;
 const MAX_DECODED: u64 = 1 << 30;
 
+/// The files of labels that lie beside images.
+pub(super) const LABELS: [&str; 2] = ["labels.txt", "labels.csv"];
+
 /// Images for a model with one input.
 pub(super) struct Images {
     files: Vec<PathBuf>,
@@ -250,7 +253,7 @@ fn target_size(width: u32, height: u32, resize: Resize) -> (u32, u32) {
 /// Labels by file name, from `labels.txt` or `labels.csv`: a line is a name and a number, with a comma, a tab or a blank
 /// between; a first line without a number is a heading.
 fn read_labels(folder: &Path) -> Result<BTreeMap<String, i64>, SampleProblem> {
-    let file = ["labels.txt", "labels.csv"].map(|name| folder.join(name)).into_iter().find(|file| file.is_file());
+    let file = LABELS.map(|name| folder.join(name)).into_iter().find(|file| file.is_file());
     let Some(file) = file else { return Ok(BTreeMap::new()) };
     let place = |line: usize, what: &str| SampleProblem::Format(format!("{}, line {line}: {what}", file.display()));
     let mut labels = BTreeMap::new();

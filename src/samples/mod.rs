@@ -21,6 +21,7 @@ use onnx_shrink_ir::{Evaluate, Graph, Tensor};
 
 pub use error::{SampleError, SampleProblem};
 use fit::Inputs;
+pub use folder::files_of;
 pub use generated::MakeUp;
 
 /// One sample.

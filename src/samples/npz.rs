@@ -2,6 +2,8 @@
 //!
 //! An archive with all samples is not held in memory: what is stored is read where it lies, what is compressed is inflated
 //! once, into a temporary file without a name.
+//!
+//! **Never** gives numbers of a member whose checksum is wrong: each is read to its end, where that is compared.
 use std::{
     fs::File,
     io::{self, BufReader, Read, Seek, SeekFrom, Write},
@@ -31,6 +33,20 @@ fn in_array(array: &str) -> impl Fn(String) -> SampleProblem {
     move |problem| SampleProblem::Array { array: array.clone(), problem }
 }
 
+/// Reads the `rest` of a member, at most `most` bytes, so that its checksum is compared.
+fn check_rest(rest: &mut dyn Read, most: u64) -> Result<(), String> {
+    let read = io::copy(&mut rest.take(most), &mut io::sink());
+    match read {
+        Ok(found) if found < most => Ok(()),
+        Ok(_) => Err("it holds far more bytes than its header says: it is damaged; make it again".to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(DAMAGED.to_owned()),
+        Err(error) => Err(format!("cannot be read: {error}")),
+    }
+}
+
+/// What is wrong with a member whose checksum or compression is.
+const DAMAGED: &str = "its bytes are not those that its checksum (CRC-32) is of: it is damaged; copy or make it again";
+
 /// Names of the members: the array, and the place in the archive. In the archive's order.
 fn arrays_of(archive: &Archive) -> Vec<(String, usize)> {
     let name = |index| Some((archive.name_for_index(index)?.strip_suffix(".npy")?.to_owned(), index));
@@ -59,6 +75,7 @@ fn read_arrays(path: &Path, inputs: &Inputs) -> Result<Raw, SampleProblem> {
         };
         if inputs.wants(&name) {
             let tensor = header.tensor(&mut member).map_err(in_array(&name))?;
+            check_rest(&mut member, HARMLESS).map_err(in_array(&name))?;
             arrays.push((name, tensor));
         } else {
             others.push(format!("`{name}` ({})", header.describe()));
@@ -188,10 +205,12 @@ impl Columns {
 
 fn column_of(path: &Path, archive: &mut Archive, index: usize, name: &str) -> Result<(Column, usize), String> {
     let io = |error: io::Error| format!("cannot be read: {error}");
-    let member = archive.by_index(index).map_err(|error| error.to_string())?;
+    let mut member = archive.by_index(index).map_err(|error| error.to_string())?;
     if member.compression() == CompressionMethod::Stored {
         let start = member.data_start();
-        return Column::new(name.to_owned(), File::open(path).map_err(io)?, start);
+        let column = Column::new(name.to_owned(), File::open(path).map_err(io)?, start)?;
+        check_rest(&mut member, u64::MAX)?;
+        return Ok(column);
     }
     let mut member = BufReader::new(member);
     let header = Header::read(&mut member)?;
@@ -209,6 +228,7 @@ fn column_of(path: &Path, archive: &mut Archive, index: usize, name: &str) -> Re
     if found < needed {
         return Err(format!("it is cut off: {needed} bytes by its header, {found} are there"));
     }
+    check_rest(&mut member, HARMLESS)?;
     file.flush().map_err(io)?;
     let sample = header.of_sample()?;
     let stride = sample.byte_len()?;
@@ -294,6 +314,45 @@ pub(super) mod tests {
             assert_eq!(sample.inputs, [Some(Tensor::from_vec(&[1, 2], vec![4f32, 5.0]))]);
             assert_eq!(sample.label, Some(Tensor::scalar(9u8)));
             assert!(sample.name.ends_with("all.npz[2]"), "{}", sample.name);
+        }
+    }
+
+    #[test]
+    fn a_wrong_checksum_is_noticed_wherever_a_member_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let graph = graph(&[("x", DataType::Float, &[1, 2])]);
+        let path = folder.path().join("0.npz");
+        for method in [CompressionMethod::Stored, CompressionMethod::Deflated] {
+            for samples in [&[1, 2][..], &[3, 1, 2]] {
+                let numbers = vec![0.25; samples.iter().product()];
+                let open = |path: &Path| open(path, &graph);
+                // One archive for each sample: their folder. One for all: the file.
+                let place = if samples.len() == 2 { folder.path() } else { &path };
+                npz(&path, method, &[("x", floats(samples, &numbers)), ("y", npy("|u1", false, "(1,)", &[7]))]);
+                if samples.len() == 2 {
+                    open(place).unwrap();
+                }
+                let good = std::fs::read(&path).unwrap();
+                // The checksum in the directory at the end of the archive.
+                let entry = good.windows(4).position(|four| four == b"PK\x01\x02").unwrap();
+                let mut bad = good.clone();
+                bad[entry + 16] ^= 1;
+                std::fs::write(&path, bad).unwrap();
+                let error = open(place).unwrap_err();
+                assert!(
+                    error.contains("0.npz") && error.contains("array `x`: ") && error.contains("CRC-32"),
+                    "{error}"
+                );
+                // A number.
+                if method == CompressionMethod::Stored {
+                    let number = good.windows(4).position(|four| four == 0.25f32.to_le_bytes()).unwrap();
+                    let mut bad = good.clone();
+                    bad[number + 2] ^= 1;
+                    std::fs::write(&path, bad).unwrap();
+                    let error = open(place).unwrap_err();
+                    assert!(error.contains("array `x`: ") && error.contains("CRC-32"), "{error}");
+                }
+            }
         }
     }
 
