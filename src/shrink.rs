@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
-use onnx_shrink_ir::{DataType, Graph, Model, ValueId, conform, export, import, infer, verify};
+use onnx_shrink_ir::{DataType, Graph, Model, ValueId, conform, export, infer, verify};
 use onnx_shrink_passes::{
     Entry, Options, Statistics,
     pipeline::Pipeline,
@@ -17,9 +17,11 @@ use crate::{
     about::About,
     dump::Dump,
     files,
+    functions::{self, Functions, Opened},
     lossless::Lossless,
     paths::{self, Paths},
     proof::Proof,
+    random,
     report::{Report, Side},
     request::{Failure, Request},
 };
@@ -47,7 +49,13 @@ pub fn shrink_with(request: &Request, progress: &dyn Progress, pipeline: Pipelin
     request.checked_output()?;
     Paths::of(request).check()?;
     paths::check_data_name(request)?;
-    let work = || Job::new(request, progress)?.run(&pipeline);
+    let work = || match Job::new(request, progress, Functions::Inlined)?.run(&pipeline)? {
+        Ran::Done(report) => Ok(*report),
+        Ran::LargerInlined => match Job::new(request, progress, Functions::Kept)?.run(&pipeline)? {
+            Ran::Done(report) => Ok(*report),
+            Ran::LargerInlined => Err(Failure::bug(anyhow!("{}: nothing was inlined", request.input.display()))),
+        },
+    };
     match rayon::ThreadPoolBuilder::new().num_threads(request.used_threads()).build() {
         Ok(pool) => pool.install(work),
         Err(_) => work(),
@@ -67,7 +75,15 @@ pub struct Shard {
 /// What calibration for `request`, which asks for no samples, sees on all samples in `data`.
 pub fn calibrate_shard(request: &Request, data: &Path, progress: &dyn Progress) -> Result<Shard, Failure> {
     let pipeline = request.control.pipeline()?;
-    Job::new(request, progress)?.calibrate(&pipeline, data)
+    Job::new(request, progress, Functions::Inlined)?.calibrate(&pipeline, data)
+}
+
+/// How a run ended.
+enum Ran {
+    /// All is done
+    Done(Box<Report>),
+    /// The model would be larger than it was, with the calls of its functions inlined: they are to stay as they are
+    LargerInlined,
 }
 
 /// One run.
@@ -77,7 +93,10 @@ struct Job<'a> {
     evaluator: Arc<Interpreter>,
     options: Options,
     loaded: onnx_shrink_ir::proto::Loaded,
+    /// The model as it was read, but for calls of its functions
     original: Model,
+    /// Calls of its functions that are inlined
+    calls: usize,
     /// What `--prune` and `--svd` made of it, once they did
     reference: Option<Model>,
     report: Report,
@@ -107,7 +126,7 @@ struct Lean {
 }
 
 impl<'a> Job<'a> {
-    fn new(request: &'a Request, progress: &'a dyn Progress) -> Result<Job<'a>, Failure> {
+    fn new(request: &'a Request, progress: &'a dyn Progress, functions: Functions) -> Result<Job<'a>, Failure> {
         request.checked_output()?;
         request.formats.check(request)?;
         request.weights.check(request)?;
@@ -118,12 +137,14 @@ impl<'a> Job<'a> {
         let stage = progress.stage("loading", None);
         let loaded = files::load(&request.input, request.allow_unknown_fields)?;
         let name = request.input.display().to_string();
-        let mut original =
-            import(loaded.model.clone()).map_err(|error| Failure::input(anyhow!(error).context(name.clone())))?;
+        let opened = functions::open(&loaded.model, functions);
+        let Opened { model: mut original, calls, notes } =
+            opened.map_err(|error| Failure::input(anyhow!(error).context(name.clone())))?;
         if !request.allow_unknown_ops {
             refuse_departures(&original, &name)?;
         }
         let mut report = Report::new(Side::of(&name, files::size_of_input(&loaded), &original));
+        report.notes.extend(notes);
         let rewrites_weights = request.int8
             || request.weights.weights.is_some()
             || request.structure.prune.is_some()
@@ -142,8 +163,20 @@ impl<'a> Job<'a> {
         drop(stage);
         let samples = Self::open_samples(request, &original.graph)?;
         let dump = request.control.dump_dir.as_deref().map(Dump::new).transpose()?;
-        let evaluator = Arc::new(Interpreter::new(onnx_shrink_exec::Options::default()));
-        Ok(Job { request, progress, evaluator, options, loaded, original, reference: None, report, samples, dump })
+        let evaluator = Arc::new(Interpreter::new(onnx_shrink_exec::Options::default().with_random()));
+        Ok(Job {
+            request,
+            progress,
+            evaluator,
+            options,
+            loaded,
+            original,
+            calls,
+            reference: None,
+            report,
+            samples,
+            dump,
+        })
     }
 
     fn open_samples(request: &Request, graph: &Graph) -> Result<Option<(Samples, Samples)>, Failure> {
@@ -159,7 +192,7 @@ impl<'a> Job<'a> {
         }))
     }
 
-    fn run(mut self, pipeline: &Pipeline) -> Result<Report, Failure> {
+    fn run(mut self, pipeline: &Pipeline) -> Result<Ran, Failure> {
         let Lean { model: mut lossless, statistics, mut changed } = self.lossless(pipeline)?;
         if self.request.control.stops_early() {
             return self.write(lossless, changed);
@@ -238,6 +271,9 @@ impl<'a> Job<'a> {
         let proven = work.run()?;
         drop(stage);
         self.report.unproven = proof.filter(|proof| !proof.is_possible()).and_then(Proof::unproven);
+        if self.report.unproven.is_none() && self.request.validate {
+            self.report.notes.extend(random::note(&self.original.graph));
+        }
         self.report.warnings.extend(proven.culprits.iter().map(|culprit| culprit.sentence()));
         self.report.culprits = proven.culprits;
         self.report.lossless = proven.comparison;
@@ -251,7 +287,7 @@ impl<'a> Job<'a> {
         Ok(Lean { model: proven.model, statistics: proven.statistics, changed })
     }
 
-    fn write(mut self, mut model: Model, changed: bool) -> Result<Report, Failure> {
+    fn write(mut self, mut model: Model, changed: bool) -> Result<Ran, Failure> {
         let _stage = self.progress.stage("writing", None);
         let control = &self.request.control;
         let is_fixed = !control.input_shapes.is_empty() || !control.dims.is_empty();
@@ -268,6 +304,12 @@ impl<'a> Job<'a> {
         let is_repair = |entry: &Entry| entry.pass == "fix-saturation" && entry.is_done();
         let may_grow = self.report.journal.iter().any(is_repair);
         let plan = files::Plan::new(&result, &self.loaded, may_grow);
+        if self.calls > 0 && plan.written().larger {
+            return Ok(Ran::LargerInlined);
+        }
+        if self.calls > 0 && !plan.written().input_kept {
+            self.report.notes.push(functions::inlined_note(self.calls));
+        }
         if let Some(name) = &control.explain {
             self.report.about = About::of(name, &self.original.graph, &model.graph, &self.report);
         }
@@ -292,7 +334,7 @@ impl<'a> Job<'a> {
                 self.report.notes.push(format!("`{}`, the old model's data, was not removed: {why}", kept.data));
             }
         }
-        Ok(self.report)
+        Ok(Ran::Done(Box::new(self.report)))
     }
 }
 

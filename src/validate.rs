@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
-use onnx_shrink_ir::{Dim, Evaluate, Graph, Model, import, infer, proto::schema::ModelProto};
+use onnx_shrink_ir::{Dim, Evaluate, Graph, Model, infer, proto::schema::ModelProto};
 use onnx_shrink_passes::quantize::is_quantized;
 use serde::Serialize;
 
 use crate::{
     Failure, Gates, Progress, SampleOptions, Samples, files,
+    functions::{self, Functions},
     metrics::{CompareError, Comparison, GateResult, OutputMetrics, compare, compare_values},
+    random,
     report::Side,
     request::ExitCode,
 };
@@ -92,11 +94,16 @@ pub struct Verdict {
 fn load(path: &Path) -> Result<(Model, Side, ModelProto), Failure> {
     let loaded = files::load_to_read(path)?;
     let name = path.display().to_string();
-    let mut model =
-        import(loaded.model.clone()).map_err(|error| Failure::input(anyhow!(error).context(name.clone())))?;
+    let opened = functions::open(&loaded.model, Functions::Inlined);
+    let mut model = opened.map_err(|error| Failure::input(anyhow!(error).context(name.clone())))?.model;
     infer::infer_as_read(&mut model.graph);
     let side = Side::of(&name, files::size_of_input(&loaded), &model);
     Ok((model, side, loaded.model))
+}
+
+/// How models run here: random ops draw the same made-up numbers in both.
+fn engine() -> onnx_shrink_exec::Options {
+    onnx_shrink_exec::Options::default().with_random()
 }
 
 /// Runs both models of `request` on its samples and judges.
@@ -133,7 +140,7 @@ pub fn validate(request: &Validate, progress: &dyn Progress) -> Result<Verdict, 
     }
     let samples = match &request.data {
         Some(data) => Samples::open(data, &before.graph, &request.sample_options),
-        None => Samples::made_up(&before.graph, &Interpreter::new(Default::default()), GENERATED_SAMPLES),
+        None => Samples::made_up(&before.graph, &Interpreter::new(engine()), GENERATED_SAMPLES),
     };
     let samples = samples.map_err(Failure::samples)?;
     if request.data.is_none() {
@@ -141,6 +148,7 @@ pub fn validate(request: &Validate, progress: &dyn Progress) -> Result<Verdict, 
             .notes
             .push("the samples are made up: they say nothing about accuracy; give real ones with --data".into());
     }
+    verdict.notes.extend(random::note(&before.graph));
     match verdict.run(&before, &after, &samples, request, progress) {
         Err(failure) if failure.code == ExitCode::Input && proto == other_proto => {
             // What cannot be run here can still be seen to be the same.
@@ -161,7 +169,7 @@ impl Verdict {
         request: &Validate,
         progress: &dyn Progress,
     ) -> Result<(), Failure> {
-        let evaluator = Interpreter::new(onnx_shrink_exec::Options::default());
+        let evaluator = Interpreter::new(engine());
         let refused = |path: &str, error: String| Failure::input(anyhow!(error).context(path.to_owned()));
         let first = evaluator.prepare(&before.graph).map_err(|error| refused(&self.before.path, error.to_string()))?;
         let second = match evaluator.prepare(&after.graph) {

@@ -31,6 +31,8 @@ pub struct Call<'a> {
     pub inputs: &'a [Option<Tensor>],
     /// Bytes that one result may take at most
     pub max_bytes: usize,
+    /// What random ops draw by: the name of the op's first output. `None`: they do not run
+    pub random: Option<&'a str>,
 }
 
 /// Outputs by position (at least as many as the op has), or why there are none.

@@ -2,7 +2,8 @@
 //!
 //! Each op has one of three homes, looked up by domain, type, opset, element types and attributes: a kernel of ours
 //! ([`kernels`]), tract as a one-node model, or none: it is refused by name. If, Loop and Scan run in the interpreter.
-//! **Never** guesses: what is not known to be right is [`EvaluateError::Unsupported`]. **Never** runs random ops.
+//! **Never** guesses: what is not known to be right is [`EvaluateError::Unsupported`]. Random ops run with made-up numbers where
+//! [`Options::random`] says so, and **never** become constants of a model: [`Evaluate::op`] refuses them.
 //! The same inputs give the same bits on every call and from every thread.
 mod control;
 pub mod kernel;
@@ -20,6 +21,16 @@ use onnx_shrink_ir::{Dim, Evaluate, EvaluateError, Graph, Observe, OpId, Prepare
 
 use crate::{plan::Plan, tract::Kept, value::Value};
 
+/// What becomes of ops that draw random numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Random {
+    /// They are refused
+    #[default]
+    Refused,
+    /// They draw numbers that are made up: the same for the same name of a value, on every call and in every graph
+    MadeUp,
+}
+
 /// Limits of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -27,12 +38,21 @@ pub struct Options {
     pub max_result_bytes: usize,
     /// How often the body of one Loop or Scan may run
     pub max_iterations: u64,
+    /// Whether random ops run
+    pub random: Random,
 }
 
 impl Default for Options {
-    /// 1 GiB, a million iterations.
+    /// 1 GiB, a million iterations, no random ops.
     fn default() -> Options {
-        Options { max_result_bytes: 1 << 30, max_iterations: 1 << 20 }
+        Options { max_result_bytes: 1 << 30, max_iterations: 1 << 20, random: Random::Refused }
+    }
+}
+
+impl Options {
+    /// The same, with random ops on made-up numbers: for runs whose results are compared with each other, or observed.
+    pub fn with_random(self) -> Options {
+        Options { random: Random::MadeUp, ..self }
     }
 }
 
@@ -52,7 +72,8 @@ impl Interpreter {
 
 impl Evaluate for Interpreter {
     fn op(&self, graph: &Graph, op: OpId, inputs: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>, EvaluateError> {
-        plan::run_one(graph, self.options, op, inputs)
+        let options = Options { random: Random::Refused, ..self.options };
+        plan::run_one(graph, options, op, inputs)
     }
 
     fn prepare<'g>(&'g self, graph: &'g Graph) -> Result<Box<dyn Prepared + 'g>, EvaluateError> {

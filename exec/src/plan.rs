@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use onnx_shrink_ir::{DataType, EvaluateError, Graph, Op, OpId, Tensor, ValueId, op_schema};
 
 use crate::{
-    Options,
+    Options, Random,
     control::{Body, Control},
     kernel::{Call, Kernel, KernelError},
     kernels,
@@ -132,6 +132,9 @@ impl<'g> Plan<'g> {
         }
         if let Some(reason) = beyond_schema(op, self.graph.opset()) {
             return Err(HomeError::Op(reason));
+        }
+        if self.options.random == Random::Refused && kernels::random::find(op).is_some() {
+            return Err(HomeError::Op("it is random".to_owned()));
         }
         let kernel = kernels::find(op, self.graph.opset());
         let first = op.input(0).and_then(|input| self.graph.ty(input));
@@ -275,7 +278,10 @@ impl Step<'_> {
             Home::Op(kernel, one) => {
                 let tensors: Vec<Option<Tensor>> = inputs.iter().map(|value| value.map(|v| v.tensor.clone())).collect();
                 let max_bytes = plan.options.max_result_bytes;
-                let call = Call { op: self.op, opset: plan.graph.opset(), inputs: &tensors, max_bytes };
+                let opset = plan.graph.opset();
+                let name = self.op.outputs().iter().flatten().next().map_or("", |&value| plan.graph.name_of(value));
+                let random = Some(name).filter(|_| plan.options.random == Random::MadeUp);
+                let call = Call { op: self.op, opset, inputs: &tensors, max_bytes, random };
                 call_op(*kernel, one.as_ref(), &call, inputs).map_err(error)?
             }
         };
@@ -332,12 +338,12 @@ fn call_op(
 }
 
 /// Whether tract is to run an op that has a kernel of ours, too: it has vectorized approximations of the transcendental
-/// functions (measured: yolox_nano, 110 Sigmoids, 80 ms instead of 260), and whole recurrences as one op.
+/// functions (measured: yolox_nano, 110 Sigmoids, 80 ms instead of 260), and whole recurrences and attentions as one op.
 fn faster_in_tract(call: &Call<'_>) -> bool {
     let Some(x) = call.optional(0).filter(|x| x.dtype() == DataType::Float) else { return false };
     match call.op.op_type() {
         "Sigmoid" | "Tanh" => x.len() >= 1024,
-        "LSTM" | "GRU" | "RNN" => true,
+        "LSTM" | "GRU" | "RNN" | "Attention" => true,
         _ => false,
     }
 }

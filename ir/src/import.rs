@@ -12,6 +12,7 @@ use onnx_shrink_proto::schema::{AttributeProto, GraphProto, ModelProto, NodeProt
 use crate::{
     convert::{ConvertError, tensor_from_proto},
     graph::{Graph, Names, Region, ValueId},
+    inline_functions::recursive,
     model::Model,
     types::TensorType,
 };
@@ -52,6 +53,11 @@ pub enum ImportError {
     /// Nodes in a cycle
     #[error("the graph has a cycle: {0} of its nodes wait for each other, node `{1}` among them")]
     Cycle(usize, String),
+    /// A function that calls itself
+    #[error(
+        "the model's function `{0}` calls itself, by way of others or not: ONNX forbids that, and no engine takes it"
+    )]
+    Recursive(String),
     /// An input or output without a name
     #[error("graph {0} {1} has no name")]
     Unnamed(&'static str, usize),
@@ -60,6 +66,9 @@ pub enum ImportError {
 /// The model that `proto` states.
 pub fn import(mut proto: ModelProto) -> Result<Model, ImportError> {
     let graph = proto.graph.take().ok_or(ImportError::NoGraph)?;
+    if let Some(function) = recursive(&proto) {
+        return Err(ImportError::Recursive(function));
+    }
     let default = |domain: &str| domain.is_empty() || domain == "ai.onnx";
     let opset = proto.opset_import.iter().filter(|set| default(set.domain())).map(|set| set.version()).max();
     let opset = opset.unwrap_or(if proto.opset_import.is_empty() { 1 } else { 0 });

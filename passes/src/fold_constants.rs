@@ -21,7 +21,7 @@
 //! of a graph output: an Identity would have to stand before it.
 use onnx_shrink_ir::{
     DataType, Dim, Graph, OpId, Patch, Tensor, TensorType, ValueId,
-    ops::{Gather, Shape},
+    ops::{self, Gather, Shape},
 };
 
 use crate::{Class, Context, Miss, Pass, Result, net_bytes};
@@ -76,10 +76,6 @@ fn is_arithmetic(graph: &Graph, op: OpId) -> bool {
     !MOVING.contains(&node.op_type()) && node.inputs().iter().flatten().any(is_float)
 }
 
-/// Ops that give another result each time.
-const RANDOM: &[&str] =
-    &["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"];
-
 /// Ops that give elements of their inputs, or of an attribute, as they are.
 #[rustfmt::skip]
 const MOVING: &[&str] = &[
@@ -92,7 +88,8 @@ const MOVING: &[&str] = &[
 /// The edits that put constants in the place of the op's outputs, or why it stays.
 fn fold(graph: &Graph, op: OpId, class: Class, cx: &Context<'_>) -> Result<Patch, Miss> {
     let node = graph.op(op);
-    let foldable = node.domain().is_empty() && node.regions().is_empty() && !RANDOM.contains(&node.op_type());
+    let foldable =
+        node.domain().is_empty() && node.regions().is_empty() && !ops::is_random(graph, op) && !node.is("Dropout");
     let wanted: Vec<(usize, ValueId)> =
         node.outputs().iter().enumerate().filter_map(|(k, y)| Some((k, (*y)?))).collect();
     if !foldable || wanted.iter().any(|&(_, y)| graph.is_output(y)) || wanted.iter().all(|&(_, y)| graph.is_unused(y)) {

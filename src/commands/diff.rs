@@ -3,13 +3,17 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use onnx_shrink_exec::Interpreter;
-use onnx_shrink_ir::{Model, infer, proto};
+use onnx_shrink_ir::{
+    Model, infer,
+    proto::{self, schema::ModelProto},
+};
 
 use super::{Command, Session};
 use crate::{
     cli::colour_wanted,
     diff::{self, html, text},
     files,
+    functions::{self, Functions},
     paths::Paths,
     request::{ExitCode, Failure, checked_file},
 };
@@ -48,14 +52,18 @@ pub struct Diff {
 }
 
 /// A model and its bytes.
-fn load(path: &Path) -> Result<(Model, u64), Failure> {
+fn load(path: &Path) -> Result<(ModelProto, u64), Failure> {
     let loaded = files::load(path, true)?;
     let bytes = files::size_of_input(&loaded);
-    let model = onnx_shrink_ir::import(loaded.model);
+    Ok((loaded.model, bytes))
+}
+
+fn open(path: &Path, model: &ModelProto, functions: Functions) -> Result<Model, Failure> {
+    let opened = functions::open(model, functions);
     let mut model =
-        model.map_err(|error| Failure::input(anyhow::anyhow!(error).context(format!("{}", path.display()))))?;
+        opened.map_err(|error| Failure::input(anyhow::anyhow!(error).context(format!("{}", path.display()))))?.model;
     infer::infer_as_read(&mut model.graph);
-    Ok((model, bytes))
+    Ok(model)
 }
 
 impl Command for Diff {
@@ -75,6 +83,9 @@ impl Command for Diff {
         }
         paths.print().check()?;
         let ((a, bytes_a), (b, bytes_b)) = (load(&self.a)?, load(&self.b)?);
+        // Where they have other functions, what the functions do is compared.
+        let functions = if a.functions == b.functions { Functions::Kept } else { Functions::Inlined };
+        let (a, b) = (open(&self.a, &a, functions)?, open(&self.b, &b, functions)?);
         let options = diff::Options { ignore_names: self.ignore_names };
         let mut found = diff::diff(&a, &b, &Interpreter::default(), options);
         found.a.path = self.a.display().to_string();

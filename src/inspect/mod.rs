@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
 use onnx_shrink_ir::{
-    DataType, Dim, Evaluate, Graph, Model, OpId, Tensor, TensorType, ValueId, conform, import, infer, multiply_adds,
+    DataType, Dim, Evaluate, Graph, Model, OpId, Tensor, TensorType, ValueId, conform, infer, multiply_adds,
     proto::schema::{ValueInfoProto, type_proto},
 };
 use onnx_shrink_passes::{
@@ -20,7 +20,10 @@ use onnx_shrink_passes::{
 };
 use serde::Serialize;
 
-use crate::{Failure, Progress, SampleOptions, Samples, files};
+use crate::{
+    Failure, Progress, SampleOptions, Samples, files,
+    functions::{self, Functions, Opened},
+};
 
 mod constants;
 mod groups;
@@ -189,8 +192,9 @@ pub fn inspect(request: &Inspect, progress: &dyn Progress) -> Result<Inspection,
     let stage = progress.stage("loading", None);
     let loaded = files::load_to_read(&request.input)?;
     let path = request.input.display().to_string();
-    let mut model =
-        import(loaded.model.clone()).map_err(|error| Failure::input(anyhow!(error).context(path.clone())))?;
+    let opened = functions::open(&loaded.model, Functions::Inlined);
+    let Opened { mut model, notes, .. } =
+        opened.map_err(|error| Failure::input(anyhow!(error).context(path.clone())))?;
     if model.ir_version() < 4 {
         model.graph.freeze_defaults(); // before version 4 every initializer had to be an input
     }
@@ -200,8 +204,10 @@ pub fn inspect(request: &Inspect, progress: &dyn Progress) -> Result<Inspection,
         Some(data) => Some(Samples::open(data, &model.graph, &request.sample_options).map_err(Failure::samples)?),
         None => None,
     };
-    let evaluator = Interpreter::new(onnx_shrink_exec::Options::default());
+    let evaluator = Interpreter::new(onnx_shrink_exec::Options::default().with_random());
     let mut found = Inspection::of(&path, files::size_of_input(&loaded), &model);
+    found.functions = loaded.model.functions.len();
+    found.notes.extend(notes);
     found.notes.extend(loaded.unknown.iter().map(|field| format!("{field} is unknown to this version of ONNX")));
     let departures = conform::departures(&model);
     found

@@ -3,6 +3,7 @@
 //! Two sorts of ops are here: those that the float engine lacks or gets wrong, and those so small that its overhead
 //! would be larger than the work. Heavy float ops are **not** here. `KernelError::Unsupported` means that another engine
 //! may try; `Failed` means that the inputs do not fit the op.
+mod attention;
 mod binary;
 mod cast;
 mod cells;
@@ -20,12 +21,14 @@ mod numbers;
 mod order;
 mod pad;
 mod quantize;
+pub(crate) mod random;
 mod recurrent;
 mod reduce;
 mod reshape;
 mod select;
 mod small_float;
 mod softmax;
+mod tensor_scatter;
 mod unary;
 mod upsample;
 mod variadic;
@@ -155,7 +158,9 @@ pub fn find(op: &Op, opset: i64) -> Option<Kernel> {
         "RNN" => recurrent::rnn,
         "GRU" => recurrent::gru,
         "LSTM" => recurrent::lstm,
-        _ => return None,
+        "Attention" => attention::attention,
+        "TensorScatter" => tensor_scatter::tensor_scatter,
+        _ => return random::find(op),
     };
     Some(kernel)
 }
@@ -204,7 +209,25 @@ mod tests {
         let model = import(ModelProto { graph: Some(graph), ..ModelProto::default() }).expect("a model");
         let op = model.graph.op(model.graph.ops()[0]);
         let kernel = super::find(op, opset).expect("a kernel");
-        kernel(&Call { op, opset, inputs, max_bytes: 1 << 30 })
+        kernel(&Call { op, opset, inputs, max_bytes: 1 << 30, random: None })
+    }
+
+    /// The first output of an op of opset 15 that draws by the name `random`.
+    pub(super) fn run_random(
+        op_type: &str,
+        attribute: Vec<AttributeProto>,
+        inputs: &[Tensor],
+        random: Option<&str>,
+    ) -> Result<Tensor, KernelError> {
+        let (op_type, output) = (Some(op_type.to_owned()), vec!["y".to_owned()]);
+        let node = NodeProto { op_type, attribute, output, ..NodeProto::default() };
+        let graph = GraphProto { node: vec![node], ..GraphProto::default() };
+        let model = import(ModelProto { graph: Some(graph), ..ModelProto::default() }).expect("a model");
+        let op = model.graph.op(model.graph.ops()[0]);
+        let inputs: Vec<Option<Tensor>> = inputs.iter().cloned().map(Some).collect();
+        let call = Call { op, opset: 15, inputs: &inputs, max_bytes: 1 << 30, random };
+        let mut outputs = super::find(op, 15).expect("a kernel")(&call)?;
+        Ok(outputs.swap_remove(0).expect("an output"))
     }
 
     #[test]

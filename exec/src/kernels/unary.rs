@@ -183,13 +183,16 @@ pub(super) fn is_inf(call: &Call<'_>) -> Outputs {
     tested(call, |x| x.is_infinite() && if x > 0.0 { positive } else { negative })
 }
 
-/// Dropout outside of training: the input, and a mask of ones.
+/// Dropout: outside of training the input, and a mask of ones.
 pub(super) fn dropout(call: &Call<'_>) -> Outputs {
     let x = call.input(0)?;
     let training = match call.optional(2) {
         Some(mode) => mode.to_scalar_f64().is_none_or(|mode| mode != 0.0),
         None => call.opset < 7 && call.op.int("is_test").unwrap_or(0) == 0,
     };
+    if training && call.random.is_some() {
+        return super::random::dropout(call);
+    }
     if training {
         return unsupported("dropout in training mode");
     }

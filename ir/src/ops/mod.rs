@@ -32,6 +32,14 @@ use crate::{
     tensor::Tensor,
 };
 
+/// Whether the op draws random numbers: another result each time. Dropout does where it may be in training mode.
+pub fn is_random(graph: &Graph, id: OpId) -> bool {
+    let op = graph.op(id);
+    let by_type =
+        ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"];
+    op.domain().is_empty() && by_type.contains(&op.op_type()) || op.is("Dropout") && Dropout::of(graph, id).is_none()
+}
+
 /// Reads the attributes of one op; at the end each must have been read.
 struct Reader<'a> {
     graph: &'a Graph,
