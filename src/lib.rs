@@ -8,6 +8,7 @@ pub mod cli;
 pub mod columns;
 pub mod commands;
 pub mod control;
+pub mod coverage;
 pub mod diff;
 pub mod dump;
 pub mod files;

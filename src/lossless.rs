@@ -33,7 +33,7 @@ use crate::{
 const MAX_CULPRITS: usize = 16;
 
 /// What the lossless part needs.
-pub struct Lossless<'a> {
+pub struct Lossless<'a, 'p> {
     /// The model as it was read
     pub original: &'a Model,
     /// The passes
@@ -43,7 +43,7 @@ pub struct Lossless<'a> {
     /// The engine
     pub evaluator: &'a dyn Evaluate,
     /// How results are proven; `None`: the user does not want that
-    pub proof: Option<&'a Proof<'a>>,
+    pub proof: Option<&'a Proof<'p>>,
     /// What a result must hold
     pub gates: &'a Gates,
     /// Whether the model computes in 16-bit floats
@@ -94,7 +94,7 @@ enum Verdict {
     ByRegion(Regions),
 }
 
-impl Lossless<'_> {
+impl Lossless<'_, '_> {
     /// Rewrites the model and proves it.
     pub fn run(&self) -> Result<Proven, Failure> {
         let mut options = self.options.clone();

@@ -1,32 +1,44 @@
 //! How a result is run against the original: on real samples, or on made-up ones of sizes that the model takes.
 //!
-//! **Never** says that something was proven that did not run: a model that the engine cannot run, or no made-up input suits,
-//! is [`Proof::unproven`], with the reason.
-use std::cell::RefCell;
+//! The original runs once on each sample, however often results are compared with it. **Never** says that something was proven that
+//! did not run: a model that the engine cannot run, or no made-up input suits, is [`Proof::unproven`], with the reason.
+use std::{
+    cell::{OnceCell, RefCell},
+    sync::Mutex,
+};
 
-use onnx_shrink_ir::{Evaluate, Graph};
+use onnx_shrink_ir::{Evaluate, EvaluateError, Graph, Observe, Prepared, Tensor, ValueId};
 
 use crate::{
     Failure, Progress, Samples,
-    metrics::{CompareError, Comparison, compare_graphs},
+    coverage::{Coverage, coverage},
+    metrics::{CompareError, Comparison, compare},
 };
 
-/// Made-up samples that show whether two models compute the same.
+/// Made-up samples that show whether two models compute the same, at least.
 const GENERATED_SAMPLES: usize = 2;
 
 /// Real samples that judge the lossless part, at most: an error there is no matter of chance.
 const LOSSLESS_SAMPLES: usize = 4;
+
+/// Bytes of the original's outputs that are kept, at most.
+const MOST_KEPT: usize = 256 << 20;
 
 /// Both models on the same samples, as often as it is asked for.
 pub struct Proof<'a> {
     evaluator: &'a dyn Evaluate,
     progress: &'a dyn Progress,
     original: &'a Graph,
-    /// Whether the samples are ours: then one that does not suit the model says nothing of what the user gave
-    made_up: bool,
-    /// What may be tried, the best first; what the original does not run on is taken out
-    samples: RefCell<Vec<Samples>>,
+    /// Real samples; `None`: they are made up
+    given: Option<Samples>,
+    ready: OnceCell<Ready<'a>>,
     unproven: RefCell<Option<String>>,
+}
+
+/// The original with samples on which it runs.
+struct Ready<'a> {
+    original: Remembered<'a>,
+    samples: Samples,
 }
 
 /// What running both gave.
@@ -47,26 +59,16 @@ impl<'a> Proof<'a> {
         original: &'a Graph,
         held_out: Option<&Samples>,
     ) -> Proof<'a> {
-        let mut unproven: Option<String> = None;
-        let samples = match held_out {
-            Some(samples) => {
-                let count = samples.len().min(LOSSLESS_SAMPLES);
-                vec![samples.subset(&(0..count).collect::<Vec<_>>())]
-            }
-            None => Samples::generated_kinds(original, GENERATED_SAMPLES).unwrap_or_else(|error| {
-                unproven = Some(format!("{error:#}"));
-                Vec::new()
-            }),
+        let given = held_out.map(|samples| {
+            let count = samples.len().min(LOSSLESS_SAMPLES);
+            samples.subset(&(0..count).collect::<Vec<_>>())
+        });
+        // What can never be made up is known before anything runs.
+        let problem = match given {
+            Some(_) => None,
+            None => Samples::generated(original, GENERATED_SAMPLES).err().map(|error| format!("{error:#}")),
         };
-        let made_up = held_out.is_none();
-        Proof {
-            evaluator,
-            progress,
-            original,
-            made_up,
-            samples: RefCell::new(samples),
-            unproven: RefCell::new(unproven),
-        }
+        Proof { evaluator, progress, original, given, ready: OnceCell::new(), unproven: RefCell::new(problem) }
     }
 
     /// Why nothing can be run against the original; `None` as long as that is not known.
@@ -76,34 +78,95 @@ impl<'a> Proof<'a> {
 
     /// `model` against the original.
     pub fn compare(&self, model: &Graph) -> Result<Compared, Failure> {
-        loop {
-            let Some(samples) = self.samples.borrow().first().cloned() else { return Ok(Compared::Unproven) };
-            let stage = self.progress.stage("validating", Some(samples.len() as u64));
-            match compare_graphs(self.evaluator, self.original, model, &samples, 0, stage.as_ref()) {
-                Ok(comparison) => return Ok(Compared::Done(comparison)),
-                Err(CompareError::Run { model: "original", source, .. }) => {
-                    self.samples.borrow_mut().remove(0);
-                    self.unproven.borrow_mut().get_or_insert_with(|| source.to_string());
-                }
-                Err(CompareError::Sample(error)) if self.made_up => {
-                    self.samples.borrow_mut().remove(0);
-                    self.unproven.borrow_mut().get_or_insert_with(|| format!("{error:#}"));
-                }
-                Err(CompareError::Sample(error)) => return Err(Failure::samples(error)),
-                Err(error @ CompareError::Run { .. }) => return Ok(Compared::Fails(error_chain(&error))),
+        let Some(Ready { original, samples }) = self.ready() else { return Ok(Compared::Unproven) };
+        let stage = self.progress.stage("validating", Some(samples.len() as u64));
+        let failed = |error: &dyn std::error::Error| Ok(Compared::Fails(error_chain(error)));
+        let new = match self.evaluator.prepare(model) {
+            Ok(new) => new,
+            Err(source) => return failed(&CompareError::Run { sample: "none yet".to_owned(), model: "new", source }),
+        };
+        match compare(self.original, original, new.as_ref(), samples, 0, stage.as_ref()) {
+            Ok(comparison) => Ok(Compared::Done(comparison)),
+            Err(CompareError::Run { model: "original", source, .. }) => {
+                self.unproven.borrow_mut().get_or_insert_with(|| source.to_string());
+                Ok(Compared::Unproven)
             }
+            Err(CompareError::Sample(error)) => Err(Failure::samples(error)),
+            Err(error @ CompareError::Run { .. }) => failed(&error),
         }
+    }
+
+    /// What the samples reach of the original; `None` where it does not run on them.
+    pub fn coverage(&self) -> Option<Coverage> {
+        let Ready { original, samples } = self.ready()?;
+        Some(coverage(self.evaluator, self.original, original.prepared.as_ref(), samples))
     }
 
     /// Whether the original ran at least once, or may still do so.
     pub fn is_possible(&self) -> bool {
-        !self.samples.borrow().is_empty()
+        self.unproven.borrow().is_none()
+    }
+
+    /// The original, prepared, with its samples; `None` where there are none, which [`Proof::unproven`] then tells.
+    fn ready(&self) -> Option<&Ready<'a>> {
+        if self.unproven.borrow().is_some() {
+            return None;
+        }
+        if self.ready.get().is_none() {
+            match self.prepared() {
+                Ok(ready) => drop(self.ready.set(ready)),
+                Err(reason) => *self.unproven.borrow_mut() = Some(reason),
+            }
+        }
+        self.ready.get()
+    }
+
+    fn prepared(&self) -> Result<Ready<'a>, String> {
+        let prepared = self.evaluator.prepare(self.original).map_err(|error| error.to_string())?;
+        let original = Remembered { prepared, known: Mutex::default() };
+        let samples = match &self.given {
+            Some(samples) => samples.clone(),
+            None => Samples::fitting(self.original, &original, GENERATED_SAMPLES).map_err(|error| error.to_string())?,
+        };
+        Ok(Ready { original, samples })
     }
 }
 
-fn error_chain(error: &CompareError) -> String {
+/// A model that runs once on the same inputs.
+struct Remembered<'a> {
+    prepared: Box<dyn Prepared + 'a>,
+    known: Mutex<Vec<Run>>,
+}
+
+/// What came of a run.
+struct Run {
+    inputs: Vec<Option<Tensor>>,
+    outputs: Vec<Tensor>,
+}
+
+impl Prepared for Remembered<'_> {
+    fn run(&self, inputs: &[Option<Tensor>], observe: Observe<'_>) -> Result<Vec<Tensor>, EvaluateError> {
+        let lock = || self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(run) = lock().iter().find(|run| run.inputs == inputs) {
+            return Ok(run.outputs.clone());
+        }
+        let outputs = self.prepared.run(inputs, observe)?;
+        let size = |tensors: &[Tensor]| tensors.iter().map(Tensor::byte_len).sum::<usize>();
+        let mut known = lock();
+        if known.iter().map(|run| size(&run.outputs)).sum::<usize>() + size(&outputs) <= MOST_KEPT {
+            known.push(Run { inputs: inputs.to_vec(), outputs: outputs.clone() });
+        }
+        Ok(outputs)
+    }
+
+    fn run_part(&self, given: &[(ValueId, Tensor)], wanted: &[ValueId]) -> Result<Vec<Tensor>, EvaluateError> {
+        self.prepared.run_part(given, wanted)
+    }
+}
+
+fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
+    let mut source = error.source();
     while let Some(cause) = source {
         text = format!("{text}: {cause}");
         source = cause.source();

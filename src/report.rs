@@ -186,6 +186,8 @@ pub struct Report {
     /// Why the result could not be run against the input; `None` when it was, or did not have to be. Then only rewrites
     /// were done that are equal to the bit by their conditions, or proven by `regions`
     pub unproven: Option<String>,
+    /// Constants that were rewritten, and on which no output depended on any sample that the result was compared on
+    pub unreached: Vec<String>,
     /// What was proven part by part, where the whole could not be run; `None` where it was, or nothing had to be proven
     pub regions: Option<Regions>,
     /// Rewrites that were left out because the result was wrong with them
@@ -237,6 +239,7 @@ impl Report {
             input_kept: false,
             written: false,
             unproven: None,
+            unreached: Vec::new(),
             regions: None,
             culprits: Vec::new(),
             journal: Vec::new(),

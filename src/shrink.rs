@@ -15,6 +15,7 @@ use onnx_shrink_passes::{
 use crate::{
     Progress, Samples,
     about::About,
+    coverage,
     dump::Dump,
     files,
     functions::{self, Functions, Opened},
@@ -102,6 +103,8 @@ struct Job<'a> {
     report: Report,
     /// Samples that calibrate, and those that judge
     samples: Option<(Samples, Samples)>,
+    /// Constants of the original that no sample of the check reached
+    unreached: Vec<String>,
     dump: Option<Dump>,
 }
 
@@ -175,6 +178,7 @@ impl<'a> Job<'a> {
             reference: None,
             report,
             samples,
+            unreached: Vec::new(),
             dump,
         })
     }
@@ -274,6 +278,10 @@ impl<'a> Job<'a> {
         if self.report.unproven.is_none() && self.request.validate {
             self.report.notes.extend(random::note(&self.original.graph));
         }
+        let rewrites_weights = self.request.int8 || self.request.weights.weights.is_some();
+        if let Some(proof) = proof.filter(|_| rewrites_weights || proven.comparison.is_some()) {
+            self.unreached = proof.coverage().map(|found| found.unreached).unwrap_or_default();
+        }
         self.report.warnings.extend(proven.culprits.iter().map(|culprit| culprit.sentence()));
         self.report.culprits = proven.culprits;
         self.report.lossless = proven.comparison;
@@ -299,6 +307,8 @@ impl<'a> Job<'a> {
             let input = self.request.input.display();
             return Err(Failure::bug(anyhow!("{input}: the result breaks an invariant: {violation}")));
         }
+        self.report.unreached = coverage::differing(&self.unreached, &self.original.graph, &model.graph);
+        self.report.warnings.extend(coverage::warning(&self.report.unreached));
         let result = if changed { export(&model) } else { self.loaded.model.clone() };
         // A repair is asked for, and worth the bytes of its scales.
         let is_repair = |entry: &Entry| entry.pass == "fix-saturation" && entry.is_done();

@@ -12,7 +12,9 @@ use onnx_shrink_passes::quantize::is_quantized;
 use serde::Serialize;
 
 use crate::{
-    Failure, Gates, Progress, SampleOptions, Samples, files,
+    Failure, Gates, Progress, SampleOptions, Samples,
+    coverage::{Coverage, MOST_NAMED, constant_named, coverage},
+    files,
     functions::{self, Functions},
     metrics::{CompareError, Comparison, GateResult, OutputMetrics, compare, compare_values},
     random,
@@ -27,6 +29,9 @@ pub const SCHEMA: u32 = 1;
 
 /// Made-up samples when there are no real ones.
 const GENERATED_SAMPLES: usize = 4;
+
+/// Samples that tell which constants the outputs depend on, at most.
+const COVERED_SAMPLES: usize = 8;
 
 /// Which gates judge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize)]
@@ -79,6 +84,10 @@ pub struct Verdict {
     pub not_run: Option<String>,
     /// Whether the samples are made up: they tell whether both compute the same, nothing about accuracy
     pub made_up: bool,
+    /// Constants of the first model on which no output depended on any sample: the comparison says nothing of them
+    pub unreached: Vec<String>,
+    /// Those that the second model has with other numbers: nothing shows that both compute the same
+    pub unjudged: Vec<String>,
     /// Which gates judged
     pub standard: Standard,
     /// The outputs; `None` when the models were not run
@@ -129,6 +138,8 @@ pub fn validate(request: &Validate, progress: &dyn Progress) -> Result<Verdict, 
         interface: interface(&before.graph, &after.graph),
         not_run: None,
         made_up: request.data.is_none(),
+        unreached: Vec::new(),
+        unjudged: Vec::new(),
         standard,
         comparison: None,
         gates: Vec::new(),
@@ -200,7 +211,9 @@ impl Verdict {
         if self.standard == Standard::Lossless {
             self.gates.extend(request.gates.accuracy(&comparison));
         }
-        self.passed = self.gates.iter().all(|gate| gate.passed);
+        let reached = samples.subset(&(0..samples.len().min(COVERED_SAMPLES)).collect::<Vec<_>>());
+        self.cover(coverage(&evaluator, &before.graph, first.as_ref(), &reached), &before.graph, &after.graph);
+        self.passed = self.gates.iter().all(|gate| gate.passed) && self.unjudged.is_empty();
         self.comparison = Some(comparison);
         if request.all_values {
             let stage = progress.stage("comparing values", Some(samples.len() as u64));
@@ -214,6 +227,31 @@ impl Verdict {
             self.values = Some(values);
         }
         Ok(())
+    }
+}
+
+impl Verdict {
+    /// Says what the samples did not reach.
+    fn cover(&mut self, found: Coverage, before: &Graph, after: &Graph) {
+        // (What has another name or type became something else: rewritten, as far as can be told.)
+        let is_other = |name: &&String| {
+            let both = constant_named(before, name).zip(constant_named(after, name));
+            both.is_some_and(|(one, other)| one.ty() == other.ty() && one != other)
+        };
+        self.unjudged = found.unreached.iter().filter(is_other).cloned().collect();
+        if !found.unreached.is_empty() {
+            let names: Vec<String> = found.unreached.iter().take(MOST_NAMED).map(|name| format!("`{name}`")).collect();
+            let more = match found.unreached.len().saturating_sub(MOST_NAMED) {
+                0 => String::new(),
+                count => format!(" and {count} more"),
+            };
+            let names = names.join(", ");
+            self.notes.push(format!("no output depended on {names}{more} on these samples: nothing is said of them"));
+        }
+        if found.is_partial {
+            self.notes.push("not all was examined that the samples may not reach: it would take too long".to_owned());
+        }
+        self.unreached = found.unreached;
     }
 }
 

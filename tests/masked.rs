@@ -80,7 +80,7 @@ fn subject(path: &Path) -> Option<Subject> {
     let mut known = Moments::new();
     let mut samples = None;
     for length in [1, 16, 64, 256] {
-        let Ok(made) = Samples::generated_as(&model.graph, SAMPLES, MakeUp::all(length)) else { continue };
+        let Ok(made) = Samples::generated_as(&model.graph, SAMPLES, &MakeUp::all(length)) else { continue };
         let source = Source { samples: &made, keeps: true };
         let indices: Vec<usize> = (0..SAMPLES).collect();
         if let Ok(found) = moments(&model.graph, &evaluator, &layers, &source, &indices, ROWS) {

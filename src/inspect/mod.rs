@@ -375,7 +375,7 @@ impl Inspection {
         }
         let sample = match samples {
             Some(samples) => samples.get(0).map_err(Failure::samples)?,
-            None => match Samples::made_up(graph, evaluator, 1).and_then(|samples| samples.get(0)) {
+            None => match Samples::shortest_made_up(graph, evaluator).and_then(|samples| samples.get(0)) {
                 Ok(sample) => sample,
                 Err(error) => {
                     self.notes.push(format!("some shapes are not known: {error:#}"));

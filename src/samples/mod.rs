@@ -5,11 +5,13 @@
 //!
 //! **Never** guesses: an array that does not fit is an error that names sample, array, what was expected and what is there.
 //! **Never** keeps a sample, **never** trusts a header's word on how much memory to take.
+mod assignments;
 mod convert;
 mod error;
 mod fit;
 mod folder;
 mod generated;
+mod hints;
 mod images;
 mod npy;
 mod npz;
@@ -17,12 +19,13 @@ mod onnx_test_data;
 
 use std::{path::Path, str::FromStr, sync::Arc};
 
-use onnx_shrink_ir::{Evaluate, Graph, Tensor};
+use onnx_shrink_ir::{Evaluate, Graph, Prepared, Tensor};
 
+pub use assignments::MakeUp;
 pub use error::{SampleError, SampleProblem};
 use fit::Inputs;
 pub use folder::files_of;
-pub use generated::MakeUp;
+pub use generated::NoSamples;
 
 /// One sample.
 #[derive(Clone, Debug)]
@@ -155,47 +158,41 @@ impl Samples {
         Ok(samples)
     }
 
-    /// `count` made-up samples for `graph`, the same on every call: floats from about -2 to 2, small integers,
-    /// what `graph` leaves open is as `like` has it. They show whether two models compute the same, and nothing about accuracy. An error when an input
-    /// cannot be made up (no shape, or not a tensor of numbers).
-    pub fn generated_as(graph: &Graph, count: usize, like: MakeUp) -> Result<Samples, SampleError> {
+    /// `count` made-up samples for `graph`, the same on every call: what `graph` leaves open is as `like` has it. They show whether
+    /// two models compute the same, and nothing about accuracy. An error when an input cannot be made up (no shape, or not a tensor
+    /// of numbers).
+    pub fn generated_as(graph: &Graph, count: usize, like: &MakeUp) -> Result<Samples, SampleError> {
         let at = |problem| SampleError { path: "generated samples".into(), problem: Box::new(problem) };
         let inputs = Inputs::of(graph).map_err(at)?;
-        let source = generated::Generated::new(&inputs, count, like).map_err(at)?;
+        let source = generated::Generated::new(graph, &inputs, count, like).map_err(at)?;
         Ok(Samples { indices: (0..count).collect(), source: Arc::new(source), inputs: Arc::new(inputs) })
     }
 
     /// The same with 1 for what `graph` leaves open.
     pub fn generated(graph: &Graph, count: usize) -> Result<Samples, SampleError> {
-        Samples::generated_as(graph, count, MakeUp::all(1))
+        Samples::generated_as(graph, count, &MakeUp::all(1))
     }
 
-    /// All kinds of `count` made-up samples that `graph` may take, in the order in which it is tried with them: with open
-    /// dimensions of other lengths, and with fewer integers. An error when none can be made.
-    pub fn generated_kinds(graph: &Graph, count: usize) -> Result<Vec<Samples>, SampleError> {
-        let at = |problem| SampleError { path: "generated samples".into(), problem: Box::new(problem) };
-        let inputs = Arc::new(Inputs::of(graph).map_err(at)?);
-        let mut kinds: Vec<Arc<generated::Generated>> = Vec::new();
-        for like in MakeUp::kinds() {
-            match generated::Generated::new(&inputs, count, like) {
-                Ok(made) if kinds.iter().any(|known| known.is_like(&made)) => {}
-                Ok(made) => kinds.push(Arc::new(made)),
-                Err(problem) if kinds.is_empty() => return Err(at(problem)),
-                Err(_) => {} // too long
-            }
-        }
-        let of_kind = |source| Samples { indices: (0..count).collect(), source, inputs: inputs.clone() };
-        Ok(kinds.into_iter().map(|kind| of_kind(kind as Arc<dyn Source>)).collect())
+    /// `count` made-up samples of several assignments (at least one of each) on which `original`, which is `graph`, runs.
+    pub fn fitting(graph: &Graph, original: &dyn Prepared, count: usize) -> Result<Samples, NoSamples> {
+        generated::fitting(graph, original, count)
     }
 
-    /// The first kind of `count` made-up samples with which `graph` runs; the first of all where it runs with none.
+    /// The same; those of [`Samples::generated`] where `graph` runs on none.
     pub fn made_up(graph: &Graph, evaluator: &dyn Evaluate, count: usize) -> Result<Samples, SampleError> {
-        let kinds = Samples::generated_kinds(graph, count)?;
-        let Ok(prepared) = evaluator.prepare(graph) else { return Ok(kinds[0].clone()) };
-        let runs = |samples: &&Samples| {
-            (0..count).all(|index| samples.get(index).is_ok_and(|it| prepared.run(&it.inputs, &mut |_, _| ()).is_ok()))
-        };
-        Ok(kinds.iter().find(runs).unwrap_or(&kinds[0]).clone())
+        let plain = Samples::generated(graph, count)?;
+        let Ok(prepared) = evaluator.prepare(graph) else { return Ok(plain) };
+        Ok(Samples::fitting(graph, prepared.as_ref(), count).unwrap_or(plain))
+    }
+
+    /// One made-up sample with the least lengths with which `graph` runs, each 1 where it can be; with 1 where it runs with none.
+    pub fn shortest_made_up(graph: &Graph, evaluator: &dyn Evaluate) -> Result<Samples, SampleError> {
+        let plain = Samples::generated(graph, 1)?;
+        let Ok(prepared) = evaluator.prepare(graph) else { return Ok(plain) };
+        let runs =
+            |samples: &Samples| samples.get(0).is_ok_and(|sample| prepared.run(&sample.inputs, &mut |_, _| ()).is_ok());
+        let made = assignments::shortest().into_iter().filter_map(|like| Samples::generated_as(graph, 1, &like).ok());
+        Ok(made.into_iter().find(runs).unwrap_or(plain))
     }
 
     /// How many there are.

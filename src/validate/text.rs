@@ -27,6 +27,11 @@ pub fn render(verdict: &Verdict, all: bool, style: &Style) -> String {
     for gate in verdict.gates.iter().filter(|gate| !gate.passed) {
         text.line(&format!("  gate {} failed: {}", gate.gate, gate.reason));
     }
+    for name in &verdict.unjudged {
+        text.line(&format!(
+            "  `{name}` has other numbers, and no output depended on it on these samples: nothing shows what it does"
+        ));
+    }
     if let Some(comparison) = &verdict.comparison {
         let standard = match verdict.standard {
             Standard::Int8 => "as a quantized model",
