@@ -77,7 +77,7 @@ fn is_arithmetic(graph: &Graph, op: OpId) -> bool {
 }
 
 /// Ops that give another result each time.
-const RANDOM: &[&str] =
+pub(crate) const RANDOM: &[&str] =
     &["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"];
 
 /// Ops that give elements of their inputs, or of an attribute, as they are.
