@@ -56,7 +56,7 @@ fn no_file_is_two_things() {
         ("big.onnx -o out.onnx --report big.onnx.data".into(), "--report", "a data file of the input model"),
         ("big.onnx -o big.onnx.data".into(), "the output", "a data file of the input model"),
         ("in.onnx -o out.onnx --external-data=big.onnx.data".into(), "`big.onnx.data`", "`big.onnx` reads that file"),
-        (int8("-o calib/0.npz --data calib"), "the output", "a sample of --data, `calib/0.npz`"),
+        (int8("-o calib/0.npz --data calib"), "the output", "a sample of --data"),
         (int8("-o link.json --data calib"), "the output", "a sample of --data, `calib/0.npz`"),
         (int8("-o out.onnx --data calib --report calib/0.npz"), "--report", "a sample of --data"),
         (int8("-o all.npz --data all.npz"), "the output", "--data"),

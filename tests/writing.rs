@@ -86,7 +86,7 @@ fn data_that_another_model_reads_are_not_overwritten() {
     fs::copy(path("float.onnx"), path("other.onnx")).unwrap();
     let data = read("model.onnx.data");
     for _ in 0..2 {
-        let text = run("float.onnx -o model.onnx --int8");
+        let text = run("float.onnx -o model.onnx --int8 --external-data");
         let note = "the tensors are in `model.onnx_1.data`: `model.onnx.data` is data of `float.onnx`";
         assert!(text.contains(note), "{text}");
         let expected = ["float.onnx", "in.onnx", "model.onnx", "model.onnx.data", "model.onnx_1.data", "other.onnx"];
@@ -94,7 +94,7 @@ fn data_that_another_model_reads_are_not_overwritten() {
         assert_eq!(read("model.onnx.data"), data);
     }
     // In place, beside a second model on the same data.
-    run("float.onnx -o float.onnx --int8");
+    run("float.onnx -o float.onnx --int8 --external-data");
     assert_eq!(read("model.onnx.data"), data);
     run("validate other.onnx in.onnx");
     run("validate float.onnx model.onnx");

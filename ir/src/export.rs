@@ -1,5 +1,5 @@
 //! [`Model`] → `ModelProto`: what no pass touched comes out as it went in, in the same order.
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use onnx_shrink_proto::schema::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 
@@ -37,6 +37,7 @@ pub(crate) fn export_graph(graph: &Graph, captured: &HashMap<ValueId, String>) -
         info.name = Some(naming.of(*value));
     }
     proto.node = graph.ops().into_iter().map(|op| export_node(graph, op, &naming)).collect();
+    name_new_nodes(graph, &mut proto.node);
     let mut initializers: Vec<(u32, TensorProto)> = Vec::new();
     let mut infos: Vec<(u32, ValueInfoProto)> = graph.stray_info.clone();
     for id in graph.values() {
@@ -63,6 +64,22 @@ pub(crate) fn export_graph(graph: &Graph, captured: &HashMap<ValueId, String>) -
     proto
 }
 
+/// Names the new nodes in `nodes`, the ops of `graph` in order, that engines could not tell from another node: some (tract) call
+/// a node without a name after what it makes, and a new node may make what one that stays was called after.
+fn name_new_nodes(graph: &Graph, nodes: &mut [NodeProto]) {
+    let mut names: HashSet<String> = nodes.iter().map(|node| node.name().to_owned()).collect();
+    for (id, node) in graph.ops().into_iter().zip(nodes) {
+        let Some(made) = node.output.first().filter(|made| names.contains(*made)) else { continue };
+        if made.is_empty() || !node.name().is_empty() || !graph.op(id).is_new {
+            continue;
+        }
+        let is_free = |name: &String| !names.contains(name) && graph.find(name).is_none();
+        let name = (1u64..).map(|number| format!("{made}_{number}")).find(is_free);
+        names.extend(name.clone());
+        node.name = name;
+    }
+}
+
 fn export_node(graph: &Graph, id: crate::graph::OpId, naming: &Naming<'_>) -> NodeProto {
     let op: &Op = graph.op(id);
     let mut node = op.node.clone();
@@ -81,4 +98,31 @@ fn export_node(graph: &Graph, id: crate::graph::OpId, naming: &Naming<'_>) -> No
         }
     }
     node
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{NewOp, Patch, ValueRef, export, testing::parse};
+
+    #[test]
+    fn a_new_node_has_a_name_where_it_could_be_taken_for_another() {
+        let mut model = parse("g (float[2] x) => (float[2] y) { [t] s = Neg (x)  t = Abs (s)  y = Relu (t) }");
+        let names = |model: &crate::Model| {
+            let nodes = export(model).graph.map(|graph| graph.node).unwrap_or_default();
+            nodes.iter().map(|node| (node.op_type().to_owned(), node.name().to_owned())).collect::<Vec<_>>()
+        };
+        let pair = |op: &str, name: &str| (op.to_owned(), name.to_owned());
+        // What the file has stays as it is.
+        assert_eq!(names(&model), [pair("Neg", "t"), pair("Abs", ""), pair("Relu", "")]);
+        for (op, read, made) in [("Exp", "s", "t"), ("Sqrt", "t", "y")] {
+            let graph = &mut model.graph;
+            let [read, made] = [read, made].map(|name| graph.find(name).unwrap());
+            let mut patch = Patch::new(graph.producer(made).unwrap());
+            let new = patch.op(NewOp::new(op), &[Some(ValueRef::Existing(read))], "n", None);
+            patch.replace(made, new);
+            patch.apply(graph).unwrap();
+        }
+        assert_eq!(names(&model), [pair("Neg", "t"), pair("Exp", "t_1"), pair("Sqrt", "")]);
+        assert_eq!(names(&model), names(&model));
+    }
 }

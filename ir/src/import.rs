@@ -233,7 +233,9 @@ fn import_node(
         regions.push(Region { attribute, place, graph: body });
     }
     let seq = graph.next_seq();
+    names.reserve(node.name()); // a new value that is called so could not be told from the node in engines that mix them up
     let op = graph.insert_op(seq, node, inputs, outputs, regions);
+    graph.op_mut(op).is_new = false;
     for (region, free) in captured.into_iter().enumerate() {
         for (name, inner, user) in free {
             let outer = lookup(graph, &name, || format!("{user} in a body of {label}"), first_user);

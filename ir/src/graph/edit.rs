@@ -41,7 +41,7 @@ impl Graph {
         outputs: Vec<Option<ValueId>>,
         regions: Vec<Region>,
     ) -> OpId {
-        let op = Op { seq, node, inputs: inputs.clone(), outputs: outputs.clone(), regions };
+        let op = Op { seq, node, is_new: true, inputs: inputs.clone(), outputs: outputs.clone(), regions };
         let id = OpId(self.graph.add_node(Node::Op(Box::new(op))));
         for (index, value) in (0u32..).zip(inputs) {
             if let Some(value) = value {

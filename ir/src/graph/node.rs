@@ -47,6 +47,8 @@ pub struct Op {
     pub(crate) seq: u64,
     /// The node as in the file; inputs, outputs and body graphs are empty (they are edges and regions)
     pub(crate) node: NodeProto,
+    /// Whether it was not in the file
+    pub(crate) is_new: bool,
     pub(crate) inputs: Vec<Option<ValueId>>,
     pub(crate) outputs: Vec<Option<ValueId>>,
     /// Bodies, in the order of their attributes

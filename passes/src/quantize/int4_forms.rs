@@ -2,9 +2,9 @@
 //!
 //! - *Fused*: DequantizeLinear in blocks, which kernels that compute one row read as it is.
 //! - *Typed*: Cast → Mul → Reshape of 4-bit integers, which engines fold when they load the file. Both need opset 21.
-//! - *Packed*, for files of lower opsets: a byte c holds two integers, q and r, as 16·(r + 8) + q + 8; ⌊c / 16⌋ is one, the rest
-//!   the other. All are float ops of the first opsets, so that every engine that folds constants reads it. (ONNX Runtime 1.32
-//!   folds it at opsets 11 to 21.)
+//! - *Packed*, for files of lower opsets: a signed byte c holds two integers, q and r, as 16·r + q + 8; ⌊c / 16⌋ is r, and what
+//!   that leaves, less 8, is q. All are float ops of the first opsets, so that every engine that folds constants reads it. (ONNX
+//!   Runtime 1.32 folds it at opsets 11 to 21.) Why signed: OpenCV 4.12 takes a uint8 constant under a Cast for int8, without a word.
 //!
 //! **Never** leaves a byte of padding in the result: where a block is not full, a Slice cuts it.
 use onnx_shrink_ir::{DataType, Graph, NewOp, Patch, Tensor, TensorType, ValueId, ValueRef, attributes};
@@ -146,10 +146,10 @@ fn unpacked(
 ) -> Result<(ValueRef, Fresh), Miss> {
     let axis = halved(shape, by_columns).ok_or(Miss::Form("none of its axes can be halved"))?;
     let inner: usize = shape[axis..].iter().product();
-    let mut bytes = Vec::with_capacity(list.len() / 2);
+    let mut bytes: Vec<i8> = Vec::with_capacity(list.len() / 2);
     for whole in list.chunks_exact(inner.max(1)) {
         let (low, high) = whole.split_at(inner / 2);
-        bytes.extend(low.iter().zip(high).map(|(low, high)| ((high + 8) as u8) << 4 | (low + 8) as u8));
+        bytes.extend(low.iter().zip(high).map(|(low, high)| high << 4 | (low + 8)));
     }
     let mut packed = *shape;
     packed[axis] /= 2;
@@ -172,9 +172,10 @@ fn unpacked(
     let sixteenth = op(NewOp::new("Div"), &[both, sixteen]);
     let high = op(NewOp::new("Floor"), &[sixteenth]);
     let above = op(NewOp::new("Mul"), &[high, sixteen]);
-    let low = op(NewOp::new("Sub"), &[both, above]);
+    let rest = op(NewOp::new("Sub"), &[both, above]);
+    let low = op(NewOp::new("Sub"), &[rest, eight]);
     let all = op(NewOp::new("Concat").with(attributes::int("axis", axis as i64)), &[low, high]);
-    Ok((op(NewOp::new("Sub"), &[all, eight]), fresh))
+    Ok((all, fresh))
 }
 
 /// Two integers a byte, the first in the low bits.
