@@ -4,7 +4,7 @@
 //! for again (block optimal brain surgeon): with the inverse moments of the readers' inputs, no solution is computed. The
 //! others look at weights or activations alone. **Never** looks at what the model makes of it: that is the sensitivity's.
 //! **Source:** `docs/methods.md` §5, §9; Hassibi and Stork 1993.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::{Array2, Axis, linalg::general_mat_mul};
 use onnx_shrink_ir::{Graph, ValueId};
@@ -45,13 +45,14 @@ pub fn order(
     groups: &Groups,
     group: &Group,
     criterion: Criterion,
-    moments: &Moments,
+    inverses: &mut Inverses<'_>,
     statistics: &BTreeMap<String, Statistics>,
 ) -> Vec<Unit> {
+    let moments = inverses.moments;
     let free = groups.free(group);
     let scores = match criterion {
         Criterion::Reconstruction => {
-            if let Some(order) = block_obs(graph, groups, group, moments) {
+            if let Some(order) = block_obs(graph, groups, group, inverses) {
                 return order;
             }
             fluctuation(graph, groups, group, moments)
@@ -154,7 +155,62 @@ fn fluctuation(graph: &Graph, groups: &Groups, group: &Group, moments: &Moments)
     scores
 }
 
-/// One reader in the course of the removal.
+/// What orders want of each reader, computed once for those that several groups share: behind Concats each layer reads
+/// the channels of all before it.
+pub struct Inverses<'m> {
+    moments: &'m Moments,
+    /// Readers of several groups, by their weights, once they are known
+    shared: BTreeMap<ValueId, Option<Known>>,
+}
+
+/// The damped inverse of a reader's moments, and its signal.
+struct Known {
+    inverse: Array2<f64>,
+    signal: f64,
+}
+
+impl Known {
+    fn of(gram: &Gram, weights: &Array2<f64>) -> Option<Known> {
+        let signal = gram.with_targets_of(weights.view()).signal().max(f64::MIN_POSITIVE);
+        Some(Known { inverse: gram.inverse(DAMPING)?, signal })
+    }
+}
+
+impl<'m> Inverses<'m> {
+    /// None is known yet.
+    pub fn new(moments: &'m Moments) -> Inverses<'m> {
+        Inverses { moments, shared: BTreeMap::new() }
+    }
+
+    /// The part of `reader` that the units of its group lie in, to be removed from; `None` when it cannot be solved for.
+    fn surgeon(&mut self, graph: &Graph, groups: &Groups, reader: Reader<'_>) -> Option<Surgeon> {
+        let (layer, gram, columns) = reader;
+        let weights = layer.weights(graph)?;
+        // What stays of other groups never enters a loss: the update of a column needs those of the group alone.
+        let own: Vec<usize> = columns.values().flatten().copied().collect::<BTreeSet<usize>>().into_iter().collect();
+        let part = |known: &Known| Surgeon {
+            inverse: matrix(own.len(), own.len(), |i, j| known.inverse[(own[i], own[j])]),
+            weights: matrix(own.len(), weights.ncols(), |i, j| weights[(own[i], j)]),
+            columns: columns
+                .iter()
+                .map(|(unit, columns)| (*unit, columns.iter().filter_map(|c| own.binary_search(c).ok()).collect()))
+                .collect(),
+            signal: known.signal,
+        };
+        let is_shared = groups.groups.iter().filter(|group| reads(groups, group, &layer)).nth(1).is_some();
+        if !is_shared {
+            return Known::of(gram, &weights).as_ref().map(part);
+        }
+        self.shared.entry(layer.weight).or_insert_with(|| Known::of(gram, &weights)).as_ref().map(part)
+    }
+}
+
+/// Whether `layer` reads channels of `group`.
+fn reads(groups: &Groups, group: &Group, layer: &Layer) -> bool {
+    group.consumers.iter().any(|consumer| groups.consumers[*consumer].op == layer.op)
+}
+
+/// One reader in the course of the removal: the columns of the group alone.
 struct Surgeon {
     inverse: Array2<f64>,
     weights: Array2<f64>,
@@ -201,12 +257,10 @@ impl Surgeon {
 }
 
 /// Greedy removal with optimal repair; `None` where no reader can be solved for.
-fn block_obs(graph: &Graph, groups: &Groups, group: &Group, moments: &Moments) -> Option<Vec<Unit>> {
+fn block_obs(graph: &Graph, groups: &Groups, group: &Group, inverses: &mut Inverses<'_>) -> Option<Vec<Unit>> {
     let mut surgeons = Vec::new();
-    for (layer, gram, columns) in readers(graph, groups, group, moments) {
-        let weights = layer.weights(graph)?;
-        let signal = gram.with_targets_of(weights.view()).signal().max(f64::MIN_POSITIVE);
-        surgeons.push(Surgeon { inverse: gram.inverse(DAMPING)?, weights, columns, signal });
+    for reader in readers(graph, groups, group, inverses.moments) {
+        surgeons.push(inverses.surgeon(graph, groups, reader)?);
     }
     if surgeons.is_empty() {
         return None;

@@ -10,7 +10,7 @@ use super::{
     budget::{Budget, Choice},
     groups::Groups,
     layer::Layer,
-    orders::{Criterion, Moments, order},
+    orders::{Criterion, Inverses, Moments, order},
     search::Search,
     trial::{Judge, Known, PruneError, ROUGH, cut_before, moments, pruned},
 };
@@ -79,9 +79,10 @@ pub fn plan(
     };
     let none = Moments::new();
     let moments = known.as_ref().map_or(&none, |known| &known.moments);
+    let mut inverses = Inverses::new(moments);
     let choice = |(&index, branch): (&usize, Option<Branch>)| {
         let group = &groups.groups[index];
-        let order = order(graph, groups, group, request.criterion, moments, request.statistics);
+        let order = order(graph, groups, group, request.criterion, &mut inverses, request.statistics);
         Choice::new(index, group.units.len(), order, branch, groups.block)
     };
     let mut budget = Budget::new(graph, groups, open.iter().zip(branches).map(choice).collect());
