@@ -10,6 +10,7 @@ mod diff_page;
 mod errors;
 mod fall_back;
 mod formats;
+mod functions;
 mod inspect;
 mod int8;
 mod int8_graph;
