@@ -12,6 +12,7 @@ pub mod diff;
 pub mod dump;
 pub mod files;
 pub mod formats;
+pub mod gates;
 pub mod inspect;
 pub mod int8;
 mod keep_float;

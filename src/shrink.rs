@@ -24,11 +24,14 @@ use crate::{
 };
 
 mod by_region;
+mod given;
 mod judge;
 mod mend;
 mod quantize;
 mod structure;
 mod weights;
+
+use given::Given;
 
 /// Makes the model of `request` smaller and writes it.
 pub fn shrink(request: &Request, progress: &dyn Progress) -> Result<Report, Failure> {
@@ -43,6 +46,8 @@ pub fn shrink(request: &Request, progress: &dyn Progress) -> Result<Report, Fail
 /// The same with other lossless passes: for tests that plant a wrong one.
 #[doc(hidden)]
 pub fn shrink_with(request: &Request, progress: &dyn Progress, pipeline: Pipeline) -> Result<Report, Failure> {
+    request.gates.check(request)?;
+    given::check(request)?;
     let work = || Job::new(request, progress)?.run(&pipeline);
     match rayon::ThreadPoolBuilder::new().num_threads(request.threads).build() {
         Ok(pool) => pool.install(work),
@@ -58,6 +63,8 @@ pub struct Shard {
     pub samples: usize,
     /// Values that were seen
     pub values: usize,
+    /// Says which samples were left out, and why
+    pub warning: Option<String>,
 }
 
 /// What calibration for `request`, which asks for no samples, sees on all samples in `data`.
@@ -79,6 +86,8 @@ struct Job<'a> {
     report: Report,
     /// Samples that calibrate, and those that judge
     samples: Option<(Samples, Samples)>,
+    /// Why the original runs on none of them, if so
+    not_run: Option<String>,
     dump: Option<Dump>,
 }
 
@@ -136,23 +145,14 @@ impl<'a> Job<'a> {
         request.control.fix_shapes(&mut original.graph)?;
         infer::infer(&mut original.graph);
         drop(stage);
-        let samples = Self::open_samples(request, &original.graph)?;
-        let dump = request.control.dump_dir.as_deref().map(Dump::new).transpose()?;
         let evaluator = Arc::new(Interpreter::new(onnx_shrink_exec::Options::default()));
-        Ok(Job { request, progress, evaluator, options, loaded, original, reference: None, report, samples, dump })
-    }
-
-    fn open_samples(request: &Request, graph: &Graph) -> Result<Option<(Samples, Samples)>, Failure> {
-        let open = |path| Samples::open(path, graph, &request.sample_options).map_err(Failure::samples);
-        let Some(data) = &request.data else {
-            let validation = request.validation_data.as_deref().map(open).transpose()?;
-            return Ok(validation.map(|samples| (samples.subset(&[]), samples)));
-        };
-        let samples = open(data)?;
-        Ok(Some(match &request.validation_data {
-            Some(path) => (samples, open(path)?),
-            None => samples.split(),
-        }))
+        let given = Given::open(request, &original.graph, evaluator.as_ref(), progress)?;
+        report.warnings.extend(given.warnings);
+        report.skipped_samples = given.skipped;
+        let (samples, not_run) = (given.samples, given.not_run);
+        let dump = request.control.dump_dir.as_deref().map(Dump::new).transpose()?;
+        let reference = None;
+        Ok(Job { request, progress, evaluator, options, loaded, original, reference, report, samples, not_run, dump })
     }
 
     fn run(mut self, pipeline: &Pipeline) -> Result<Report, Failure> {
@@ -160,8 +160,16 @@ impl<'a> Job<'a> {
         if self.request.control.stops_early() {
             return self.write(lossless, changed);
         }
-        changed |= self.mend(&mut lossless)?;
         let structure = self.request.structure;
+        let approximates = self.request.int8
+            || self.request.weights.weights.is_some()
+            || structure.prune.is_some()
+            || structure.svd.is_some();
+        if approximates && self.request.validate && self.report.unproven.is_none() {
+            // (Where nothing was rewritten nothing was run yet.)
+            self.report.unproven = self.not_run.clone();
+        }
+        changed |= self.mend(&mut lossless)?;
         let mut model = lossless;
         if self.report.unproven.is_some() && (structure.prune.is_some() || structure.svd.is_some()) {
             self.leave_float();
@@ -234,6 +242,9 @@ impl<'a> Job<'a> {
         let proven = work.run()?;
         drop(stage);
         self.report.unproven = proof.filter(|proof| !proof.is_possible()).and_then(Proof::unproven);
+        if self.report.unproven.is_some() && self.samples.is_some() {
+            self.blame_samples()?;
+        }
         self.report.warnings.extend(proven.culprits.iter().map(|culprit| culprit.sentence()));
         self.report.culprits = proven.culprits;
         self.report.lossless = proven.comparison;
@@ -259,6 +270,7 @@ impl<'a> Job<'a> {
             let input = self.request.input.display();
             return Err(Failure::bug(anyhow!("{input}: the result breaks an invariant: {violation}")));
         }
+        self.judge_given(&model, changed)?;
         let result = if changed { export(&model) } else { self.loaded.model.clone() };
         // A repair is asked for, and worth the bytes of its scales.
         let is_repair = |entry: &Entry| entry.pass == "fix-saturation" && entry.is_done();

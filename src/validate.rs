@@ -13,9 +13,12 @@ use serde::Serialize;
 
 use crate::{
     Failure, Gates, Progress, SampleOptions, Samples, files,
+    gates::Gate,
     metrics::{CompareError, Comparison, GateResult, OutputMetrics, compare, compare_values},
+    progress::Silent,
     report::Side,
     request::ExitCode,
+    samples::{BadSamples, Examiner, Extent},
 };
 
 pub mod text;
@@ -50,6 +53,8 @@ pub struct Validate {
     pub data: Option<PathBuf>,
     /// How files become samples
     pub sample_options: SampleOptions,
+    /// What becomes of samples that cannot be used
+    pub bad_samples: BadSamples,
     /// What must hold
     pub gates: Gates,
     /// Which of the gates judge
@@ -131,17 +136,23 @@ pub fn validate(request: &Validate, progress: &dyn Progress) -> Result<Verdict, 
     if !verdict.interface.is_empty() {
         return Ok(verdict);
     }
+    let evaluator = Interpreter::new(onnx_shrink_exec::Options::default());
     let samples = match &request.data {
-        Some(data) => Samples::open(data, &before.graph, &request.sample_options),
-        None => Samples::made_up(&before.graph, &Interpreter::new(Default::default()), GENERATED_SAMPLES),
+        Some(data) => {
+            let (bad, extent) = (request.bad_samples, Extent::First);
+            let examiner = Examiner { evaluator: &evaluator, progress, bad, extent };
+            let usable = examiner.open(data, &before.graph, &request.sample_options).map_err(Failure::samples)?;
+            verdict.notes.extend(usable.warning);
+            usable.samples
+        }
+        None => Samples::made_up(&before.graph, &evaluator, GENERATED_SAMPLES).map_err(Failure::samples)?,
     };
-    let samples = samples.map_err(Failure::samples)?;
     if request.data.is_none() {
         verdict
             .notes
             .push("the samples are made up: they say nothing about accuracy; give real ones with --data".into());
     }
-    match verdict.run(&before, &after, &samples, request, progress) {
+    match verdict.run((&before, &after), &samples, request, &evaluator, progress) {
         Err(failure) if failure.code == ExitCode::Input && proto == other_proto => {
             // What cannot be run here can still be seen to be the same.
             verdict.passed = true;
@@ -155,13 +166,12 @@ pub fn validate(request: &Validate, progress: &dyn Progress) -> Result<Verdict, 
 impl Verdict {
     fn run(
         &mut self,
-        before: &Model,
-        after: &Model,
+        (before, after): (&Model, &Model),
         samples: &Samples,
         request: &Validate,
+        evaluator: &Interpreter,
         progress: &dyn Progress,
     ) -> Result<(), Failure> {
-        let evaluator = Interpreter::new(onnx_shrink_exec::Options::default());
         let refused = |path: &str, error: String| Failure::input(anyhow!(error).context(path.to_owned()));
         let first = evaluator.prepare(&before.graph).map_err(|error| refused(&self.before.path, error.to_string()))?;
         let second = match evaluator.prepare(&after.graph) {
@@ -172,7 +182,15 @@ impl Verdict {
             }
         };
         let stage = progress.stage("validating", Some(samples.len() as u64));
-        let comparison = match compare(&before.graph, first.as_ref(), second.as_ref(), samples, 0, stage.as_ref()) {
+        let compared = compare(&before.graph, first.as_ref(), second.as_ref(), samples, 0, stage.as_ref());
+        if let (Some(data), Err(CompareError::Sample(_) | CompareError::Run { model: "original", .. })) =
+            (&request.data, &compared)
+        {
+            // Names each that is bad, where there is one.
+            let examined = samples.examine(&before.graph, evaluator, &Silent);
+            examined.choose(samples, BadSamples::Refuse, data).map_err(Failure::samples)?;
+        }
+        let comparison = match compared {
             Ok(comparison) => comparison,
             Err(CompareError::Sample(error)) => return Err(Failure::samples(error)),
             Err(CompareError::Run { sample, model: "original", source }) => {
@@ -192,6 +210,7 @@ impl Verdict {
         if self.standard == Standard::Lossless {
             self.gates.extend(request.gates.accuracy(&comparison));
         }
+        self.judge_given(&request.gates, &comparison, crate::shrink::is_half(&before.graph))?;
         self.passed = self.gates.iter().all(|gate| gate.passed);
         self.comparison = Some(comparison);
         if request.all_values {
@@ -204,6 +223,26 @@ impl Verdict {
             // Stable: equal ones stay in the order of the first model.
             values.sort_by(|a, b| b.rel_l2.total_cmp(&a.rel_l2));
             self.values = Some(values);
+        }
+        Ok(())
+    }
+}
+
+impl Verdict {
+    /// Judges by the gates that were given and that the standard leaves out; an error where one cannot be judged.
+    fn judge_given(&mut self, gates: &Gates, comparison: &Comparison, half: bool) -> Result<(), Failure> {
+        for gate in gates.not_among(&self.gates) {
+            let mut results = match gate {
+                Gate::MaxBytes => gates.size(self.after.bytes).into_iter().collect(),
+                Gate::LosslessRel | Gate::LosslessRelFp16 => gates.lossless(comparison, half),
+                _ => gates.int8(comparison),
+            };
+            results.retain(|result| result.gate == gate.key());
+            if results.is_empty() {
+                let why = gates.not_judged(gate, gate.lacks());
+                return Err(Failure::new(ExitCode::Gate, anyhow!("{}: {why}", self.after.path)));
+            }
+            self.gates.extend(results);
         }
         Ok(())
     }

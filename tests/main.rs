@@ -32,3 +32,4 @@ mod tract_formats;
 mod validate;
 mod weights;
 mod writing;
+mod wrong_uses;

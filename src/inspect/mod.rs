@@ -20,7 +20,10 @@ use onnx_shrink_passes::{
 };
 use serde::Serialize;
 
-use crate::{Failure, Progress, SampleOptions, Samples, files};
+use crate::{
+    Failure, Progress, SampleOptions, Samples, files,
+    samples::{BadSamples, Examiner, Extent},
+};
 
 mod constants;
 mod groups;
@@ -47,6 +50,8 @@ pub struct Inspect {
     pub data: Option<PathBuf>,
     /// How files become samples
     pub sample_options: SampleOptions,
+    /// What becomes of samples that cannot be used
+    pub bad_samples: BadSamples,
     /// The target to find out for what `--int8` would do; `None`: do not
     pub plan: Option<&'static Target>,
     /// Whether to find out which channels go together
@@ -196,12 +201,19 @@ pub fn inspect(request: &Inspect, progress: &dyn Progress) -> Result<Inspection,
     }
     infer::infer(&mut model.graph);
     drop(stage);
+    let evaluator = Interpreter::new(onnx_shrink_exec::Options::default());
+    let mut found = Inspection::of(&path, files::size_of_input(&loaded), &model);
     let samples = match &request.data {
+        Some(data) if request.bad_samples == BadSamples::Skip => {
+            let (bad, extent) = (BadSamples::Skip, Extent::All);
+            let examiner = Examiner { evaluator: &evaluator, progress, bad, extent };
+            let usable = examiner.open(data, &model.graph, &request.sample_options).map_err(Failure::samples)?;
+            found.notes.extend(usable.warning);
+            Some(usable.samples)
+        }
         Some(data) => Some(Samples::open(data, &model.graph, &request.sample_options).map_err(Failure::samples)?),
         None => None,
     };
-    let evaluator = Interpreter::new(onnx_shrink_exec::Options::default());
-    let mut found = Inspection::of(&path, files::size_of_input(&loaded), &model);
     found.notes.extend(loaded.unknown.iter().map(|field| format!("{field} is unknown to this version of ONNX")));
     let departures = conform::departures(&model);
     found
