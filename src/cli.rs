@@ -51,8 +51,8 @@ Exit codes:
   0   written
   1   the input cannot be used
   2   the command line is wrong, or the output cannot be written
-  3   the samples cannot be used
-  4   a gate failed, nothing was written
+  3   the samples, or one of them, cannot be used (--skip-bad-samples goes on without it)
+  4   a gate failed, or one that was given could not be judged; nothing was written
   5   a difference was found (diff, validate)
   70  a bug of onnx-shrink";
 

@@ -169,6 +169,7 @@ impl Int8<'_> {
         let mut notes = patterns.unused(&lossless.graph);
         notes
             .push(format!("no samples were given: weights are stored in 8 bits, {run}; {}", self.what_samples_bring()));
+        notes.extend(open_shapes(&lossless.graph));
         Ok(Ok(Quantized { model, pairs: None, journal: cx.journal, layers, calibrator: None, samples: 0, notes }))
     }
 
@@ -339,6 +340,40 @@ impl Int8<'_> {
         calibrated.dynamic = (0..units.units.len()).filter(is_dynamic).collect();
         Ok(calibrated)
     }
+}
+
+/// What is to be said of a model all of whose layers have shapes that inputs leave open: made-up samples are of some length,
+/// real ones of another.
+fn open_shapes(graph: &Graph) -> Option<String> {
+    let shape = |value| graph.ty(value).and_then(|ty| ty.shape.as_ref());
+    let is_layer = |op: &&OpId| {
+        let op = graph.op(**op);
+        let has_weight = op.input(1).is_some_and(|weight| graph.constant(weight).is_some());
+        has_weight && ["Conv", "ConvTranspose", "Gemm", "MatMul"].iter().any(|kind| op.is(kind))
+    };
+    let is_open = |op: &OpId| {
+        let input = graph.op(*op).input(0).and_then(shape);
+        input.is_none_or(|dims| dims.iter().any(|dim| dim.known().is_none()))
+    };
+    let ops = graph.ops_in_id_order();
+    let layers: Vec<&OpId> = ops.iter().filter(is_layer).collect();
+    // (The first axis is the batch, mostly: one is as good as many.)
+    let open = |input: &onnx_shrink_ir::ValueId| {
+        let dims = shape(*input).into_iter().flatten().skip(1);
+        dims.filter(|dim| dim.known().is_none()).map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let mut names: Vec<String> = graph.inputs().iter().flat_map(open).collect();
+    names.sort();
+    names.dedup();
+    let all_open = !layers.is_empty() && layers.iter().all(|op| is_open(op));
+    (all_open && !names.is_empty()).then(|| {
+        format!(
+            "the shapes of all {} layers depend on what the inputs leave open ({}): made-up samples cannot judge what 8 bits gain \
+             and lose there; --data DIR is needed for that",
+            layers.len(),
+            names.join(", ")
+        )
+    })
 }
 
 /// The first opset whose Mul broadcasts: what is stored in 8 bits needs that.

@@ -14,6 +14,7 @@ pub mod dump;
 pub mod files;
 pub mod formats;
 pub mod functions;
+pub mod gates;
 pub mod inspect;
 pub mod int8;
 mod keep_float;

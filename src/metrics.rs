@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::{
+    gates::Gate,
     progress::Stage,
     request::Gates,
     samples::{Sample, SampleError, Samples},
@@ -413,6 +414,13 @@ impl GateResult {
     }
 }
 
+impl GateResult {
+    /// What `gate` says of a model to which nothing was done that it judges.
+    pub fn without_change(gate: Gate, limit: f64) -> GateResult {
+        GateResult::new(gate.key(), None, None, limit, None)
+    }
+}
+
 /// What no rewrite may change: shapes, types, and where numbers are finite.
 fn form_problem(metrics: &OutputMetrics) -> Option<String> {
     let name = &metrics.name;
@@ -427,20 +435,24 @@ fn form_problem(metrics: &OutputMetrics) -> Option<String> {
 const NO_ERROR: f64 = 1e-7;
 
 impl Gates {
-    /// The gates for rewrites that keep the function; `half` says that the model computes in 16-bit floats.
+    /// The gates for rewrites that keep the function; `half` says that the model computes in 16-bit floats. `lossless-rel` that
+    /// was given holds for these, too.
     pub fn lossless(&self, comparison: &Comparison, half: bool) -> Vec<GateResult> {
-        let (gate, limit) =
-            if half { ("lossless-rel-fp16", self.lossless_rel_fp16) } else { ("lossless-rel", self.lossless_rel) };
-        let judge = |metrics: &OutputMetrics| {
+        let mut gates = vec![if half { Gate::LosslessRelFp16 } else { Gate::LosslessRel }];
+        if half && self.given.contains(&Gate::LosslessRel) {
+            gates.push(Gate::LosslessRel);
+        }
+        let judge = |gate: Gate, metrics: &OutputMetrics| {
+            let limit = self.limit(gate);
             let holds = metrics.rel_l2 <= limit || metrics.rms <= NO_ERROR;
             let far = || {
                 let (name, rel) = (&metrics.name, metrics.rel_l2);
                 format!("output `{name}` differs by {rel:.2e} (relative L2), at most {limit:.0e} is allowed")
             };
             let problem = form_problem(metrics).or_else(|| (!holds).then(far));
-            GateResult::new(gate, Some(&metrics.name), Some(metrics.rel_l2), limit, problem)
+            GateResult::new(gate.key(), Some(&metrics.name), Some(metrics.rel_l2), limit, problem)
         };
-        comparison.outputs.iter().map(judge).collect()
+        gates.iter().flat_map(|gate| comparison.outputs.iter().map(|metrics| judge(*gate, metrics))).collect()
     }
 
     /// The gate for the bytes of the written model, where there is one.

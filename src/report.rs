@@ -14,6 +14,7 @@ use crate::{
     low_rank::SplitLayer,
     metrics::{Comparison, GateResult},
     regions::Regions,
+    samples::BadSample,
     small_weights::Figures,
     structure::Structure,
 };
@@ -190,6 +191,8 @@ pub struct Report {
     pub unreached: Vec<String>,
     /// What was proven part by part, where the whole could not be run; `None` where it was, or nothing had to be proven
     pub regions: Option<Regions>,
+    /// Samples that were left out because they cannot be used; empty without `--skip-bad-samples`
+    pub skipped_samples: Vec<BadSample>,
     /// Rewrites that were left out because the result was wrong with them
     pub culprits: Vec<Culprit>,
     /// Every rewrite and every miss, in order
@@ -241,6 +244,7 @@ impl Report {
             unproven: None,
             unreached: Vec::new(),
             regions: None,
+            skipped_samples: Vec::new(),
             culprits: Vec::new(),
             journal: Vec::new(),
             cancelled: BTreeMap::new(),

@@ -2,7 +2,7 @@
 //!
 //! **Never** reads the command line: [`cli`](crate::cli) fills a [`Request`] from it, and a test or a library user may, too.
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     path::{Path, PathBuf},
 };
@@ -16,8 +16,9 @@ use onnx_shrink_passes::{
 use crate::{
     Control, Report,
     formats::{Dynamic, FormatOptions},
+    gates::Gate,
     qdq::{Place, QdqOptions},
-    samples::SampleOptions,
+    samples::{BadSamples, SampleOptions},
     small_weights::WeightsOptions,
     structure::StructureOptions,
 };
@@ -117,7 +118,7 @@ pub enum Calibrate {
 }
 
 /// What a result must hold to be written.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Gates {
     /// Largest relative L2 error of an output after lossless rewrites
     pub lossless_rel: f64,
@@ -133,6 +134,8 @@ pub struct Gates {
     pub prune_sqnr: f64,
     /// As `drop`, after pruning alone: who asks for less of a model expects some of it
     pub prune_drop: f64,
+    /// Those that the user gave: each is judged, or the run ends and says why it cannot be
+    pub given: BTreeSet<Gate>,
 }
 
 /// " (did you mean `x`?)", where one of `known` is near to `word`.
@@ -150,39 +153,63 @@ impl Default for Gates {
             max_bytes: None,
             prune_sqnr: 3.0,
             prune_drop: 0.1,
+            given: BTreeSet::new(),
         }
     }
 }
 
 impl Gates {
-    /// Changes the gate that `text` names: `KEY=VALUE`.
+    /// Changes the gate that `text` names: `KEY=VALUE`. Of two values for one key both have to hold: the stricter one counts.
     pub fn set(&mut self, text: &str) -> Result<(), String> {
         const KEYS: &str = "lossless-rel, lossless-rel-fp16, sqnr or min-sqnr (dB), drop or max-drop (a share: 0.01 is one \
                             point), max-bytes (a number, or one with k, M or G), prune-sqnr (dB), prune-drop (a share)";
         let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not KEY=VALUE; keys: {KEYS}"))?;
         let key = key.trim().replace('_', "-");
         let gate = match key.as_str() {
-            "lossless-rel" => &mut self.lossless_rel,
-            "lossless-rel-fp16" => &mut self.lossless_rel_fp16,
-            "sqnr" | "min-sqnr" => &mut self.sqnr,
-            "drop" | "max-drop" => &mut self.drop,
-            "prune-sqnr" => &mut self.prune_sqnr,
-            "prune-drop" => &mut self.prune_drop,
-            "max-bytes" => {
-                let bytes = parse_bytes(value).ok_or_else(|| format!("the gate `{key}` wants bytes, not `{value}`"))?;
-                self.max_bytes = Some(bytes);
-                return Ok(());
-            }
+            "lossless-rel" => Gate::LosslessRel,
+            "lossless-rel-fp16" => Gate::LosslessRelFp16,
+            "sqnr" | "min-sqnr" => Gate::Sqnr,
+            "drop" | "max-drop" => Gate::Drop,
+            "prune-sqnr" => Gate::PruneSqnr,
+            "prune-drop" => Gate::PruneDrop,
+            "max-bytes" => Gate::MaxBytes,
             _ => {
                 let keys = KEYS.split([',', ' ']).filter(|word| word.contains('-') || matches!(*word, "sqnr" | "drop"));
                 return Err(format!("there is no gate `{key}`{}; keys: {KEYS}", did_you_mean(&key, keys)));
             }
         };
-        *gate = match value.trim().parse::<f64>() {
+        let is_first = self.given.insert(gate);
+        if gate == Gate::MaxBytes {
+            let bytes = parse_bytes(value).ok_or_else(|| format!("the gate `{key}` wants bytes, not `{value}`"))?;
+            self.max_bytes = Some(self.max_bytes.map_or(bytes, |least| least.min(bytes)));
+            return Ok(());
+        }
+        let number = match value.trim().parse::<f64>() {
             Ok(number) if !number.is_nan() => number,
             _ => return Err(format!("the gate `{key}` wants a number, not `{value}`")),
         };
-        if key == "drop" || key == "max-drop" {
+        let is_share = matches!(gate, Gate::Drop | Gate::PruneDrop);
+        if is_share && number > 1.0 {
+            let points = number / 100.0;
+            return Err(format!("the gate `{key}` wants a share, not `{value}`: {number} points are {key}={points}"));
+        }
+        if matches!(gate, Gate::LosslessRel | Gate::LosslessRelFp16) && number < 0.0 {
+            return Err(format!("the gate `{key}` wants an error of 0 or more, not `{value}`"));
+        }
+        let limit = match gate {
+            Gate::LosslessRel => &mut self.lossless_rel,
+            Gate::LosslessRelFp16 => &mut self.lossless_rel_fp16,
+            Gate::Drop => &mut self.drop,
+            Gate::PruneSqnr => &mut self.prune_sqnr,
+            Gate::PruneDrop => &mut self.prune_drop,
+            Gate::Sqnr | Gate::MaxBytes => &mut self.sqnr, // (bytes are set above)
+        };
+        *limit = match gate {
+            _ if is_first => number,
+            Gate::Sqnr | Gate::PruneSqnr => limit.max(number),
+            _ => limit.min(number),
+        };
+        if gate == Gate::Drop && !self.given.contains(&Gate::PruneDrop) {
             self.prune_drop = self.drop;
         }
         Ok(())
@@ -237,6 +264,8 @@ pub struct Request {
     pub validation_data: Option<PathBuf>,
     /// How files become samples
     pub sample_options: SampleOptions,
+    /// What becomes of samples that cannot be used
+    pub bad_samples: BadSamples,
     /// What the model shall run on
     pub target: &'static Target,
     /// How ranges are found
@@ -283,6 +312,7 @@ impl Request {
             data: None,
             validation_data: None,
             sample_options: SampleOptions::default(),
+            bad_samples: BadSamples::Refuse,
             target: &ORT_CPU,
             calibrate: Calibrate::Auto,
             ranges: Ranges::default(),
@@ -382,26 +412,38 @@ pub fn checked_file(path: &Path) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ExitCode, Gates, Request};
+    use super::{ExitCode, Gate, Gates, Request};
 
     #[test]
     fn gates_are_set_by_key() {
         let mut gates = Gates::default();
         gates.set("sqnr=20").unwrap();
         gates.set("drop = 0.003").unwrap();
-        assert_eq!(gates, Gates { sqnr: 20.0, drop: 0.003, prune_drop: 0.003, ..Gates::default() });
+        let given = [Gate::Sqnr, Gate::Drop].into();
+        assert_eq!(gates, Gates { sqnr: 20.0, drop: 0.003, prune_drop: 0.003, given, ..Gates::default() });
         for (text, part) in [("sqnr", "KEY=VALUE"), ("snr=1", "no gate `snr`"), ("drop=x", "wants a number")] {
             assert!(gates.set(text).unwrap_err().contains(part), "{text}");
         }
         assert!(gates.set("drop=NaN").is_err());
         for (text, bytes) in [("1500", 1500), ("1.5k", 1500), ("2 MB", 2_000_000), ("1GiB", 1 << 30), ("0", 0)] {
+            let mut gates = Gates::default();
             gates.set(&format!("max-bytes={text}")).unwrap();
             assert_eq!(gates.max_bytes, Some(bytes), "{text}");
         }
         assert!(gates.set("max-bytes=many").is_err() && gates.set("max-bytes=-1").is_err());
         gates.set("min-sqnr=30").unwrap();
+        // Of two values both have to hold.
+        gates.set("sqnr=25").unwrap();
         gates.set("max_drop=0.5").unwrap();
-        assert_eq!((gates.sqnr, gates.drop), (30.0, 0.5));
+        assert_eq!((gates.sqnr, gates.drop), (30.0, 0.003));
+        for (text, part) in [("drop=5", "5 points are drop=0.05"), ("lossless-rel=-1", "0 or more")] {
+            assert!(Gates::default().set(text).unwrap_err().contains(part), "{text}");
+        }
+        // Whichever comes first, what was said of pruning holds for pruning.
+        let mut gates = Gates::default();
+        gates.set("prune-drop=0.2").unwrap();
+        gates.set("drop=0.01").unwrap();
+        assert_eq!((gates.drop, gates.prune_drop), (0.01, 0.2));
     }
 
     #[test]

@@ -28,11 +28,14 @@ use crate::{
 };
 
 mod by_region;
+mod given;
 mod judge;
 mod mend;
 mod quantize;
 mod structure;
 mod weights;
+
+use given::Given;
 
 /// Makes the model of `request` smaller and writes it.
 pub fn shrink(request: &Request, progress: &dyn Progress) -> Result<Report, Failure> {
@@ -50,6 +53,8 @@ pub fn shrink_with(request: &Request, progress: &dyn Progress, pipeline: Pipelin
     request.checked_output()?;
     Paths::of(request).check()?;
     paths::check_data_name(request)?;
+    request.gates.check(request)?;
+    given::check(request)?;
     let work = || match Job::new(request, progress, Functions::Inlined)?.run(&pipeline)? {
         Ran::Done(report) => Ok(*report),
         Ran::LargerInlined => match Job::new(request, progress, Functions::Kept)?.run(&pipeline)? {
@@ -71,6 +76,8 @@ pub struct Shard {
     pub samples: usize,
     /// Values that were seen
     pub values: usize,
+    /// Says which samples were left out, and why
+    pub warning: Option<String>,
 }
 
 /// What calibration for `request`, which asks for no samples, sees on all samples in `data`.
@@ -105,6 +112,8 @@ struct Job<'a> {
     samples: Option<(Samples, Samples)>,
     /// Constants of the original that no sample of the check reached
     unreached: Vec<String>,
+    /// Why the original runs on none of them, if so
+    not_run: Option<String>,
     dump: Option<Dump>,
 }
 
@@ -164,9 +173,11 @@ impl<'a> Job<'a> {
         request.control.fix_shapes(&mut original.graph)?;
         infer::infer_as_read(&mut original.graph);
         drop(stage);
-        let samples = Self::open_samples(request, &original.graph)?;
-        let dump = request.control.dump_dir.as_deref().map(Dump::new).transpose()?;
         let evaluator = Arc::new(Interpreter::new(onnx_shrink_exec::Options::default().with_random()));
+        let given = Given::open(request, &original.graph, evaluator.as_ref(), progress)?;
+        report.warnings.extend(given.warnings);
+        report.skipped_samples = given.skipped;
+        let dump = request.control.dump_dir.as_deref().map(Dump::new).transpose()?;
         Ok(Job {
             request,
             progress,
@@ -177,23 +188,11 @@ impl<'a> Job<'a> {
             calls,
             reference: None,
             report,
-            samples,
+            samples: given.samples,
             unreached: Vec::new(),
+            not_run: given.not_run,
             dump,
         })
-    }
-
-    fn open_samples(request: &Request, graph: &Graph) -> Result<Option<(Samples, Samples)>, Failure> {
-        let open = |path| Samples::open(path, graph, &request.sample_options).map_err(Failure::samples);
-        let Some(data) = &request.data else {
-            let validation = request.validation_data.as_deref().map(open).transpose()?;
-            return Ok(validation.map(|samples| (samples.subset(&[]), samples)));
-        };
-        let samples = open(data)?;
-        Ok(Some(match &request.validation_data {
-            Some(path) => (samples, open(path)?),
-            None => samples.split(),
-        }))
     }
 
     fn run(mut self, pipeline: &Pipeline) -> Result<Ran, Failure> {
@@ -201,8 +200,16 @@ impl<'a> Job<'a> {
         if self.request.control.stops_early() {
             return self.write(lossless, changed);
         }
-        changed |= self.mend(&mut lossless)?;
         let structure = self.request.structure;
+        let approximates = self.request.int8
+            || self.request.weights.weights.is_some()
+            || structure.prune.is_some()
+            || structure.svd.is_some();
+        if approximates && self.request.validate && self.report.unproven.is_none() {
+            // (Where nothing was rewritten nothing was run yet.)
+            self.report.unproven = self.not_run.clone();
+        }
+        changed |= self.mend(&mut lossless)?;
         let mut model = lossless;
         if self.report.unproven.is_some() && (structure.prune.is_some() || structure.svd.is_some()) {
             self.leave_float();
@@ -275,6 +282,9 @@ impl<'a> Job<'a> {
         let proven = work.run()?;
         drop(stage);
         self.report.unproven = proof.filter(|proof| !proof.is_possible()).and_then(Proof::unproven);
+        if self.report.unproven.is_some() && self.samples.is_some() {
+            self.blame_samples()?;
+        }
         if self.report.unproven.is_none() && self.request.validate {
             self.report.notes.extend(random::note(&self.original.graph));
         }
@@ -309,6 +319,7 @@ impl<'a> Job<'a> {
         }
         self.report.unreached = coverage::differing(&self.unreached, &self.original.graph, &model.graph);
         self.report.warnings.extend(coverage::warning(&self.report.unreached));
+        self.judge_given(&model, changed)?;
         let result = if changed { export(&model) } else { self.loaded.model.clone() };
         // A repair is asked for, and worth the bytes of its scales.
         let is_repair = |entry: &Entry| entry.pass == "fix-saturation" && entry.is_done();

@@ -12,14 +12,22 @@ use onnx_shrink_passes::quantize::is_quantized;
 use serde::Serialize;
 
 use crate::{
+<<<<<<< HEAD
     Failure, Gates, Progress, SampleOptions, Samples,
     coverage::{Coverage, MOST_NAMED, constant_named, coverage},
     files,
     functions::{self, Functions},
     metrics::{CompareError, Comparison, GateResult, OutputMetrics, compare, compare_values},
     random,
+=======
+    Failure, Gates, Progress, SampleOptions, Samples, files,
+    gates::Gate,
+    metrics::{CompareError, Comparison, GateResult, OutputMetrics, compare, compare_values},
+    progress::Silent,
+>>>>>>> samples
     report::Side,
     request::ExitCode,
+    samples::{BadSamples, Examiner, Extent},
 };
 
 pub mod text;
@@ -57,6 +65,8 @@ pub struct Validate {
     pub data: Option<PathBuf>,
     /// How files become samples
     pub sample_options: SampleOptions,
+    /// What becomes of samples that cannot be used
+    pub bad_samples: BadSamples,
     /// What must hold
     pub gates: Gates,
     /// Which of the gates judge
@@ -149,18 +159,33 @@ pub fn validate(request: &Validate, progress: &dyn Progress) -> Result<Verdict, 
     if !verdict.interface.is_empty() {
         return Ok(verdict);
     }
+    let evaluator = Interpreter::new(onnx_shrink_exec::Options::default());
     let samples = match &request.data {
+<<<<<<< HEAD
         Some(data) => Samples::open(data, &before.graph, &request.sample_options),
         None => Samples::made_up(&before.graph, &Interpreter::new(engine()), GENERATED_SAMPLES),
+=======
+        Some(data) => {
+            let (bad, extent) = (request.bad_samples, Extent::First);
+            let examiner = Examiner { evaluator: &evaluator, progress, bad, extent };
+            let usable = examiner.open(data, &before.graph, &request.sample_options).map_err(Failure::samples)?;
+            verdict.notes.extend(usable.warning);
+            usable.samples
+        }
+        None => Samples::made_up(&before.graph, &evaluator, GENERATED_SAMPLES).map_err(Failure::samples)?,
+>>>>>>> samples
     };
-    let samples = samples.map_err(Failure::samples)?;
     if request.data.is_none() {
         verdict
             .notes
             .push("the samples are made up: they say nothing about accuracy; give real ones with --data".into());
     }
+<<<<<<< HEAD
     verdict.notes.extend(random::note(&before.graph));
     match verdict.run(&before, &after, &samples, request, progress) {
+=======
+    match verdict.run((&before, &after), &samples, request, &evaluator, progress) {
+>>>>>>> samples
         Err(failure) if failure.code == ExitCode::Input && proto == other_proto => {
             // What cannot be run here can still be seen to be the same.
             verdict.passed = true;
@@ -174,13 +199,16 @@ pub fn validate(request: &Validate, progress: &dyn Progress) -> Result<Verdict, 
 impl Verdict {
     fn run(
         &mut self,
-        before: &Model,
-        after: &Model,
+        (before, after): (&Model, &Model),
         samples: &Samples,
         request: &Validate,
+        evaluator: &Interpreter,
         progress: &dyn Progress,
     ) -> Result<(), Failure> {
+<<<<<<< HEAD
         let evaluator = Interpreter::new(engine());
+=======
+>>>>>>> samples
         let refused = |path: &str, error: String| Failure::input(anyhow!(error).context(path.to_owned()));
         let first = evaluator.prepare(&before.graph).map_err(|error| refused(&self.before.path, error.to_string()))?;
         let second = match evaluator.prepare(&after.graph) {
@@ -191,7 +219,15 @@ impl Verdict {
             }
         };
         let stage = progress.stage("validating", Some(samples.len() as u64));
-        let comparison = match compare(&before.graph, first.as_ref(), second.as_ref(), samples, 0, stage.as_ref()) {
+        let compared = compare(&before.graph, first.as_ref(), second.as_ref(), samples, 0, stage.as_ref());
+        if let (Some(data), Err(CompareError::Sample(_) | CompareError::Run { model: "original", .. })) =
+            (&request.data, &compared)
+        {
+            // Names each that is bad, where there is one.
+            let examined = samples.examine(&before.graph, evaluator, &Silent);
+            examined.choose(samples, BadSamples::Refuse, data).map_err(Failure::samples)?;
+        }
+        let comparison = match compared {
             Ok(comparison) => comparison,
             Err(CompareError::Sample(error)) => return Err(Failure::samples(error)),
             Err(CompareError::Run { sample, model: "original", source }) => {
@@ -211,9 +247,14 @@ impl Verdict {
         if self.standard == Standard::Lossless {
             self.gates.extend(request.gates.accuracy(&comparison));
         }
+<<<<<<< HEAD
         let reached = samples.subset(&(0..samples.len().min(COVERED_SAMPLES)).collect::<Vec<_>>());
         self.cover(coverage(&evaluator, &before.graph, first.as_ref(), &reached), &before.graph, &after.graph);
         self.passed = self.gates.iter().all(|gate| gate.passed) && self.unjudged.is_empty();
+=======
+        self.judge_given(&request.gates, &comparison, crate::shrink::is_half(&before.graph))?;
+        self.passed = self.gates.iter().all(|gate| gate.passed);
+>>>>>>> samples
         self.comparison = Some(comparison);
         if request.all_values {
             let stage = progress.stage("comparing values", Some(samples.len() as u64));
@@ -231,6 +272,7 @@ impl Verdict {
 }
 
 impl Verdict {
+<<<<<<< HEAD
     /// Says what the samples did not reach.
     fn cover(&mut self, found: Coverage, before: &Graph, after: &Graph) {
         // (What has another name or type became something else: rewritten, as far as can be told.)
@@ -252,6 +294,24 @@ impl Verdict {
             self.notes.push("not all was examined that the samples may not reach: it would take too long".to_owned());
         }
         self.unreached = found.unreached;
+=======
+    /// Judges by the gates that were given and that the standard leaves out; an error where one cannot be judged.
+    fn judge_given(&mut self, gates: &Gates, comparison: &Comparison, half: bool) -> Result<(), Failure> {
+        for gate in gates.not_among(&self.gates) {
+            let mut results = match gate {
+                Gate::MaxBytes => gates.size(self.after.bytes).into_iter().collect(),
+                Gate::LosslessRel | Gate::LosslessRelFp16 => gates.lossless(comparison, half),
+                _ => gates.int8(comparison),
+            };
+            results.retain(|result| result.gate == gate.key());
+            if results.is_empty() {
+                let why = gates.not_judged(gate, gate.lacks());
+                return Err(Failure::new(ExitCode::Gate, anyhow!("{}: {why}", self.after.path)));
+            }
+            self.gates.extend(results);
+        }
+        Ok(())
+>>>>>>> samples
     }
 }
 

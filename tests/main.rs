@@ -34,3 +34,4 @@ mod tract_formats;
 mod validate;
 mod weights;
 mod writing;
+mod wrong_uses;

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use onnx_shrink::{regions::Regions, report::Culprit};
+use onnx_shrink::{regions::Regions, report::Culprit, samples::BadSample};
 use onnx_shrink_passes::{Class, Entry, Outcome};
 use serde_json::Value;
 
@@ -28,10 +28,11 @@ fn documented() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// What stands under a field, by the heading that describes it.
-const OBJECTS: [(&str, &str); 16] = [
+const OBJECTS: [(&str, &str); 17] = [
     ("input", "Side"),
     ("output", "Side"),
     ("journal", "Entry"),
+    ("skipped_samples", "Bad sample"),
     ("culprits", "Culprit"),
     ("regions", "Regions"),
     ("layers", "Layer"),
@@ -78,6 +79,8 @@ fn the_fields_are_those_that_are_documented() {
     gather("Entry", &serde_json::to_value(&missed).unwrap(), &mut found);
     let culprit = Culprit::new(&missed, false, String::new(), None);
     gather("Regions", &serde_json::to_value(Regions::default()).unwrap(), &mut found);
+    let bad = BadSample { sample: String::new(), reason: String::new() };
+    gather("Bad sample", &serde_json::to_value(bad).unwrap(), &mut found);
     gather("Culprit", &serde_json::to_value(culprit).unwrap(), &mut found);
     assert_eq!(found, documented());
 }

@@ -70,7 +70,7 @@ const WAYS: [Way; 16] = [
     ("no samples", &["--int8"], ALL, |_| true),
     ("ranges of the model", &["--int8", "--ranges", "model", "--input-range", "input=0,1"], BATCH_NORMS, |_| true),
     ("some float", &["--int8", "--data", DATA, "--keep-float", "Gemm"], &["digits_cnn", "digits_mlp"], |_| true),
-    ("gated", &["--int8", "--data", DATA, "--gate", "sqnr=32"], CONVOLUTIONS, |_| true),
+    ("gated", &["--int8", "--data", DATA, "--gate", "sqnr=32"], &["digits_cnn", "digits_mobile"], |_| true),
     ("dynamic", &["--int8", "--dynamic"], &["digits_gru", "digits_attention"], |target| target.dynamic),
     ("dynamic, with samples", &["--int8", "--dynamic", "--data", DATA], LINEAR, |target| target.dynamic),
     ("QLinear ops", &["--int8", "--data", DATA, "--place", "wrap", "--format", "qoperator"], ALL, |target| {

@@ -74,9 +74,13 @@ Exit codes: 0 written; 1 the model cannot be used; 2 the command line is wrong, 
         request.allow_unknown_fields = self.allow_unknown_fields;
         request.allow_unknown_ops = self.allow_unknown_ops;
         request.sample_options = self.samples.options();
+        request.bad_samples = self.samples.bad_samples();
         let progress = progress::for_stderr(session.quiet);
         let shard = calibrate_shard(&request, data, progress.as_ref())?;
         proto::save_bytes(&shard.bytes, &self.ranges_out).map_err(|error| Failure::new(ExitCode::Usage, error))?;
+        if let Some(warning) = &shard.warning {
+            log::warn!("{warning}");
+        }
         if !session.quiet {
             let out = self.ranges_out.display();
             session.print(&format!("{out}: {} values on {} samples\n", shard.values, shard.samples));

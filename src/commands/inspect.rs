@@ -63,6 +63,7 @@ Exit codes: 0 done; 1 the model cannot be used; 2 the command line is wrong; 3 t
             input: self.model,
             data: self.samples.data.clone().or_else(|| self.samples.validation_data.clone()),
             sample_options: self.samples.options(),
+            bad_samples: self.samples.bad_samples(),
             groups: self.groups,
             plan: (!self.no_int8).then_some(self.target.target),
         };

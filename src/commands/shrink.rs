@@ -21,7 +21,7 @@ use crate::{
     progress,
     report::{Report, table},
     request::{self, Calibrate, ExitCode, Failure, Gates, Request},
-    samples::{Channels, Layout, Resize, SampleOptions},
+    samples::{BadSamples, Channels, Layout, Resize, SampleOptions},
     shrink::shrink,
 };
 
@@ -145,6 +145,10 @@ pub struct SampleArguments {
     #[arg(long, value_name = "PATH", alias = "validation_data")]
     pub validation_data: Option<PathBuf>,
 
+    /// Leave out samples that cannot be read or that the model does not run on, instead of ending with exit code 3
+    #[arg(long, alias = "skip_bad_samples")]
+    pub skip_bad_samples: bool,
+
     /// Images: subtract from each channel, after --scale: one number, or one a channel
     #[arg(long, value_name = "M,M,M", value_delimiter = ',', allow_negative_numbers = true)]
     pub mean: Vec<f32>,
@@ -175,6 +179,11 @@ pub struct SampleArguments {
 }
 
 impl SampleArguments {
+    /// What becomes of samples that cannot be used.
+    pub fn bad_samples(&self) -> BadSamples {
+        if self.skip_bad_samples { BadSamples::Skip } else { BadSamples::Refuse }
+    }
+
     /// The same without the paths.
     pub fn options(&self) -> SampleOptions {
         SampleOptions {
@@ -209,11 +218,6 @@ impl Shrink {
         let Some(input) = self.input.clone() else {
             return Err(Failure::usage("no input file: name one, as in `onnx-shrink <IN> -o <OUT>`; see --help"));
         };
-        if self.no_validate
-            && let Some(gate) = self.gate.iter().find(|gate| !gate.trim_start().starts_with("max-bytes"))
-        {
-            return Err(Failure::usage(format_args!("--no-validate judges no --gate {gate}: leave out one of them")));
-        }
         let mut gates = Gates::default();
         for gate in &self.gate {
             gates.set(gate).map_err(|problem| Failure::usage(format_args!("--gate: {problem}")))?;
@@ -231,6 +235,7 @@ impl Shrink {
             data: self.samples.data.clone(),
             validation_data: self.samples.validation_data.clone(),
             sample_options: self.samples.options(),
+            bad_samples: self.samples.bad_samples(),
             target: self.target.target,
             ranges: self.ranges.options()?,
             calibrate: self.calibrate,

@@ -39,13 +39,44 @@ pub struct Validate {
     #[arg(long = "as", value_enum, default_value = "auto", value_name = "STANDARD")]
     pub standard: Standard,
 
-    /// Change a gate: lossless-rel, lossless-rel-fp16, sqnr, drop; may be repeated
+    /// Change a gate: lossless-rel, lossless-rel-fp16, sqnr, drop, max-bytes; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub gate: Vec<String>,
 
     #[command(flatten)]
     #[allow(missing_docs)]
     pub samples: SampleArguments,
+}
+
+impl Validate {
+    /// Refuses what nothing here can be judged by.
+    fn check(&self, gates: &Gates) -> Result<(), Failure> {
+        let SampleArguments { data, validation_data, .. } = &self.samples;
+        if data.is_some() && validation_data.is_some() {
+            return Err(Failure::usage("validate judges on all of --data: leave out --validation-data, or --data"));
+        }
+        let has_samples = data.is_some() || validation_data.is_some();
+        if !has_samples && self.samples.skip_bad_samples {
+            return Err(Failure::usage("--skip-bad-samples is about samples, and there are none: give --data DIR"));
+        }
+        if !has_samples && let Some(flag) = self.samples.options().given() {
+            return Err(Failure::usage(format_args!(
+                "{flag} says how images become samples: give them with --data DIR"
+            )));
+        }
+        for &gate in &gates.given {
+            let flag = gates.flag(gate);
+            if gate.is_of_pruning() {
+                let why = "is for runs with --prune: say sqnr or drop";
+                return Err(Failure::usage(format_args!("{flag} {why}")));
+            }
+            if gate.wants_samples() && !has_samples {
+                let why = "needs real samples to judge by, made-up ones tell nothing of accuracy: give --data DIR";
+                return Err(Failure::usage(format_args!("{flag} {why}")));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Command for Validate {
@@ -60,7 +91,7 @@ Examples:
 All of --data judges. Without it, samples are made up.
 
 Exit codes: 0 every gate holds; 1 a model cannot be used, or A does not run; 2 the command line is wrong;
-3 the samples cannot be used; 5 a gate fails, the inputs or outputs differ, or B does not run.";
+3 the samples cannot be used; 4 a gate that was given could not be judged; 5 a gate fails, the inputs or outputs differ, or B does not run.";
 
     fn run(self, session: &mut Session<'_>) -> Result<ExitCode, Failure> {
         let paths =
@@ -70,11 +101,13 @@ Exit codes: 0 every gate holds; 1 a model cannot be used, or A does not run; 2 t
         for gate in &self.gate {
             gates.set(gate).map_err(|problem| Failure::usage(format_args!("--gate: {problem}")))?;
         }
+        self.check(&gates)?;
         let request = validate::Validate {
             before: self.before,
             after: self.after,
             data: self.samples.validation_data.clone().or_else(|| self.samples.data.clone()),
             sample_options: self.samples.options(),
+            bad_samples: self.samples.bad_samples(),
             gates,
             standard: self.standard,
             all_values: self.all_values,

@@ -23,6 +23,7 @@ use serde::Serialize;
 use crate::{
     Failure, Progress, SampleOptions, Samples, files,
     functions::{self, Functions, Opened},
+    samples::{BadSamples, Examiner, Extent},
 };
 
 mod constants;
@@ -50,6 +51,8 @@ pub struct Inspect {
     pub data: Option<PathBuf>,
     /// How files become samples
     pub sample_options: SampleOptions,
+    /// What becomes of samples that cannot be used
+    pub bad_samples: BadSamples,
     /// The target to find out for what `--int8` would do; `None`: do not
     pub plan: Option<&'static Target>,
     /// Whether to find out which channels go together
@@ -200,14 +203,21 @@ pub fn inspect(request: &Inspect, progress: &dyn Progress) -> Result<Inspection,
     }
     infer::infer_as_read(&mut model.graph);
     drop(stage);
-    let samples = match &request.data {
-        Some(data) => Some(Samples::open(data, &model.graph, &request.sample_options).map_err(Failure::samples)?),
-        None => None,
-    };
     let evaluator = Interpreter::new(onnx_shrink_exec::Options::default().with_random());
     let mut found = Inspection::of(&path, files::size_of_input(&loaded), &model);
     found.functions = loaded.model.functions.len();
     found.notes.extend(notes);
+    let samples = match &request.data {
+        Some(data) if request.bad_samples == BadSamples::Skip => {
+            let (bad, extent) = (BadSamples::Skip, Extent::All);
+            let examiner = Examiner { evaluator: &evaluator, progress, bad, extent };
+            let usable = examiner.open(data, &model.graph, &request.sample_options).map_err(Failure::samples)?;
+            found.notes.extend(usable.warning);
+            Some(usable.samples)
+        }
+        Some(data) => Some(Samples::open(data, &model.graph, &request.sample_options).map_err(Failure::samples)?),
+        None => None,
+    };
     found.notes.extend(loaded.unknown.iter().map(|field| format!("{field} is unknown to this version of ONNX")));
     let departures = conform::departures(&model);
     found

@@ -33,6 +33,11 @@ impl Calibrated<'_> {
         }
     }
 
+    /// Whether samples, or the model, told ranges: the model ran, or did not have to.
+    pub fn has_run(&self) -> bool {
+        self.calibration.samples > 0 || self.calibration.from_model
+    }
+
     /// Whether layers find their ranges in each run.
     pub fn is_dynamic(&self) -> bool {
         !self.dynamic.is_empty()

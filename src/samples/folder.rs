@@ -43,6 +43,18 @@ pub(super) fn open(path: &Path, inputs: &Inputs, options: &SampleOptions) -> Res
     if !path.exists() {
         return Err(SampleProblem::Missing);
     }
+    if let Some(flag) = options.given() {
+        // Who gives it thinks that these arrays still have to be scaled.
+        let is_image = match path.is_dir() {
+            true => entries(path)?.0 == Form::Image,
+            false => matches!(form_of(path), Some(Form::Image) | None),
+        };
+        if !is_image {
+            return Err(SampleProblem::Format(format!(
+                "{flag} is for images, and arrays are taken as they are: leave it out, or scale the arrays when they are made"
+            )));
+        }
+    }
     if !path.is_dir() {
         return match form_of(path) {
             Some(Form::Npz) => Ok(Arc::new(Columns::of_npz(path, inputs)?)),

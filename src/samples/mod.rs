@@ -8,6 +8,7 @@
 mod assignments;
 mod convert;
 mod error;
+mod examine;
 mod fit;
 mod folder;
 mod generated;
@@ -22,7 +23,8 @@ use std::{path::Path, str::FromStr, sync::Arc};
 use onnx_shrink_ir::{Evaluate, Graph, Prepared, Tensor};
 
 pub use assignments::MakeUp;
-pub use error::{SampleError, SampleProblem};
+pub use error::{BadSample, SampleError, SampleProblem};
+pub use examine::{BadSamples, Examined, Examiner, Extent, Usable};
 use fit::Inputs;
 pub use folder::files_of;
 pub use generated::NoSamples;
@@ -109,6 +111,22 @@ pub struct SampleOptions {
     pub crop: Option<(u32, u32)>,
 }
 
+impl SampleOptions {
+    /// The first flag of these that was given.
+    pub fn given(&self) -> Option<&'static str> {
+        let flags = [
+            (!self.mean.is_empty(), "--mean"),
+            (!self.std.is_empty(), "--std"),
+            (self.scale.is_some(), "--scale"),
+            (self.layout != Layout::Auto, "--layout"),
+            (self.channels != Channels::Rgb, "--channels"),
+            (self.resize.is_some(), "--resize"),
+            (self.crop.is_some(), "--crop"),
+        ];
+        flags.into_iter().find(|(given, _)| *given).map(|(_, flag)| flag)
+    }
+}
+
 /// What a file gives for one sample, before it is held against the model.
 struct Raw {
     /// Arrays with their names; see [`UNNAMED`]
@@ -147,14 +165,21 @@ impl Samples {
     /// The samples in `path` for the model `graph`; the first one is read to find out whether they fit.
     pub fn open(path: &Path, graph: &Graph, options: &SampleOptions) -> Result<Samples, SampleError> {
         let at = |problem| SampleError { path: path.to_owned(), problem: Box::new(problem) };
+        let samples = Samples::list(path, graph, options)?;
+        let first = samples.read(0, true).map_err(at)?;
+        log::info!("{} samples in {}; the first is {}", samples.len(), path.display(), first.name);
+        Ok(samples)
+    }
+
+    /// The same without a look at any: [`Samples::examine`] tells which can be used.
+    pub fn list(path: &Path, graph: &Graph, options: &SampleOptions) -> Result<Samples, SampleError> {
+        let at = |problem| SampleError { path: path.to_owned(), problem: Box::new(problem) };
         let inputs = Inputs::of(graph).map_err(at)?;
         let source = folder::open(path, &inputs, options).map_err(at)?;
         let samples = Samples { indices: (0..source.len()).collect(), source, inputs: Arc::new(inputs) };
         if samples.is_empty() {
             return Err(at(SampleProblem::Empty { found: "no samples".to_owned() }));
         }
-        let first = samples.read(0, true).map_err(at)?;
-        log::info!("{} samples in {}; the first is {}", samples.len(), path.display(), first.name);
         Ok(samples)
     }
 
@@ -205,10 +230,14 @@ impl Samples {
         self.indices.is_empty()
     }
 
+    /// The name of sample `index`, which must be below [`Samples::len`].
+    pub fn name(&self, index: usize) -> String {
+        self.source.name(self.indices[index])
+    }
+
     /// Sample `index`, which must be below [`Samples::len`].
     pub fn get(&self, index: usize) -> Result<Sample, SampleError> {
-        let at =
-            |problem| SampleError { path: self.source.name(self.indices[index]).into(), problem: Box::new(problem) };
+        let at = |problem| SampleError { path: self.name(index).into(), problem: Box::new(problem) };
         self.read(index, false).map_err(at)
     }
 

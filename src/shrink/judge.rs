@@ -2,9 +2,10 @@
 use anyhow::anyhow;
 use onnx_shrink_ir::{Graph, Model};
 
-use super::Job;
+use super::{Job, is_half};
 use crate::{
     Failure, Gates, Samples,
+    gates::Gate,
     metrics::{CompareError, Comparison, GateResult, compare_graphs},
     proof::{Compared, Proof},
 };
@@ -69,6 +70,60 @@ impl Job<'_> {
         verdict.failed.map_or(Ok(()), |reason| Err(self.gate_failed(&format!("all steps together: {reason}"))))
     }
 
+    /// Judges what the user gave gates for and no step judged: `model` against the original. Where that cannot be done, the run
+    /// ends. What holds by itself is put into the report, too: `changed` says whether anything was done.
+    pub(super) fn judge_given(&mut self, model: &Model, changed: bool) -> Result<(), Failure> {
+        let gates = &self.request.gates;
+        let mut open = gates.not_among(&self.report.gates);
+        open.remove(&Gate::MaxBytes); // the file is judged as it is written
+        if open.is_empty() {
+            return Ok(());
+        }
+        let fails = |job: &Self, gate: Gate, why: &str| Err(job.gate_failed(&gates.not_judged(gate, why)));
+        let half = is_half(&self.original.graph);
+        if let Some(gate) = open.iter().find(|gate| **gate == Gate::LosslessRelFp16 && !half) {
+            return fails(self, *gate, gate.lacks());
+        }
+        if let (Some(reason), Some(gate), true) = (self.report.unproven.clone(), open.first(), changed) {
+            let way_out = if self.samples.is_none() { "; with --data DIR it may be" } else { "" };
+            return fails(self, *gate, &format!("the model cannot be run here ({reason}){way_out}"));
+        }
+        // Without lossless rewrites there is no error of theirs, and without pruning none of that.
+        let (rewritten, pruned) = (self.report.lossless.is_some(), self.report.structure.is_some());
+        let holds = |gate: Gate| match gate {
+            _ if !changed => true,
+            Gate::LosslessRel | Gate::LosslessRelFp16 => !rewritten,
+            gate => gate.is_of_pruning() && !pruned,
+        };
+        let (by_itself, rest): (Vec<Gate>, Vec<Gate>) = open.into_iter().partition(|gate| holds(*gate));
+        self.report.gates.extend(by_itself.into_iter().map(|gate| GateResult::without_change(gate, gates.limit(gate))));
+        if rest.is_empty() {
+            return Ok(());
+        }
+        self.reference = None;
+        let comparison = match self.held_out() {
+            Some(held_out) => self.compare(model, &held_out)?,
+            None => None,
+        };
+        for gate in rest {
+            let Some(comparison) = &comparison else {
+                let reason = self.report.unproven.clone().unwrap_or_else(|| "there are no samples".to_owned());
+                return fails(self, gate, &format!("the model cannot be run here ({reason})"));
+            };
+            let mut results = gates.int8(comparison);
+            results.retain(|result| result.gate == gate.key());
+            if results.is_empty() {
+                return fails(self, gate, gate.lacks());
+            }
+            let failed = results.iter().find(|result| !result.passed).map(|result| result.reason.clone());
+            self.report.gates.extend(results);
+            if let Some(reason) = failed {
+                return Err(self.gate_failed(&reason));
+            }
+        }
+        Ok(())
+    }
+
     /// The failure of a gate, for the file at hand.
     pub(super) fn gate_failed(&self, reason: &str) -> Failure {
         Failure::gate(format_args!("{}: {reason}", self.request.input.display()), self.report.clone())
@@ -105,10 +160,14 @@ impl Job<'_> {
         match compared {
             Ok(comparison) => Ok(Some(comparison)),
             Err(CompareError::Run { model: "original", source, .. }) => {
+                self.blame_samples()?;
                 self.report.unproven = Some(source.to_string());
                 Ok(None)
             }
-            Err(CompareError::Sample(error)) => Err(Failure::samples(error)),
+            Err(CompareError::Sample(error)) => {
+                self.blame_samples()?;
+                Err(Failure::samples(error))
+            }
             Err(error) => Err(Failure::bug(error)),
         }
     }

@@ -6,7 +6,7 @@ use std::{
 
 use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
-use onnx_shrink_ir::{Model, export};
+use onnx_shrink_ir::{Graph, Model, export};
 use onnx_shrink_passes::{
     Options, Statistics,
     pipeline::Pipeline,
@@ -23,6 +23,7 @@ use crate::{
     ranges_file::{self, Digest, Stamp},
     report::{Calibration, Fate},
     request::{Calibrate, Request},
+    samples::{Examiner, Extent, Usable},
     sensitivity,
 };
 
@@ -108,7 +109,11 @@ impl<'a> Job<'a> {
         else {
             return self.without_samples(&int8, lossless);
         };
-        let mut calibrated = int8.calibrated(lossless, &calibrating, self.progress)?;
+        let seen = int8.calibrated(lossless, &calibrating, self.progress);
+        if !seen.as_ref().is_ok_and(Calibrated::has_run) {
+            self.blame_samples()?;
+        }
+        let mut calibrated = seen?;
         let chosen = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &calibrating, self.progress)?;
         let chosen = calibrated.smooth(chosen, &calibrating)?;
         self.fall_back(calibrated, chosen, Some(held_out), "")
@@ -147,24 +152,34 @@ impl<'a> Job<'a> {
         if is_quantized(&self.original.graph) {
             return Err(Failure::input(anyhow!("{input}: the model is quantized already")));
         }
-        let samples = Samples::open(data, &self.original.graph, &self.request.sample_options);
-        let samples = samples.map_err(Failure::samples)?;
+        let (request, progress, evaluator) = (self.request, self.progress, self.evaluator.clone());
+        let open = |graph: &Graph, extent| {
+            let examiner = Examiner { evaluator: evaluator.as_ref(), progress, extent, bad: request.bad_samples };
+            examiner.open(data, graph, &request.sample_options).map_err(Failure::samples)
+        };
+        let Usable { samples, warning, not_run, .. } = open(&self.original.graph, Extent::First)?;
+        let cannot = |why: String| Failure::input(anyhow!("{input}: the model cannot be calibrated: {why}"));
+        if let Some(why) = not_run {
+            return Err(cannot(why));
+        }
         if samples.len() as u64 > MOST_SAMPLES {
             return Err(Failure::samples(anyhow!("{}: more than {MOST_SAMPLES} samples", data.display())));
         }
-        let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
+        let options = self.options.clone();
         let Lean { model: lossless, statistics, .. } = self.lossless(pipeline)?;
         let int8 = self.quantizer(evaluator.as_ref(), &options, &statistics);
         let (model, unfit) = int8.raised(&lossless)?;
         if let Some(why) = unfit {
             return Err(Failure::input(anyhow!("{input}: {why}")));
         }
-        let calibration = int8
-            .seen(&model, &samples, false, self.progress)?
-            .map_err(|why| Failure::input(anyhow!("{input}: the model cannot be calibrated: {why}")))?;
+        let seen = int8.seen(&model, &samples, false, progress);
+        if !matches!(seen, Ok(Ok(_))) {
+            open(&self.original.graph, Extent::All)?; // names what is bad
+        }
+        let calibration = seen?.map_err(|why| cannot(why.to_string()))?;
         let sketch = ranges_file::Sketch::of(&samples)?;
         let bytes = ranges_file::encode(&self.stamp(&model), &model.graph, &calibration, &sketch);
-        Ok(Shard { bytes, samples: calibration.samples, values: calibration.values.len() })
+        Ok(Shard { bytes, samples: calibration.samples, values: calibration.values.len(), warning })
     }
 
     pub(super) fn quantizer<'b>(

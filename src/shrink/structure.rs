@@ -39,6 +39,9 @@ impl Job<'_> {
             }
         };
         let verdict = self.judge(&pruned.model, Gates::structure)?;
+        if verdict.comparison.is_none() && self.request.validate {
+            return Ok(self.leave_float());
+        }
         pruned.structure.comparison = verdict.comparison;
         self.report.structure = Some(pruned.structure);
         self.report.notes.extend(pruned.notes);
@@ -73,6 +76,9 @@ impl Job<'_> {
             return Ok(None);
         };
         let verdict = self.judge(&model, Gates::int8)?;
+        if verdict.comparison.is_none() && self.request.validate {
+            return Ok(self.leave_float());
+        }
         self.report.split = verdict.comparison;
         match verdict.failed {
             Some(reason) => Err(self.gate_failed(&format!("after --svd: {reason}"))),
