@@ -27,6 +27,7 @@ mod by_region;
 mod judge;
 mod mend;
 mod quantize;
+mod storage;
 mod structure;
 mod weights;
 
