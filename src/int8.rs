@@ -12,6 +12,7 @@ use onnx_shrink_passes::{
         calibration::{Calibration, CalibrationError, SampleSource, calibrate},
         calibrators::Calibrator,
         dynamic_int8::{has_attention, pays},
+        least_bits::LeastBits,
         model_ranges::{ModelRangesError, model_ranges},
         place::Costs,
         units::{Form, Units, find_units},
@@ -112,6 +113,8 @@ pub struct Calibrated<'a> {
     smooths: bool,
     /// Whether the weights of what went back to float for a gate are stored in 8 bits
     stores_returned: bool,
+    /// What single constants must have at least
+    least: LeastBits,
     /// The model before its opset was raised, where it was
     unraised: Option<Model>,
 }
@@ -126,6 +129,16 @@ impl Int8<'_> {
     /// Without samples: ranges of each run, unless `dynamic` is [`Dynamic::None`], and storage. `Err`, with the reason, where
     /// there is nothing to do.
     pub fn without_samples(&self, lossless: &Model, dynamic: Dynamic) -> Result<Result<Quantized, String>, Failure> {
+        self.without_samples_at_least(lossless, dynamic, &LeastBits::default())
+    }
+
+    /// The same, with at least so many bits for single constants.
+    pub fn without_samples_at_least(
+        &self,
+        lossless: &Model,
+        dynamic: Dynamic,
+        least: &LeastBits,
+    ) -> Result<Result<Quantized, String>, Failure> {
         let mut model = lossless.detached();
         let mut cx = self.context();
         let patterns = Patterns::new(self.keep_float)?;
@@ -136,7 +149,8 @@ impl Int8<'_> {
             cx.run(&pass, &mut model.graph).map_err(Failure::bug)?;
         }
         if self.target.stores {
-            cx.run(&StoreInt8::default(), &mut model.graph).map_err(Failure::bug)?;
+            let store = StoreInt8 { least: Some(least), ..StoreInt8::default() };
+            cx.run(&store, &mut model.graph).map_err(Failure::bug)?;
         }
         if cx.journal.done() == 0 {
             let why = if !self.target.stores {
@@ -321,6 +335,7 @@ impl Int8<'_> {
             dynamic: BTreeSet::new(),
             smooths: false,
             stores_returned: true,
+            least: LeastBits::default(),
             unraised: None,
         };
         let integer = calibrated.placement(&BTreeSet::new()).integer;

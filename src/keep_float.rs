@@ -29,6 +29,13 @@ impl Patterns {
         self.globs.is_match(label) || self.words.iter().any(|word| word == op_type || word == label)
     }
 
+    /// The names of the constants that the ops read which it names.
+    pub(crate) fn constants(&self, graph: &Graph) -> BTreeSet<String> {
+        let ops = graph.ops_in_id_order().into_iter().filter(|op| self.matches(graph, *op));
+        let read = ops.flat_map(|op| graph.op(op).inputs().iter().flatten().copied());
+        read.filter(|value| graph.constant(*value).is_some()).map(|value| graph.name_of(value).to_owned()).collect()
+    }
+
     /// A note for each word that names nothing.
     pub(crate) fn unused(&self, graph: &Graph) -> Vec<String> {
         let names: BTreeSet<&str> =

@@ -11,23 +11,24 @@ use onnx_shrink_ir::{Graph, OpId, ValueId};
 use crate::{
     formats::accumulator_bits,
     report::{Fate, Layer},
+    stored_form::constants_beside_layers,
 };
 
 /// Ops that multiply by weights, where one of their inputs is constant.
-const MULTIPLY: [&str; 7] = ["Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"];
+pub(crate) const MULTIPLY: [&str; 7] = ["Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"];
 
 /// Numbers from which on a constant that rows are looked up in counts as a layer's weight.
 const LEAST_LOOKUP: usize = 4096;
 
 /// Ops between a constant as it is stored and the layer that reads it.
-const DECODE: [&str; 10] =
+pub(crate) const DECODE: [&str; 10] =
     ["DequantizeLinear", "Mul", "Cast", "Log", "Reshape", "Slice", "Sub", "Concat", "Floor", "Div"];
 
 /// Why what is looked up is not computed in integers.
 const LOOKED_UP: &str = "its rows are looked up, and multiplied by nothing";
 
 /// The longest way from a constant to what reads it: two integers to a byte.
-const DEEPEST: usize = 10;
+pub(crate) const DEEPEST: usize = 10;
 
 /// Why a layer does not compute in integers; `None`: it does.
 pub type Verdict<'a> = &'a dyn Fn(OpId) -> Option<String>;
@@ -38,6 +39,7 @@ pub fn layers(before: &Graph, after: &Graph, verdict: Verdict<'_>) -> Vec<Layer>
     let mut layers = Vec::new();
     let counted = Default::default();
     gather(&Pair { before, after, captured: BTreeMap::new(), counted }, verdict, &mut layers);
+    layers.extend(constants_beside_layers(before, after));
     layers
 }
 
@@ -161,7 +163,8 @@ fn gather(pair: &Pair<'_>, verdict: Verdict<'_>, layers: &mut Vec<Layer>) {
         if op.regions().is_empty() || !pair.after.has_op(id) {
             continue;
         }
-        let reason = "it is in a body of If, Loop or Scan: those are stored, not computed, in 8 bits";
+        let reason =
+            "it is in a body of If, Loop or Scan: its weights are stored in fewer bits, and it computes in float";
         for (index, (region, after)) in op.regions().iter().zip(pair.after.op(id).regions()).enumerate() {
             let mut captured = BTreeMap::new();
             for (side, graph) in [pair.before, pair.after].into_iter().enumerate() {

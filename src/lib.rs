@@ -36,6 +36,7 @@ pub mod samples;
 pub mod sensitivity;
 pub mod shrink;
 pub mod small_weights;
+mod stored_form;
 pub mod structure;
 pub mod validate;
 

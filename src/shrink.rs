@@ -32,6 +32,7 @@ mod given;
 mod judge;
 mod mend;
 mod quantize;
+mod storage;
 mod structure;
 mod weights;
 

@@ -3,29 +3,44 @@
 //! 4 bits are an average: [`MEAN_BITS`] a number with the scales are what all layers get together, and blocks of 16 to 128 or 8 bits
 //! are chosen layer by layer, so that those bits do most for the outputs: with samples after what rounding each layer alone does to
 //! them, else as if all did as much. The opset is raised for 4-bit types only where a kernel reads them faster than floats.
+//! What no layer multiplies by in 4 bits gets 8, the smallest of it 16, unless a gate fails ([`returns`]) or 8 bits for all would be
+//! smaller ([`Size`]).
 //! **Never** quantizes what layers read or give: the file is smaller, and what computes is as before, or a kernel that unpacks.
+mod figures;
+mod returns;
 mod share;
+
+pub use figures::{Figures, Stored};
+pub use returns::Returns;
+pub(crate) use returns::{MOST_STEPS, in_more_bits};
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::Array2;
-use onnx_shrink_ir::{Evaluate, Model, OpId, Tensor, ValueId, infer, raise};
+use onnx_shrink_ir::{Evaluate, Graph, Model, OpId, Tensor, ValueId, infer, raise};
 use onnx_shrink_passes::{
     Context, Options, pipeline,
+    private_vectors::{Copied, copy_shared_vectors, share_again},
     prune::{layer::Layer, reconstruct::one_after_the_other, trial::PruneError},
     quantize::{
         StoreFp16, StoreInt4, StoreInt8,
         bits::{Choice, Form, allot},
         calibration::SampleSource,
         dynamic_int8::has_attention,
+        least_bits::{SMALL_SHARE, Storable, storable},
         store_int4::{Int4, LEAST_OPSET, candidate, choices},
     },
     solver::Gram,
 };
-use serde::Serialize;
 
+use self::figures::KERNEL_TIME;
 use crate::{
-    Failure, Progress, Samples, columns::bytes, int8::Quantized, keep_float::Patterns, layers::layers, request::Request,
+    Failure, Progress, Samples,
+    int8::Quantized,
+    keep_float::Patterns,
+    layers::{MULTIPLY, layers},
+    request::Request,
+    stored_form::{self, bytes_of_layers, form_read_by},
 };
 
 /// Bits a number that layers get together, scales included: those of 4 bits in blocks of 32 with float scales.
@@ -81,42 +96,6 @@ impl WeightsOptions {
     }
 }
 
-/// What weights in fewer bits take and cost, beside 8 bits.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Figures {
-    /// fp16 or int4
-    #[serde(rename = "type")]
-    pub name: &'static str,
-    /// Layers in 4 bits
-    pub in_4_bits: usize,
-    /// Of these, those that samples told how to round
-    pub by_gptq: usize,
-    /// Layers in 8 bits
-    pub in_8_bits: usize,
-    /// Layers whose kernel unpacks 4 bits in each run
-    pub by_kernel: usize,
-    /// Versions of ONNX's ops before and after
-    pub opset: [i64; 2],
-    /// Bytes of the layers, scales and biases included
-    pub layers: Stored,
-    /// The same with all of them stored in 8 bits, as `--int8` does where layers stay float; `None`: nothing would be
-    pub stored_in_8_bits: Option<Stored>,
-}
-
-/// Layers as they are stored.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Stored {
-    /// Bytes of their constants
-    pub bytes: u64,
-    /// The largest relative L2 error of a float output, on samples that were not fitted; `None` without samples
-    pub rel_l2: Option<f64>,
-    /// Expected time of a run as a share of the float model's, by multiply-adds: 1 where engines unpack when they load the file
-    pub expected_time: f64,
-}
-
-/// Time of a layer of one row whose kernel unpacks 4 bits, as a share of its float time (measured with ONNX Runtime 1.32).
-const KERNEL_TIME: f64 = 0.65;
-
 /// What the stage needs to know.
 pub struct SmallWeights<'a> {
     /// The engine
@@ -129,6 +108,17 @@ pub struct SmallWeights<'a> {
     pub keep_float: &'a [String],
 }
 
+/// How far the size of the file goes before the error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// The smallest constants in 16 bits
+    Spared,
+    /// No constant in more than 8 bits
+    Dense,
+    /// The same, and none in 4 bits: where the ops that unpack 4 bits take more than these save
+    Plain,
+}
+
 /// The layers whose weights are rounded, before they are stored.
 pub struct Planned<'a> {
     stage: &'a SmallWeights<'a>,
@@ -139,49 +129,18 @@ pub struct Planned<'a> {
     in_8_bits: BTreeMap<OpId, ValueId>,
     /// Why others are not in 4 bits
     refused: BTreeMap<OpId, String>,
+    /// Constants that `--keep-float` keeps out of 8 bits, too
+    kept: BTreeSet<String>,
+    /// Vectors that several layers read, copied for each
+    copies: Vec<Copied>,
+    /// Constants that are not in 4 bits
+    constants: Vec<Storable>,
+    /// The smallest of them
+    spared: BTreeSet<String>,
     notes: Vec<String>,
     samples: usize,
     /// Before it was raised
     opset: i64,
-}
-
-impl Figures {
-    /// They as notes for people.
-    pub fn notes(&self, samples: usize) -> Vec<String> {
-        let time = |stored: &Stored| match stored.expected_time {
-            time if time < 0.995 => format!("expected time {time:.2} of float's"),
-            _ => "expected time that of float".to_owned(),
-        };
-        let error = |stored: &Stored| stored.rel_l2.map_or(String::new(), |rel| format!(", relative L2 {rel:.2e}"));
-        let mut note = format!(
-            "--weights {}: layers take {}{}, {}",
-            self.name,
-            bytes(self.layers.bytes),
-            error(&self.layers),
-            time(&self.layers)
-        );
-        if self.name == Weights::Int4.name() {
-            note += &format!(
-                "; {} in 4 bits ({} by GPTQ, {} rounded to nearest), {} in 8",
-                self.in_4_bits,
-                self.by_gptq,
-                self.in_4_bits - self.by_gptq,
-                self.in_8_bits
-            );
-            if samples == 0 {
-                note += "; with --data DIR (100 to 300 samples) the error would be about half";
-            }
-        }
-        let beside = self.stored_in_8_bits.as_ref().map(|eight| {
-            format!(
-                "in 8 bits layers would take {}{}, {}; with --int8 and --data they compute in integers where that is faster",
-                bytes(eight.bytes),
-                error(eight),
-                time(eight)
-            )
-        });
-        [Some(note), beside].into_iter().flatten().collect()
-    }
 }
 
 impl SmallWeights<'_> {
@@ -199,6 +158,10 @@ impl SmallWeights<'_> {
             layers: Vec::new(),
             in_8_bits: BTreeMap::new(),
             refused: BTreeMap::new(),
+            kept: BTreeSet::new(),
+            copies: Vec::new(),
+            constants: storable(&lossless.graph),
+            spared: BTreeSet::new(),
             notes: Vec::new(),
             samples: 0,
             opset: lossless.opset(),
@@ -210,7 +173,7 @@ impl SmallWeights<'_> {
         if model.opset() < 7 {
             self.raise(&mut model, PLAIN_OPSET)?;
         }
-        planned.survey(&model, calibrating, progress)?;
+        planned.survey(&mut model, calibrating, progress)?;
         let gains = |layer: &&(OpId, Int4)| layer.1.is_fused(&model.graph);
         let gaining = planned.layers.iter().filter(gains).count();
         if gaining > 0 && model.opset() < LEAST_OPSET {
@@ -224,7 +187,7 @@ impl SmallWeights<'_> {
             } else {
                 self.raise(&mut model, LEAST_OPSET)?;
                 model.set_ir_version(model.ir_version().max(LEAST_IR_VERSION));
-                planned.survey(&model, calibrating, progress)?;
+                planned.survey(&mut model, calibrating, progress)?;
                 planned.notes.push(format!(
                     "opset {from} → {LEAST_OPSET}: a kernel for 4 bits, which is faster, runs {gaining} of the layers there"
                 ));
@@ -291,13 +254,15 @@ const LEAST_IR_VERSION: i64 = 10;
 
 impl Planned<'_> {
     /// Finds the layers of `model`, and how many bits each gets.
-    fn survey(&mut self, model: &Model, samples: Option<&Samples>, progress: &dyn Progress) -> Result<(), Failure> {
+    fn survey(&mut self, model: &mut Model, samples: Option<&Samples>, progress: &dyn Progress) -> Result<(), Failure> {
+        self.copies.extend(copy_shared_vectors(&mut model.graph).map_err(Failure::bug)?);
         let graph = &model.graph;
         self.layers.clear();
         self.in_8_bits.clear();
         self.refused.clear();
         let patterns = Patterns::new(self.stage.keep_float)?;
         self.notes = patterns.unused(graph);
+        self.kept = patterns.constants(graph);
         let mut found: Vec<(OpId, Layer, Vec<Choice>)> = Vec::new();
         let mut nearest: Vec<Int4> = Vec::new();
         for op in graph.ops() {
@@ -344,21 +309,38 @@ impl Planned<'_> {
                 },
             }
         }
+        self.find_constants(&model.graph);
         Ok(())
     }
 
-    /// The layers in 4 bits, the one of most noise first, as [`Planned::build`] numbers them.
-    pub fn worst(&self) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.layers.len()).collect();
-        order.sort_by(|&a, &b| self.layers[a].1.noise().total_cmp(&self.layers[b].1.noise()).reverse().then(a.cmp(&b)));
-        order
+    /// Finds the constants that do not get 4 bits, and the smallest of them.
+    fn find_constants(&mut self, graph: &Graph) {
+        let names = |values: &mut dyn Iterator<Item = ValueId>| -> BTreeSet<String> {
+            values.map(|value| graph.name_of(value).to_owned()).collect()
+        };
+        let in_4_bits = names(&mut self.layers.iter().map(|(_, stored)| stored.layer().weight));
+        let in_8_bits = names(&mut self.in_8_bits.values().copied());
+        let all = storable(graph);
+        let total: usize = all.iter().map(|constant| constant.bytes).sum();
+        self.constants = all.into_iter().filter(|constant| !in_4_bits.contains(&constant.name)).collect();
+        let open =
+            |constant: &&Storable| constant.rank >= 2 && !constant.is_table && !in_8_bits.contains(&constant.name);
+        let mut smallest: Vec<(usize, &str)> =
+            self.constants.iter().filter(open).map(|constant| (constant.bytes, constant.name.as_str())).collect();
+        smallest.sort();
+        let mut left = (SMALL_SHARE * total as f64) as usize;
+        let fits = |(bytes, _): &(usize, &str)| {
+            let next = left.checked_sub(*bytes);
+            left = next.unwrap_or(left);
+            next.is_some()
+        };
+        self.spared = smallest.into_iter().filter(fits).map(|(_, name)| name.to_owned()).collect();
     }
 
-    /// What a model from [`Planned::build`] with `kept` takes and costs; its error is for samples to tell.
-    pub fn figures(&self, stored: &Quantized, kept: &BTreeSet<usize>) -> Figures {
+    /// What a model from [`Planned::build`] with `returns` takes and costs; its error is for samples to tell.
+    pub fn figures(&self, stored: &Quantized, returns: &Returns) -> Figures {
         let graph = &self.model.graph;
-        let taken = self.layers.iter().enumerate().filter(|(index, _)| !kept.contains(index));
-        let taken: Vec<&Int4> = taken.map(|(_, (_, stored))| stored).collect();
+        let taken: Vec<&Int4> = self.in_4_bits(returns).map(|(_, stored)| stored).collect();
         let by_kernel: Vec<&&Int4> =
             taken.iter().filter(|stored| graph.opset() >= LEAST_OPSET && stored.is_fused(graph)).collect();
         let multiply = |layer: &Layer| {
@@ -368,15 +350,17 @@ impl Planned<'_> {
         let all: f64 =
             graph.ops().into_iter().filter_map(|op| Layer::of(graph, op)).map(|layer| multiply(&layer)).sum();
         let fast: f64 = by_kernel.iter().map(|stored| multiply(stored.layer())).sum();
+        let is_layer = |op: &OpId| MULTIPLY.iter().any(|name| graph.op(*op).is(name));
+        let forms = graph.ops().into_iter().filter(is_layer).map(|op| form_read_by(&stored.model.graph, op));
         Figures {
             name: self.stage.weights.name(),
             in_4_bits: taken.len(),
             by_gptq: taken.iter().filter(|stored| stored.by_samples).count(),
-            in_8_bits: self.in_8_bits.len(),
+            in_8_bits: forms.filter(|form| *form == stored_form::Form::Int8).count(),
             by_kernel: by_kernel.len(),
-            opset: [self.opset, graph.opset()],
+            opset: [self.opset, stored.model.opset()],
             layers: Stored {
-                bytes: stored.layers.iter().map(|layer| layer.bytes_after).sum(),
+                bytes: bytes_of_layers(&stored.model.graph),
                 rel_l2: None,
                 expected_time: 1.0 - (1.0 - KERNEL_TIME) * fast / all.max(1.0),
             },
@@ -394,38 +378,57 @@ impl Planned<'_> {
         }
         model.graph.sweep();
         infer::infer(&mut model.graph);
-        let layers = layers(&lossless.graph, &model.graph, &|_| Some(String::new()));
-        Ok(Some((model, layers.iter().map(|layer| layer.bytes_after).sum())))
+        let bytes = bytes_of_layers(&model.graph);
+        Ok(Some((model, bytes)))
     }
 
-    /// The model with its weights stored, `kept` of the layers not in 4 bits; `None` when nothing got smaller.
-    pub fn build(&self, kept: &BTreeSet<usize>) -> Result<Option<Quantized>, Failure> {
+    /// The layers that get 4 bits all the same.
+    fn in_4_bits(&self, returns: &Returns) -> impl Iterator<Item = (OpId, &Int4)> {
+        let steps = returns.steps.clone();
+        let stays = move |(index, _): &(usize, &(OpId, Int4))| steps[*index] == 0;
+        self.layers.iter().enumerate().filter(stays).map(|(_, (op, stored))| (*op, stored))
+    }
+
+    /// The model with its weights stored, what `returns` says in more bits; `None` when nothing got smaller.
+    pub fn build(&self, returns: &Returns) -> Result<Option<Quantized>, Failure> {
         let stage = self.stage;
         let mut cx = Context::new(stage.options.clone(), stage.evaluator);
         let mut model = self.model.detached();
-        let taken = self.layers.iter().enumerate().filter(|(index, _)| !kept.contains(index));
-        let taken: BTreeMap<OpId, &Int4> = taken.map(|(_, (op, stored))| (*op, stored)).collect();
+        let taken: BTreeMap<OpId, &Int4> = self.in_4_bits(returns).collect();
+        let least = self.least_bits(returns);
         if stage.weights == Weights::Int4 {
-            let in_8_bits = self.in_8_bits.values().copied().collect();
-            cx.run(&StoreInt4 { layers: Some(&taken), in_8_bits }, &mut model.graph).map_err(Failure::bug)?;
+            let returned = self.layers.iter().filter(|(op, _)| !taken.contains_key(op));
+            let in_8_bits: BTreeSet<ValueId> =
+                self.in_8_bits.values().copied().chain(returned.map(|(_, stored)| stored.layer().weight)).collect();
+            let least = Some(&least);
+            cx.run(&StoreInt4 { layers: Some(&taken), in_8_bits, least }, &mut model.graph).map_err(Failure::bug)?;
+            share_again(&mut model.graph, &self.copies).map_err(Failure::bug)?;
+            cx.run(&StoreInt8 { least, ..StoreInt8::default() }, &mut model.graph).map_err(Failure::bug)?;
         }
-        cx.run(&StoreFp16, &mut model.graph).map_err(Failure::bug)?;
+        cx.run(&StoreFp16 { least: Some(&least) }, &mut model.graph).map_err(Failure::bug)?;
         if cx.journal.done() == 0 {
             return Ok(None);
         }
         model.graph.sweep();
         infer::infer(&mut model.graph);
+        let step = |op: OpId| self.layers.iter().position(|(layer, _)| *layer == op).map(|index| returns.steps[index]);
         let verdict = |op: OpId| {
-            let sentence = match (taken.get(&op), self.refused.get(&op)) {
-                (Some(stored), _) => stored.sentence(),
-                (None, Some(why)) => format!("16-bit floats: {why}"),
-                (None, None) if self.in_8_bits.contains_key(&op) => "8-bit weights: they do most there".to_owned(),
-                (None, None) if self.layers.iter().any(|(layer, _)| *layer == op) => {
-                    "16-bit floats: with 4 bits a gate failed".to_owned()
+            if let Some(stored) = taken.get(&op) {
+                return Some(stored.sentence());
+            }
+            let form = form_read_by(&model.graph, op);
+            let why = match (self.refused.get(&op), step(op)) {
+                (Some(why), _) => format!(": {why}"),
+                (None, Some(_)) if returns.size == Size::Plain => ": 4 bits would take more".to_owned(),
+                (None, Some(1)) => ": with 4 bits a gate failed".to_owned(),
+                (None, Some(2)) => ": with 4 bits a gate failed, and with 8".to_owned(),
+                (None, Some(_)) => ": in fewer bits a gate failed".to_owned(),
+                (None, None) if self.in_8_bits.contains_key(&op) && form == stored_form::Form::Int8 => {
+                    ": they do most there".to_owned()
                 }
-                (None, None) => "16-bit floats".to_owned(),
+                (None, None) => String::new(),
             };
-            Some(sentence)
+            Some(format!("{}{why}", form.name()))
         };
         let mut layers = layers(&self.model.graph, &model.graph, &verdict);
         let noise: BTreeMap<&str, Option<f64>> =
@@ -433,12 +436,14 @@ impl Planned<'_> {
         for layer in &mut layers {
             layer.sqnr_db = noise.get(layer.name.as_str()).copied().flatten();
         }
+        let mut notes = self.notes.clone();
+        notes.extend(self.note_of_returns(returns));
         Ok(Some(Quantized {
             model,
             pairs: None,
             layers,
             journal: cx.journal,
-            notes: self.notes.clone(),
+            notes,
             samples: self.samples,
             calibrator: None,
         }))

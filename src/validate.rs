@@ -12,19 +12,14 @@ use onnx_shrink_passes::quantize::is_quantized;
 use serde::Serialize;
 
 use crate::{
-<<<<<<< HEAD
     Failure, Gates, Progress, SampleOptions, Samples,
     coverage::{Coverage, MOST_NAMED, constant_named, coverage},
     files,
     functions::{self, Functions},
-    metrics::{CompareError, Comparison, GateResult, OutputMetrics, compare, compare_values},
-    random,
-=======
-    Failure, Gates, Progress, SampleOptions, Samples, files,
     gates::Gate,
     metrics::{CompareError, Comparison, GateResult, OutputMetrics, compare, compare_values},
     progress::Silent,
->>>>>>> samples
+    random,
     report::Side,
     request::ExitCode,
     samples::{BadSamples, Examiner, Extent},
@@ -159,12 +154,8 @@ pub fn validate(request: &Validate, progress: &dyn Progress) -> Result<Verdict, 
     if !verdict.interface.is_empty() {
         return Ok(verdict);
     }
-    let evaluator = Interpreter::new(onnx_shrink_exec::Options::default());
+    let evaluator = Interpreter::new(engine());
     let samples = match &request.data {
-<<<<<<< HEAD
-        Some(data) => Samples::open(data, &before.graph, &request.sample_options),
-        None => Samples::made_up(&before.graph, &Interpreter::new(engine()), GENERATED_SAMPLES),
-=======
         Some(data) => {
             let (bad, extent) = (request.bad_samples, Extent::First);
             let examiner = Examiner { evaluator: &evaluator, progress, bad, extent };
@@ -173,19 +164,14 @@ pub fn validate(request: &Validate, progress: &dyn Progress) -> Result<Verdict, 
             usable.samples
         }
         None => Samples::made_up(&before.graph, &evaluator, GENERATED_SAMPLES).map_err(Failure::samples)?,
->>>>>>> samples
     };
     if request.data.is_none() {
         verdict
             .notes
             .push("the samples are made up: they say nothing about accuracy; give real ones with --data".into());
     }
-<<<<<<< HEAD
     verdict.notes.extend(random::note(&before.graph));
-    match verdict.run(&before, &after, &samples, request, progress) {
-=======
     match verdict.run((&before, &after), &samples, request, &evaluator, progress) {
->>>>>>> samples
         Err(failure) if failure.code == ExitCode::Input && proto == other_proto => {
             // What cannot be run here can still be seen to be the same.
             verdict.passed = true;
@@ -205,10 +191,6 @@ impl Verdict {
         evaluator: &Interpreter,
         progress: &dyn Progress,
     ) -> Result<(), Failure> {
-<<<<<<< HEAD
-        let evaluator = Interpreter::new(engine());
-=======
->>>>>>> samples
         let refused = |path: &str, error: String| Failure::input(anyhow!(error).context(path.to_owned()));
         let first = evaluator.prepare(&before.graph).map_err(|error| refused(&self.before.path, error.to_string()))?;
         let second = match evaluator.prepare(&after.graph) {
@@ -247,14 +229,10 @@ impl Verdict {
         if self.standard == Standard::Lossless {
             self.gates.extend(request.gates.accuracy(&comparison));
         }
-<<<<<<< HEAD
         let reached = samples.subset(&(0..samples.len().min(COVERED_SAMPLES)).collect::<Vec<_>>());
-        self.cover(coverage(&evaluator, &before.graph, first.as_ref(), &reached), &before.graph, &after.graph);
-        self.passed = self.gates.iter().all(|gate| gate.passed) && self.unjudged.is_empty();
-=======
+        self.cover(coverage(evaluator, &before.graph, first.as_ref(), &reached), &before.graph, &after.graph);
         self.judge_given(&request.gates, &comparison, crate::shrink::is_half(&before.graph))?;
-        self.passed = self.gates.iter().all(|gate| gate.passed);
->>>>>>> samples
+        self.passed = self.gates.iter().all(|gate| gate.passed) && self.unjudged.is_empty();
         self.comparison = Some(comparison);
         if request.all_values {
             let stage = progress.stage("comparing values", Some(samples.len() as u64));
@@ -272,7 +250,6 @@ impl Verdict {
 }
 
 impl Verdict {
-<<<<<<< HEAD
     /// Says what the samples did not reach.
     fn cover(&mut self, found: Coverage, before: &Graph, after: &Graph) {
         // (What has another name or type became something else: rewritten, as far as can be told.)
@@ -294,7 +271,8 @@ impl Verdict {
             self.notes.push("not all was examined that the samples may not reach: it would take too long".to_owned());
         }
         self.unreached = found.unreached;
-=======
+    }
+
     /// Judges by the gates that were given and that the standard leaves out; an error where one cannot be judged.
     fn judge_given(&mut self, gates: &Gates, comparison: &Comparison, half: bool) -> Result<(), Failure> {
         for gate in gates.not_among(&self.gates) {
@@ -311,7 +289,6 @@ impl Verdict {
             self.gates.extend(results);
         }
         Ok(())
->>>>>>> samples
     }
 }
 

@@ -12,6 +12,7 @@ pub mod low_rank;
 mod miss;
 mod net_bytes;
 pub mod pipeline;
+pub mod private_vectors;
 pub mod prune;
 pub mod quantize;
 pub mod solver;

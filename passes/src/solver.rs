@@ -143,9 +143,12 @@ impl Gram {
     /// The same about the means, without the constant: what is left when the bias is the best one. As it is where there is none.
     #[must_use]
     pub fn centred(&self) -> Gram {
-        let count = self.inputs() - usize::from(self.biased);
-        if !self.biased || self.rows == 0.0 {
+        if !self.biased {
             return self.clone();
+        }
+        let count = self.inputs() - 1;
+        if self.rows == 0.0 {
+            return Gram::new(count, self.targets(), false); // there is no mean, and nothing about it
         }
         let (x, t) = (self.xx.row(count), self.xt.row(count));
         let xx = matrix(count, count, |i, j| self.xx[(i, j)] - x[i] * x[j] / self.rows);
@@ -164,6 +167,12 @@ impl Gram {
     /// Σ x·xᵀ.
     pub fn moments(&self) -> ArrayView2<'_, f64> {
         self.xx.view()
+    }
+
+    /// Whether rows tell anything of the weights: some input, the constant aside, is not always 0.
+    pub fn tells(&self) -> bool {
+        let count = self.inputs() - usize::from(self.biased && self.inputs() > 0);
+        (0..count).any(|k| self.xx[(k, k)] > 0.0)
     }
 
     /// Σ t² over all targets.
@@ -295,6 +304,16 @@ mod tests {
         assert!(with > 0.0 && (with - about).abs() < 1e-9 * gram.signal(), "{with} {about}");
         off[(6, 0)] += 0.01;
         assert!(gram.error(off.view()) > with);
+    }
+
+    #[test]
+    fn without_rows_there_is_nothing_about_the_means_and_nothing_is_told() {
+        let mut gram = Gram::new(5, 2, true);
+        assert_eq!((gram.centred().inputs(), gram.tells()), (4, false));
+        gram.add(&[0.0, 0.0, 0.0, 0.0, 1.0], &[3.0, 4.0]);
+        assert!(!gram.tells(), "the constant alone tells of the bias, not of the weights");
+        gram.add(&[0.0, 2.0, 0.0, 0.0, 1.0], &[3.0, 4.0]);
+        assert!(gram.tells());
     }
 
     #[test]

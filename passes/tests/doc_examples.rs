@@ -193,8 +193,14 @@ fn the_examples_of_the_lists_of_rules_are_true() {
 /// What they compute is compared elsewhere: the reference evaluator has no integer products.
 #[test]
 fn the_examples_of_the_forms_of_layers_and_weights_are_true() {
-    let passes: [&dyn Pass; 6] =
-        [&LayoutInU8, &ToQoperator, &ToInteger::default(), &DynamicInt8::default(), &StoreInt4::default(), &StoreFp16];
+    let passes: [&dyn Pass; 6] = [
+        &LayoutInU8,
+        &ToQoperator,
+        &ToInteger::default(),
+        &DynamicInt8::default(),
+        &StoreInt4::default(),
+        &StoreFp16::default(),
+    ];
     for pass in passes {
         let (before, after) = examples(&format!("quantize/{}.rs", pass.name().replace('-', "_")));
         let declared = declared(&before);

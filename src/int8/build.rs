@@ -11,6 +11,7 @@ use onnx_shrink_passes::{
         CancelQdq, DynamicInt8, InsertQdq, StoreInt8, WrapQdq,
         calibration::Calibration,
         calibrators::Calibrator,
+        least_bits::{LeastBits, Storable, storable},
         place::{Placement, place, place_all},
     },
 };
@@ -46,6 +47,21 @@ impl Calibrated<'_> {
     /// From now on, what goes back to float for a gate is not stored in 8 bits either.
     pub fn leave_returned_unstored(&mut self) {
         self.stores_returned = false;
+    }
+
+    /// From now on, single constants have at least so many bits.
+    pub fn store_at_least(&mut self, least: LeastBits) {
+        self.least = least;
+    }
+
+    /// The constants that may be stored, those of bodies first.
+    pub fn storable(&self) -> Vec<Storable> {
+        storable(&self.model.graph).into_iter().filter(|constant| constant.rank >= 2).collect()
+    }
+
+    /// Adds what the user should know.
+    pub fn note(&mut self, note: String) {
+        self.notes.push(note);
     }
 
     /// From now on none does.
@@ -114,7 +130,7 @@ impl Calibrated<'_> {
                 cx.options.deny.extend(returned.iter().map(|unit| ("store-int8".to_owned(), label(unit))));
             }
             let halves = if any { self.int8.target.halves_beside_pairs } else { &[] };
-            let store = StoreInt8 { calibration: Some(&calibration), halves };
+            let store = StoreInt8 { calibration: Some(&calibration), halves, least: Some(&self.least) };
             cx.run(&store, &mut model.graph).map_err(Failure::bug)?;
         }
         model.graph.sweep();

@@ -239,6 +239,12 @@ impl<'a> Job<'a> {
             calibrated.leave_out_dynamic();
             first = calibrated.build(&calibrated.placement(&none), calibrator, &none)?;
         }
+        if self.request.target.stores && self.return_constants(&mut calibrated, calibrator, &none, &held_out, true)? {
+            first = calibrated.build(&calibrated.placement(&none), calibrator, &none)?;
+            let Some(comparison) = self.compare(&first.model, &held_out)? else { return Ok(self.leave_float()) };
+            let gates = self.request.gates.int8(&comparison);
+            return self.accept_measured(&calibrated, first, &held_out, comparison, gates);
+        }
         let placement = calibrated.placement(&none);
         let order = calibrated.worst(&first, &placement, &held_out)?;
         let mut kept = self.fewest(&calibrated, calibrator, &order, &held_out)?;
@@ -247,7 +253,12 @@ impl<'a> Job<'a> {
             calibrated.leave_returned_unstored();
             kept = self.fewest(&calibrated, calibrator, &order, &held_out)?;
         }
-        let kept = kept.unwrap_or((0..placement.integer.len()).collect());
+        let all: BTreeSet<usize> = (0..placement.integer.len()).collect();
+        if kept.is_none() && self.request.target.stores {
+            // Nor with those: what no unit multiplies by may be.
+            self.return_constants(&mut calibrated, calibrator, &all, &held_out, false)?;
+        }
+        let kept = kept.unwrap_or(all);
         let last = calibrated.build(&calibrated.placement(&kept), calibrator, &kept)?;
         let Some(comparison) = self.compare(&last.model, &held_out)? else { return Ok(self.leave_float()) };
         let gates = self.request.gates.int8(&comparison);
@@ -302,6 +313,7 @@ impl<'a> Job<'a> {
         };
         let count = quantized.journal.done_by("dynamic-int8");
         if count == 0 || !self.request.validate {
+            let quantized = self.with_constants_returned(int8, lossless, int8.dynamic, quantized)?;
             return self.accept_storage(quantized);
         }
         let comparison = self.prove(&quantized.model)?;
@@ -324,7 +336,10 @@ impl<'a> Job<'a> {
         );
         self.report.notes.push(note);
         match int8.without_samples(lossless, Dynamic::None)? {
-            Ok(stored) => self.accept_storage(stored),
+            Ok(stored) => {
+                let stored = self.with_constants_returned(int8, lossless, Dynamic::None, stored)?;
+                self.accept_storage(stored)
+            }
             Err(nothing) => {
                 self.report.notes.push(nothing);
                 Ok(None)

@@ -2,7 +2,10 @@
 use std::collections::BTreeMap;
 
 use onnx_shrink_ir::Model;
-use onnx_shrink_passes::Statistics;
+use onnx_shrink_passes::{
+    Statistics,
+    private_vectors::{copy_shared_vectors, share_again},
+};
 
 use super::Job;
 use crate::{
@@ -31,13 +34,17 @@ impl Job<'_> {
         };
         let samples = self.samples.clone().filter(|(calibrating, _)| !calibrating.is_empty());
         let calibrating = samples.as_ref().map(|(calibrating, _)| calibrating);
-        let mut pruned = match pruner.prune(lossless, calibrating, self.progress)? {
+        // A bias that several layers share would tie their channels.
+        let mut own = lossless.detached();
+        let copies = copy_shared_vectors(&mut own.graph).map_err(Failure::bug)?;
+        let mut pruned = match pruner.prune(&own, calibrating, self.progress)? {
             Ok(pruned) => pruned,
             Err(why) => {
                 self.report.warnings.push(format!("--prune: {why}"));
                 return Ok(None);
             }
         };
+        share_again(&mut pruned.model.graph, &copies).map_err(Failure::bug)?;
         let verdict = self.judge(&pruned.model, Gates::structure)?;
         if verdict.comparison.is_none() && self.request.validate {
             return Ok(self.leave_float());

@@ -1,23 +1,82 @@
 //! The step to weights in fewer bits: who judges it, and what happens when a gate fails.
 use std::collections::BTreeSet;
 
-use onnx_shrink_ir::Model;
+use onnx_shrink_ir::{Evaluate, Model, export};
 use onnx_shrink_passes::quantize::is_quantized;
 
-use super::{Job, quantize::FALL_BACK_RUNS};
+use super::{Job, judge::LEFT_FLOAT, quantize::FALL_BACK_RUNS};
 use crate::{
-    Failure,
+    Failure, files,
     metrics::Comparison,
     sensitivity,
-    small_weights::{SmallWeights, Stored, Weights},
+    small_weights::{MOST_STEPS, Planned, Returns, Size, SmallWeights, Stored, Weights},
 };
 
-impl Job<'_> {
-    /// The model with weights in fewer bits, as many as the gates hold for; `None` when none got smaller.
-    pub(super) fn small_weights(&mut self, model: &Model, weights: Weights) -> Result<Option<Model>, Failure> {
-        if self.report.unproven.is_some() {
-            return Ok(self.leave_float());
+/// The note of a model that did not get smaller.
+pub(super) const NOTHING_SMALLER: &str = "--weights: no weight is large enough to be stored in fewer bits";
+
+/// How far size goes before the error: as little as keeps the file no larger than one with everything in 8 bits.
+pub(super) fn smallest(planned: &Planned<'_>) -> Result<Size, Failure> {
+    let bytes = |size: Size| -> Result<Option<u64>, Failure> {
+        let stored = planned.build(&planned.none_returned(size))?;
+        Ok(stored.map(|stored| files::size_of(&export(&stored.model))))
+    };
+    if !planned.may_take_more_than_8_bits() {
+        return Ok(Size::Spared);
+    }
+    let Some(plain) = bytes(Size::Plain)? else { return Ok(Size::Spared) };
+    for size in [Size::Spared, Size::Dense] {
+        if bytes(size)?.is_some_and(|bytes| bytes <= plain) {
+            return Ok(size);
         }
+    }
+    Ok(Size::Plain)
+}
+
+/// The fewest of `suspects` a step further back, and where all of them are too few, all of them, and the fewest another step; where
+/// nothing helps, the last step at which something is left in fewer bits.
+fn fewest_returned(
+    planned: &Planned<'_>,
+    first: &Returns,
+    suspects: &[usize],
+    holds: &mut dyn FnMut(&Returns) -> Result<bool, Failure>,
+) -> Result<Returns, Failure> {
+    let all: BTreeSet<usize> = suspects.iter().copied().collect();
+    let mut base = first.clone();
+    for _ in 0..MOST_STEPS {
+        let mut with = |set: &BTreeSet<usize>| holds(&base.with(set));
+        let found = sensitivity::fewest(suspects, FALL_BACK_RUNS, &mut with)?.map(|set| base.with(&set));
+        let next = found.clone().unwrap_or_else(|| base.with(&all));
+        if planned.build(&next)?.is_none() {
+            return Ok(base);
+        }
+        base = next;
+        if found.is_some() {
+            return Ok(base);
+        }
+    }
+    Ok(base)
+}
+
+impl Job<'_> {
+    /// The model with weights in fewer bits, as many as the gates hold for, or what is proven by region; `None` when none got smaller.
+    pub(super) fn small_weights(&mut self, model: &Model, weights: Weights) -> Result<Option<Model>, Failure> {
+        if self.report.unproven.is_none() && self.evaluator.prepare(&model.graph).is_ok() {
+            let small = self.small_weights_as_a_whole(model, weights)?;
+            if small.is_some() || self.report.unproven.is_none() {
+                return Ok(small);
+            }
+            // Only now it was run, and could not be.
+            self.report.notes.retain(|note| note != LEFT_FLOAT);
+        }
+        if is_quantized(&self.original.graph) {
+            return Ok(None);
+        }
+        self.small_weights_by_region(model, weights)
+    }
+
+    /// The same for a model that can be run.
+    fn small_weights_as_a_whole(&mut self, model: &Model, weights: Weights) -> Result<Option<Model>, Failure> {
         if is_quantized(&self.original.graph) {
             self.report.notes.push("the model is quantized already: --weights leaves it as it is".to_owned());
             return Ok(None);
@@ -27,26 +86,23 @@ impl Job<'_> {
         let keep_float = &request.keep_float;
         let stage = SmallWeights { evaluator: evaluator.as_ref(), options: &options, weights, keep_float };
         let planned = stage.plan(model, self.samples.as_ref(), self.progress)?;
-        let mut stored = planned.build(&BTreeSet::new())?;
-        let mut kept = BTreeSet::new();
-        let layers = planned.worst();
-        if let Some(held_out) = self.held_out().filter(|_| request.validate && !layers.is_empty()) {
-            let mut holds = |kept: &BTreeSet<usize>| -> Result<bool, Failure> {
-                let Some(stored) = planned.build(kept)? else { return Ok(true) };
+        let mut returns = planned.none_returned(smallest(&planned)?);
+        let suspects = planned.suspects();
+        if let Some(held_out) = self.held_out().filter(|_| request.validate && !suspects.is_empty()) {
+            let mut holds = |returns: &Returns| -> Result<bool, Failure> {
+                let Some(stored) = planned.build(returns)? else { return Ok(true) };
                 let comparison = self.compare(&stored.model, &held_out)?;
                 Ok(comparison.is_none_or(|found| request.gates.int8(&found).iter().all(|gate| gate.passed)))
             };
-            if !holds(&BTreeSet::new())?
-                && let Some(found) = sensitivity::fewest(&layers, FALL_BACK_RUNS, &mut holds)?
-            {
-                stored = planned.build(&found)?;
-                kept = found;
+            if !holds(&returns)? {
+                returns = fewest_returned(&planned, &returns, &suspects, &mut holds)?;
             }
         }
+        let stored = planned.build(&returns)?;
         match stored {
             Some(stored) => {
                 let samples = stored.samples;
-                let mut figures = planned.figures(&stored, &kept);
+                let mut figures = planned.figures(&stored, &returns);
                 let accepted = self.accept_storage(stored)?;
                 if accepted.is_some() {
                     let has_samples = self.held_out().is_some();
@@ -71,7 +127,7 @@ impl Job<'_> {
                 Ok(accepted)
             }
             None => {
-                self.report.notes.push("--weights: no weight is large enough to be stored in fewer bits".to_owned());
+                self.report.notes.push(NOTHING_SMALLER.to_owned());
                 Ok(None)
             }
         }

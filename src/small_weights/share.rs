@@ -51,6 +51,10 @@ pub(super) fn of(
         stage.advance(1);
     }
     let tells = errors.iter().all(|error| error.is_finite()) && errors.iter().any(|error| *error > 0.0);
+    // A layer that no sample reaches adds nothing to what was seen, and may add as much as any other to what was not.
+    let reached = errors.iter().filter(|error| **error > 0.0);
+    let mean = reached.clone().sum::<f64>() / reached.count().max(1) as f64;
+    errors.iter_mut().filter(|error| **error == 0.0).for_each(|error| *error = mean);
     Ok(tells.then_some(errors))
 }
 

@@ -156,7 +156,7 @@ pub fn one_after_the_other(
     let effort = Effort { samples: &all, rows: FINE, judges };
     let mut ask = |fitting: &Fitting<'_>, prior: &Array2<f64>| {
         let (fit, judge) = fitting.grams(None)?;
-        let judge = if judge.rows > 0.0 { &judge } else { &fit };
+        let judge = if judge.tells() { &judge } else { &fit };
         Ok(solve(&fitting.target.after, &fit, judge, prior))
     };
     in_order(graph, &mut graph.detached(), &targets, evaluator, (samples, &effort), &mut ask, progress)

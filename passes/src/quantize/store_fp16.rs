@@ -9,26 +9,34 @@
 //! y = MatMul (x, c)
 //! ```
 //! Engines fold the Cast when they load the file: it is half the size and runs as before. A constant of the two values 0 and c, or
-//! 0 and −∞, is stored exactly, in 8 bits.
+//! 0 and −∞, is stored exactly, in 8 bits; so is a table that 8 or 16 bits hold ([`super::tables`]).
 //!
 //! **Class:** approximate: 11 bits stay. **Legal when** the constant is float, and no number overflows 16 bits or is mostly lost.
-//! **Does not** touch constants of less than [`LEAST_BYTES`], graph outputs, or scales of what is stored in integers.
+//! **Does not** touch constants of less than [`LEAST_BYTES`], tables that are coordinates and not exact in 16 bits, graph outputs, or scales of what is stored in integers.
 
 use ndarray::ArrayD;
 use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, Use, ValueId, attributes};
 
 use crate::{
     Class, Context, Miss, Pass, Result,
-    quantize::store_int8::{scales_stored_weights, store_exactly},
+    quantize::{
+        least_bits::{Least, LeastBits},
+        store_int8::{COORDINATE, scales_stored_weights, store_exactly},
+        tables::{Role, Roles, store_in_16_bits},
+    },
 };
 
 /// Constants of fewer bytes stay: the node and its names take as much.
 pub const LEAST_BYTES: usize = 480;
 
 /// See the [module](self).
-pub struct StoreFp16;
+#[derive(Default)]
+pub struct StoreFp16<'a> {
+    /// What single constants must have at least
+    pub least: Option<&'a LeastBits>,
+}
 
-impl Pass for StoreFp16 {
+impl Pass for StoreFp16<'_> {
     fn name(&self) -> &'static str {
         "store-fp16"
     }
@@ -38,8 +46,9 @@ impl Pass for StoreFp16 {
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
+        let roles = Roles::of(graph);
         for value in graph.values() {
-            match store(graph, value) {
+            match self.store(graph, value, &roles) {
                 Ok(patch) => {
                     cx.apply(graph, patch)?;
                 }
@@ -51,34 +60,48 @@ impl Pass for StoreFp16 {
     }
 }
 
-/// The patch that stores `value`, or why not (`None`: nobody would expect it).
-fn store(graph: &Graph, value: ValueId) -> Result<Patch, Option<(OpId, Miss)>> {
-    let tensor = graph.constant(value).ok_or(None)?;
-    if tensor.dtype() != DataType::Float
-        || tensor.byte_len() < LEAST_BYTES
-        || graph.is_input(value)
-        || scales_stored_weights(graph, value)
-    {
-        return Err(None);
-    }
-    let mut reader = None;
-    for place in graph.uses(value) {
-        let (Use::Input(op, _) | Use::Capture(op, ..)) = place else { return Err(None) };
-        if graph.op(op).op_type().ends_with("uantizeLinear") {
+impl StoreFp16<'_> {
+    /// The patch that stores `value`, or why not (`None`: nobody would expect it).
+    fn store(&self, graph: &Graph, value: ValueId, roles: &Roles) -> Result<Patch, Option<(OpId, Miss)>> {
+        let tensor = graph.constant(value).ok_or(None)?;
+        if tensor.dtype() != DataType::Float
+            || tensor.byte_len() < LEAST_BYTES
+            || graph.is_input(value)
+            || scales_stored_weights(graph, value)
+        {
             return Err(None);
         }
-        reader = reader.or(Some(op));
+        let mut reader = None;
+        for place in graph.uses(value) {
+            let (Use::Input(op, _) | Use::Capture(op, ..)) = place else { return Err(None) };
+            if graph.op(op).op_type().ends_with("uantizeLinear") {
+                return Err(None);
+            }
+            reader = reader.or(Some(op));
+        }
+        let op = reader.ok_or(None)?;
+        if self.least.and_then(|least| least.of(graph.name_of(value))) == Some(Least::Float) {
+            return Err(Some((op, Miss::Form("in fewer bits a gate failed"))));
+        }
+        if let Some(patch) = store_exactly(graph, value, tensor, op) {
+            return Ok(patch);
+        }
+        let role = roles.role(value);
+        if role != Role::Weight
+            && let Some(patch) = store_in_16_bits(graph, value, tensor, op)
+        {
+            return Ok(patch);
+        }
+        if role == Role::Coordinate {
+            return Err(Some((op, COORDINATE)));
+        }
+        let array = tensor.to_f64().ok_or(None)?;
+        if array.iter().any(|x| !x.is_finite()) {
+            return Err(Some((op, Miss::NotFinite(value))));
+        }
+        store_half(graph, value, &array, op)
+            .ok_or(Some((op, Miss::Form("its numbers do not fit the range of 16-bit floats"))))
     }
-    let op = reader.ok_or(None)?;
-    if let Some(patch) = store_exactly(graph, value, tensor, op) {
-        return Ok(patch);
-    }
-    let array = tensor.to_f64().ok_or(None)?;
-    if array.iter().any(|x| !x.is_finite()) {
-        return Err(Some((op, Miss::NotFinite(value))));
-    }
-    store_half(graph, value, &array, op)
-        .ok_or(Some((op, Miss::Form("its numbers do not fit the range of 16-bit floats"))))
 }
 
 /// The constant in 16-bit floats behind a Cast; `None` when its range is too wide for them.

@@ -35,6 +35,9 @@ use crate::{
         bits::{Choice, Form},
         gptq::{Blocks, DAMPINGS},
         int4_forms::{Fresh, LEAST_PACKED, Shared, Weight, halved},
+        least_bits::LeastBits,
+        store_int8,
+        tables::Roles,
     },
     solver::Gram,
 };
@@ -70,6 +73,8 @@ pub struct Int4 {
     /// Signal to noise of the layer's output on samples that were not fitted, in dB, what it takes up of other layers' errors
     /// counted as noise; `None` without them
     pub sqnr_db: Option<f64>,
+    /// Whether samples were there, and none of them reached the layer
+    pub unreached: bool,
     /// Relative squared error of the weights
     weight_error: f64,
 }
@@ -81,6 +86,8 @@ pub struct StoreInt4<'a> {
     pub layers: Option<&'a BTreeMap<OpId, &'a Int4>>,
     /// Weights that get 8 bits, as tables do
     pub in_8_bits: BTreeSet<ValueId>,
+    /// What single constants must have at least
+    pub least: Option<&'a LeastBits>,
 }
 
 impl Pass for StoreInt4<'_> {
@@ -118,28 +125,31 @@ impl Pass for StoreInt4<'_> {
                 Err(_) => {}
             }
         }
-        store_in_8_bits(graph, cx, &self.in_8_bits)
+        self.store_in_8_bits(graph, cx)
     }
 }
 
-/// Stores what a Gather looks up, and `others`, in 8 bits.
-fn store_in_8_bits(graph: &mut Graph, cx: &mut Context<'_>, others: &BTreeSet<ValueId>) -> Result<()> {
-    let storage = StoreInt8::default();
-    for value in graph.values() {
-        let looks_up = |place: &Use| matches!(place, Use::Input(op, 0) if graph.op(*op).is("Gather"));
-        let is_wanted = || others.contains(&value) || graph.uses(value).iter().any(looks_up);
-        if !graph.has_value(value) || graph.constant(value).is_none() || !is_wanted() {
-            continue;
-        }
-        match storage.store(graph, cx, value, false) {
-            Ok(patch) => {
-                cx.apply(graph, patch)?;
+impl StoreInt4<'_> {
+    /// Stores what a Gather looks up, and what is wanted so, in 8 bits.
+    fn store_in_8_bits(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
+        let storage = StoreInt8 { least: self.least, ..StoreInt8::default() };
+        let roles = Roles::of(graph);
+        for value in graph.values() {
+            let looks_up = |place: &Use| matches!(place, Use::Input(op, 0) if graph.op(*op).is("Gather"));
+            let is_wanted = || self.in_8_bits.contains(&value) || graph.uses(value).iter().any(looks_up);
+            if !graph.has_value(value) || graph.constant(value).is_none() || !is_wanted() {
+                continue;
             }
-            Err(Some((op, miss))) => cx.missed(graph, op, &miss),
-            Err(None) => {}
+            match storage.store(graph, cx, value, false, &roles) {
+                Ok(patch) => {
+                    cx.apply(graph, patch)?;
+                }
+                Err(Some((op, miss))) => cx.missed(graph, op, &miss),
+                Err(None) => {}
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The op as a layer whose weights can be stored; `Err(NotThisPattern)` for what has none.
@@ -215,8 +225,11 @@ pub fn choices(graph: &Graph, layer: &Layer) -> Result<Vec<Choice>, Miss> {
     }
     let noise = squared(rounded - &weights);
     if noise <= LEAST_RATIO * squared(weights) {
-        let bytes = inputs * outputs + 4 * outputs;
-        choices.push(Choice { form: Form::Eight, bytes: bytes as f64, noise });
+        let bytes = (inputs * outputs + 4 * outputs) as f64;
+        let saved = (OVERHEAD - store_int8::OVERHEAD) as f64;
+        // What the ops that unpack 4 bits take is no saving.
+        choices.retain(|choice| choice.bytes + saved < bytes);
+        choices.push(Choice { form: Form::Eight, bytes, noise });
     }
     let reference = reference.max(f64::MIN_POSITIVE);
     choices.iter_mut().for_each(|choice| choice.noise /= reference);
@@ -244,7 +257,8 @@ impl Int4 {
         let off = blocks.weights() - &weights;
         let squared = |numbers: &Array2<f64>| numbers.iter().map(|x| x * x).sum::<f64>();
         let weight_error = squared(&off) / squared(&weights).max(f64::MIN_POSITIVE);
-        Ok(Int4 { layer: layer.clone(), blocks, biases: None, by_samples: false, sqnr_db: None, weight_error })
+        let layer = layer.clone();
+        Ok(Int4 { layer, blocks, biases: None, by_samples: false, sqnr_db: None, unreached: false, weight_error })
     }
 
     /// Rounds again with moments of what the layer reads and is to give, where that is better on those that judge. `prior`: the
@@ -260,6 +274,11 @@ impl Int4 {
             whole
         };
         let mut found = whole(&self.blocks, None);
+        // No sample reaches the layer, or only zeros do: every rounding is as good as any other to what was seen.
+        self.unreached = !fit.tells();
+        if self.unreached {
+            return found;
+        }
         let mut error = judge.error(found.view());
         let centred = fit.centred();
         for damping in DAMPINGS {
@@ -289,7 +308,11 @@ impl Int4 {
 
     /// What it is, in a few words.
     pub fn sentence(&self) -> String {
-        let how = if self.by_samples { "by GPTQ" } else { "rounded to nearest" };
+        let how = match self.by_samples {
+            true => "by GPTQ",
+            false if self.unreached => "rounded to nearest: no sample reaches it",
+            false => "rounded to nearest",
+        };
         format!("4-bit weights in blocks of {}, {how}", self.blocks.size)
     }
 
@@ -349,4 +372,48 @@ fn is_drawn_in(graph: &Graph, layer: &Layer) -> bool {
         _ => false,
     };
     graph.uses(layer.y).iter().any(follows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Int4, candidate};
+    use crate::{
+        solver::{Gram, matrix},
+        testing::parse,
+    };
+
+    #[test]
+    fn a_layer_that_no_row_or_only_zeros_reach_is_rounded_to_nearest_and_says_so() {
+        let numbers = |count: usize| {
+            (0..count).map(|i| format!("{}", (i * 37 % 101) as f64 - 50.0)).collect::<Vec<_>>().join(",")
+        };
+        let source = format!(
+            "g (float[N,64] x) => (float[N,40] y) <float[64,40] w = {{{}}}, float[40] b = {{{}}}> {{ y = Gemm (x, w, b) }}",
+            numbers(64 * 40),
+            numbers(40)
+        );
+        let graph = parse(&source).graph;
+        let layer = candidate(&graph, graph.ops_of("Gemm")[0]).expect("a layer");
+        let prior = layer.weights(&graph).expect("constant weights");
+        let mut zeros = Gram::new(65, 40, true);
+        let row: Vec<f64> = (0..65).map(|i| f64::from(i == 64)).collect();
+        zeros.add(&row, &vec![1.0; 40]);
+        let none = Gram::new(65, 40, true);
+        for (fit, judge) in [(&none, &none), (&zeros, &zeros), (&none, &zeros)] {
+            let mut stored = Int4::nearest(&graph, &layer, None).expect("finite");
+            let nearest = stored.weights(&prior);
+            assert_eq!(stored.refine(fit, judge, &prior), nearest);
+            assert!(!stored.by_samples && stored.sentence().contains("no sample reaches it"), "{}", stored.sentence());
+        }
+        let mut all = Gram::new(65, 40, true);
+        let rows = matrix(80, 65, |i, j| if j == 64 { 1.0 } else { ((i * 13 + j * 7) % 23) as f64 - 11.0 });
+        let targets = rows.dot(&prior);
+        all.add(
+            rows.as_standard_layout().as_slice().expect("rows"),
+            targets.as_standard_layout().as_slice().expect("rows"),
+        );
+        let mut stored = Int4::nearest(&graph, &layer, None).expect("finite");
+        stored.refine(&all, &all, &prior);
+        assert!(stored.by_samples && !stored.sentence().contains("reaches"));
+    }
 }

@@ -15,10 +15,11 @@
 //!
 //! The smallest constants are stored in 16-bit floats instead (Cast alone): 8 % of the bytes of all weights, 35 % where nothing
 //! tells the mean of what the op reads.
-//! A constant of the two values 0 and c is stored exactly (Cast → Mul), one of 0 and −∞, too (Cast → Log).
+//! A constant of the two values 0 and c is stored exactly (Cast → Mul), one of 0 and −∞, too (Cast → Log), and so is a table that
+//! 16 bits hold ([`super::tables`]).
 //!
 //! **Class:** approximate. **Legal when** the constant is float and something other than a Quantize or Dequantize reads it.
-//! **Does not** touch vectors (biases, norms), nor what would not become smaller.
+//! **Does not** touch vectors (biases, norms), tables that are coordinates, nor what would not become smaller.
 
 use std::collections::BTreeSet;
 
@@ -30,9 +31,11 @@ use crate::{
     quantize::{
         calibration::Calibration,
         insert_qdq::{linear_rows, output_shift},
+        least_bits::{Least, LeastBits, SMALL_SHARE},
         moments::clipped,
         rounding::Inputs,
         store_fp16::store_half,
+        tables::{Role, Roles, store_in_16_bits},
         weights::{Pairing, conv_from_rows, conv_rows, quantize_rows},
     },
 };
@@ -44,10 +47,17 @@ pub struct StoreInt8<'a> {
     pub calibration: Option<&'a Calibration>,
     /// Types of ops whose weights are stored in 16 bits, not in 8
     pub halves: &'static [&'static str],
+    /// What single constants must have at least
+    pub least: Option<&'a LeastBits>,
 }
 
 /// Bytes that the two nodes and their names take.
-const OVERHEAD: usize = 120;
+pub(super) const OVERHEAD: usize = 120;
+
+/// Why a table is not rounded.
+pub(super) const COORDINATE: Miss = Miss::Form(
+    "it is no weight: it reaches an output or coordinates by arithmetic alone, so its numbers stay as they are",
+);
 
 /// Below this ratio of signal to rounding noise a constant is not worth storing in 8 bits.
 const LEAST_SQNR_DB: f64 = 28.0;
@@ -65,12 +75,16 @@ impl Pass for StoreInt8<'_> {
         if graph.opset() < 7 {
             return Ok(()); // Mul does not broadcast before
         }
-        let small = self.small_constants(graph, cx);
+        let roles = Roles::of(graph);
+        let small = match self.least {
+            Some(least) if least.alone => BTreeSet::new(),
+            _ => self.small_constants(graph, cx, &roles),
+        };
         for value in graph.values() {
             if !graph.has_value(value) {
                 continue; // a bias that went with its weight
             }
-            match self.store(graph, cx, value, small.contains(&value)) {
+            match self.store(graph, cx, value, small.contains(&value), &roles) {
                 Ok(patch) => {
                     cx.apply(graph, patch)?;
                 }
@@ -104,16 +118,13 @@ pub(super) fn scales_stored_weights(graph: &Graph, value: ValueId) -> bool {
     })
 }
 
-/// Share of the bytes of all weights that small constants may have together, to be stored in 16 bits.
-const SMALL_SHARE: f64 = 0.08;
-
-/// The same when nothing tells what rounding does to the mean of the outputs: no samples and no batch norm.
+/// [`SMALL_SHARE`] when nothing tells what rounding does to the mean of the outputs: no samples and no batch norm.
 const BLIND_SHARE: f64 = 0.35;
 
 impl StoreInt8<'_> {
     /// The smallest constants, as many as have [`SMALL_SHARE`] of the bytes: first and last layers and depthwise filters,
     /// whose rounding costs most where their bytes cost least.
-    fn small_constants(&self, graph: &Graph, cx: &Context<'_>) -> BTreeSet<ValueId> {
+    fn small_constants(&self, graph: &Graph, cx: &Context<'_>, roles: &Roles) -> BTreeSet<ValueId> {
         let mut total = 0;
         let mut by_size = Vec::new();
         for value in graph.values() {
@@ -123,7 +134,7 @@ impl StoreInt8<'_> {
                 DataType::Int8 => total += 4 * tensor.byte_len(),
                 _ => {}
             }
-            if candidate(graph, value).is_some() {
+            if candidate(graph, value).is_some() && roles.role(value) != Role::Coordinate {
                 by_size.push((tensor.byte_len(), value));
             }
         }
@@ -161,6 +172,7 @@ impl StoreInt8<'_> {
         cx: &Context<'_>,
         value: ValueId,
         small: bool,
+        roles: &Roles,
     ) -> Result<Patch, Option<(OpId, Miss)>> {
         let tensor = candidate(graph, value).ok_or(None)?;
         let uses = graph.uses(value);
@@ -180,13 +192,27 @@ impl StoreInt8<'_> {
             }
         }
         let Some((op, index)) = first else { return Err(None) };
+        let least = self.least.and_then(|least| least.of(graph.name_of(value)));
+        if least == Some(Least::Float) {
+            return Err(Some((op, Miss::Form("in fewer bits a gate failed"))));
+        }
         if let Some(patch) = store_exactly(graph, value, tensor, op) {
             return Ok(patch);
+        }
+        let role = roles.role(value);
+        if role != Role::Weight
+            && let Some(patch) = store_in_16_bits(graph, value, tensor, op)
+        {
+            return Ok(patch);
+        }
+        if role == Role::Coordinate {
+            return Err(Some((op, COORDINATE)));
         }
         let array = tensor.to_f64().ok_or(None)?;
         if array.iter().any(|x| !x.is_finite()) {
             return Err(Some((op, Miss::NotFinite(value))));
         }
+        let small = small || least == Some(Least::Sixteen);
         let in_halves = self.halves.iter().any(|name| graph.op(op).is(name));
         if (small || in_halves)
             && let Some(patch) = store_half(graph, value, &array, op)

@@ -21,7 +21,7 @@ fn stored_at(opset: i64, graph: &str, dims: &[usize]) -> Graph {
     run(&StoreInt4::default(), &mut graph, Options::default());
     let again = text::print_graph(&graph);
     run(&StoreInt4::default(), &mut graph, Options::default());
-    run(&StoreFp16, &mut graph, Options::default());
+    run(&StoreFp16::default(), &mut graph, Options::default());
     assert_eq!(text::print_graph(&graph), again, "a second run changes nothing");
     graph
 }
@@ -157,7 +157,7 @@ fn stored_half(graph: &str) -> Graph {
     let mut graph = parse(&graph.replace("CONSTANTS", &weight)).graph;
     graph.set_opset(21);
     run(&StoreInt4::default(), &mut graph, Options::default());
-    run(&StoreFp16, &mut graph, Options::default());
+    run(&StoreFp16::default(), &mut graph, Options::default());
     graph
 }
 
@@ -171,7 +171,7 @@ fn what_16_bit_floats_cannot_hold_stays() {
         let weight = declare("float", "k", &[16, 16], numbers);
         let text = format!("g (float[2,16] x) => (float[2,16] y) <{weight}> {{ y = MatMul (x, k) }}");
         let mut graph = parse(&text).graph;
-        run(&StoreFp16, &mut graph, Options::default());
+        run(&StoreFp16::default(), &mut graph, Options::default());
         stored_types(&graph)
     };
     assert_eq!(model(&mut (0..256).map(|i| number(i) + 0.01)), [DataType::Float16]);
