@@ -377,6 +377,17 @@ fn skipping_a_bad_sample_is_as_if_it_were_not_there() {
 }
 
 #[test]
+fn samples_that_judge_themselves_are_warned_of() {
+    let folder = wrong_things();
+    let arguments = ["in.onnx", "-o", "o.onnx", "--int8", "--data", "plain", "--validation-data"];
+    for (judges, warned) in [("./plain", true), ("labelled", false)] {
+        let told = run(folder.path(), &[&arguments[..], &[judges]].concat());
+        assert_eq!(told.code, 0, "{}", told.stderr);
+        assert_eq!(told.text().contains("warning: --validation-data is --data"), warned, "{}", told.text());
+    }
+}
+
+#[test]
 fn a_model_that_cannot_be_run_ends_with_one_code_in_all_modes() {
     let folder = wrong_things();
     for mode in ["", "--int8", "--weights int4", "--weights fp16", "--prune 0.3", "--svd 25%"] {

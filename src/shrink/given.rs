@@ -45,6 +45,12 @@ impl Given {
         };
         let data = request.data.as_deref().map(&mut open).transpose()?;
         let validation = request.validation_data.as_deref().map(&mut open).transpose()?;
+        if let (Some(one), Some(other)) = (&request.data, &request.validation_data)
+            && one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
+        {
+            let what = "--validation-data is --data: the samples that calibrate judge themselves";
+            given.warnings.push(format!("{what}; give others, or --data alone, of which every fourth judges"));
+        }
         given.samples = match (data, validation) {
             (Some(data), Some(validation)) => Some((data, validation)),
             (Some(data), None) => Some(data.split()),
