@@ -68,13 +68,14 @@ pub(crate) fn export_graph(graph: &Graph, captured: &HashMap<ValueId, String>) -
 /// a node without a name after what it makes, and a new node may make what one that stays was called after.
 fn name_new_nodes(graph: &Graph, nodes: &mut [NodeProto]) {
     let mut names: HashSet<String> = nodes.iter().map(|node| node.name().to_owned()).collect();
+    let mut numbers = 1u64..;
     for (id, node) in graph.ops().into_iter().zip(nodes) {
         let Some(made) = node.output.first().filter(|made| names.contains(*made)) else { continue };
         if made.is_empty() || !node.name().is_empty() || !graph.op(id).is_new {
             continue;
         }
         let is_free = |name: &String| !names.contains(name) && graph.find(name).is_none();
-        let name = (1u64..).map(|number| format!("{made}_{number}")).find(is_free);
+        let name = numbers.by_ref().map(|number| format!("n{number}")).find(is_free); // short: it is paid for
         names.extend(name.clone());
         node.name = name;
     }
@@ -122,7 +123,7 @@ mod tests {
             patch.replace(made, new);
             patch.apply(graph).unwrap();
         }
-        assert_eq!(names(&model), [pair("Neg", "t"), pair("Exp", "t_1"), pair("Sqrt", "")]);
+        assert_eq!(names(&model), [pair("Neg", "t"), pair("Exp", "n1"), pair("Sqrt", "")]);
         assert_eq!(names(&model), names(&model));
     }
 }

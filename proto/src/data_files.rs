@@ -90,6 +90,12 @@ fn location(entry: &[u8]) -> Option<String> {
     value.filter(|value| is_location && !value.is_empty())
 }
 
+/// The files beside the model `path` that it reads.
+pub(crate) fn own(path: &Path) -> BTreeSet<String> {
+    let found = map_file(path).map(|bytes| locations(&bytes).0).unwrap_or_default();
+    found.iter().filter_map(|location| plain(location)).collect()
+}
+
 /// A model that stays, and what it reads.
 struct Reader {
     name: String,
@@ -114,9 +120,7 @@ impl Readers {
             Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
             _ => PathBuf::from("."),
         };
-        let old = map_file(output).map(|bytes| locations(&bytes).0).unwrap_or_default();
-        let own = old.iter().filter_map(|location| plain(location)).collect();
-        let mut readers = Readers { folder, own, others: Vec::new(), unclear: None };
+        let mut readers = Readers { folder, own: own(output), others: Vec::new(), unclear: None };
         let mut models: Vec<PathBuf> = fs::read_dir(&readers.folder)
             .into_iter()
             .flatten()

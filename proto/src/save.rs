@@ -21,7 +21,7 @@ use prost::Message;
 
 use crate::{
     atomic::{Staged, Target, TargetFile, Undo, io, write_device, write_parts},
-    data_files::Readers,
+    data_files::{self, Readers},
     error::{SaveError, SaveProblem},
     external_data::{Selection, any_external, place},
     rope,
@@ -191,7 +191,7 @@ fn save_within(limit: usize, model: &ModelProto, path: &Path, options: &SaveOpti
 
 /// Names a model that has no data file, and removes those of the model that was there.
 fn alone(path: &Path, file: TargetFile, staged: Staged, input: Option<&Path>) -> Result<Saved, SaveProblem> {
-    if !file.exists() {
+    if data_files::own(path).is_empty() {
         return staged.commit().map(|()| Saved::default());
     }
     let _lock = file.lock();

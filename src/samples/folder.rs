@@ -43,6 +43,10 @@ pub(super) fn open(path: &Path, inputs: &Inputs, options: &SampleOptions) -> Res
     if !path.exists() {
         return Err(SampleProblem::Missing);
     }
+    if !path.is_dir() && !path.is_file() {
+        let pipe = "this is a pipe or a device, where nothing can be read twice; copy it to a file first";
+        return Err(SampleProblem::Format(pipe.to_owned()));
+    }
     if let Some(flag) = options.given() {
         // Who gives it thinks that these arrays still have to be scaled.
         let is_image = match path.is_dir() {
