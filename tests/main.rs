@@ -24,6 +24,7 @@ mod qdq;
 mod ranges;
 mod readme;
 mod report;
+mod report_figures;
 mod samples;
 mod structure;
 mod support;

@@ -84,7 +84,8 @@ impl Splittable {
                 return Err(Miss::Form("a 1x1 convolution with padding"));
             }
         }
-        let layer = Layer::of(graph, op).ok_or(Miss::Form("its weight has other uses, or is no plain float matrix"))?;
+        let layer = Layer::with_any_bias(graph, op)
+            .ok_or(Miss::Form("its weight has other uses, or is no plain float matrix"))?;
         let rows = layer.weights(graph).ok_or(Miss::NotConstant(weight))?;
         let weights = rows.slice(s![..layer.inputs, ..]).to_owned();
         let bias = match layer.bias {

@@ -213,6 +213,15 @@ mod tests {
         assert_eq!(split(&of(13, ""), 1, true), ["Gemm", "Gemm"]);
     }
 
+    /// What another op reads, too, stays for it.
+    #[test]
+    fn a_bias_that_layers_share_does_not_keep_one_whole() {
+        let text = format!(
+            "g (float[5,6] x) => (float[5,4] y, float[5,4] z) <float[6,4] w = {RANK_ONE}, float[4] b = {{1,2,3,4}}> {{ y = Gemm (x, w, b)  z = Add (y, b) }}"
+        );
+        assert_eq!(split(&text, 1, true), ["Gemm", "Gemm", "Add"]);
+    }
+
     #[test]
     fn a_rank_that_saves_nothing_does_not_fire() {
         let text = format!("g (float[5,6] x) => (float[5,4] y) <float[6,4] w = {RANK_ONE}> {{ y = Gemm (x, w) }}");

@@ -63,6 +63,15 @@ impl Positions {
 impl Layer {
     /// The op as a layer; `None` when it is none that can be solved for.
     pub fn of(graph: &Graph, op: OpId) -> Option<Layer> {
+        Layer::read(graph, op, false)
+    }
+
+    /// The same for who makes a new bias: others may read the old one of a Gemm or a convolution.
+    pub fn with_any_bias(graph: &Graph, op: OpId) -> Option<Layer> {
+        Layer::read(graph, op, true)
+    }
+
+    fn read(graph: &Graph, op: OpId, shares_bias: bool) -> Option<Layer> {
         let own = |value: ValueId, op: OpId| graph.only_use(value).is_some_and(|(reader, _)| reader == op);
         let vector = |value: ValueId, length: usize| {
             let dims = graph.constant(value).map(Tensor::dims).unwrap_or_default();
@@ -72,7 +81,7 @@ impl Layer {
         if let Some(conv) = Conv::of(graph, op) {
             let &[outputs, channels, ref kernel @ ..] = graph.constant(conv.w)?.dims() else { return None };
             let fits = conv.group == 1 && (1..=2).contains(&kernel.len()) && own(conv.w, op) && is_float(conv.w);
-            if !fits || conv.b.is_some_and(|bias| !own(bias, op) || !vector(bias, outputs)) {
+            if !fits || conv.b.is_some_and(|bias| !(shares_bias || own(bias, op)) || !vector(bias, outputs)) {
                 return None;
             }
             let inputs = channels * kernel.iter().product::<usize>();
@@ -88,7 +97,7 @@ impl Layer {
             if !plain || !own(gemm.b, op) || !is_float(gemm.b) {
                 return None;
             }
-            if gemm.c.is_some_and(|bias| !own(bias, op) || !vector(bias, outputs)) {
+            if gemm.c.is_some_and(|bias| !(shares_bias || own(bias, op)) || !vector(bias, outputs)) {
                 return None;
             }
             let form = if gemm.trans_b { Form::Rows } else { Form::Columns };
