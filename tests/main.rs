@@ -17,6 +17,7 @@ mod interrupted;
 mod ledger;
 mod low_rank;
 mod masked;
+mod mutations;
 mod pipeline;
 mod qdq;
 mod ranges;
