@@ -10,10 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use onnx_shrink_ir::{Evaluate, Graph, Op, OpId, Prepared, Tensor, Use, ValueId, element_count, multiply_adds};
 
-use crate::Samples;
+use crate::{
+    Sample, Samples,
+    samples::{Fitting, NoSamples},
+};
 
 /// Multiply-adds and elements that ops may take which run again.
-const MOST_WORK: u64 = 200_000_000;
+const MOST_WORK: u64 = 20_000_000;
 
 /// Bytes of values that are held.
 const MOST_HELD: usize = 1 << 30;
@@ -24,6 +27,46 @@ pub const MOST_NAMED: usize = 8;
 /// A change that is smaller, as a share of what an op makes, is rounding.
 const ROUNDING: f64 = 1e-6;
 
+/// Ops that make something else of each other input.
+const HAND_ON: [&str; 36] = [
+    "Add",
+    "AveragePool",
+    "Cast",
+    "Concat",
+    "DepthToSpace",
+    "DequantizeLinear",
+    "Erf",
+    "Exp",
+    "Expand",
+    "Flatten",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "Identity",
+    "MaxPool",
+    "Neg",
+    "Pad",
+    "Reciprocal",
+    "ReduceL2",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceSum",
+    "Reshape",
+    "Resize",
+    "Sigmoid",
+    "Slice",
+    "SpaceToDepth",
+    "Split",
+    "Sqrt",
+    "Squeeze",
+    "Sub",
+    "Sum",
+    "Tanh",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+    "Upsample",
+];
+
 /// What of a model samples reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
@@ -31,6 +74,66 @@ pub struct Coverage {
     pub unreached: Vec<String>,
     /// Whether the bound of the work was met: constants may be unreached that are not named
     pub is_partial: bool,
+    /// Multiply-adds and elements of the smallest run
+    work: u64,
+}
+
+/// Factors by which floats are larger in samples that may reach what others do not: a model may take its numbers as bytes, or as
+/// shares of 255 and less.
+const FACTORS: [f64; 2] = [1.0 / 64.0, 32.0];
+
+/// Multiply-adds and elements up to which made-up samples are more than the least.
+const MORE_WORK: u64 = 30_000_000;
+
+/// Made-up samples that reach as much of `graph` as can be had, and what they reach: at least `counts.0` of them, and up to `counts.1`
+/// where they cost little. `original` and `watched` both run `graph`; only the latter has to show its values.
+pub fn reaching(
+    evaluator: &dyn Evaluate,
+    graph: &Graph,
+    original: &dyn Prepared,
+    watched: &dyn Prepared,
+    counts: (usize, usize),
+) -> Result<(Samples, Coverage), NoSamples> {
+    let mut made = Fitting::find(graph, original, counts.0)?;
+    let mut found = coverage(evaluator, graph, watched, &made.samples());
+    let cheap = MORE_WORK / found.work.max(1);
+    let count = counts.1.min(usize::try_from(cheap).unwrap_or(usize::MAX));
+    if count > counts.0 {
+        let first = made.samples().len();
+        made.extend(original, count);
+        found.add(evaluator, graph, watched, &made.samples(), first);
+    }
+    for factor in FACTORS {
+        if found.unreached.is_empty() {
+            break;
+        }
+        let Some(more) = made.with_scaled(original, factor) else { continue };
+        let before = found.unreached.len();
+        found.add(evaluator, graph, watched, &more.samples(), made.samples().len());
+        if found.unreached.len() < before {
+            made = more;
+        }
+    }
+    Ok((made.samples(), found))
+}
+
+impl Coverage {
+    /// With what `samples` from `first` on reach.
+    fn add(
+        &mut self,
+        evaluator: &dyn Evaluate,
+        graph: &Graph,
+        original: &dyn Prepared,
+        samples: &Samples,
+        first: usize,
+    ) {
+        if self.unreached.is_empty() || first >= samples.len() {
+            return;
+        }
+        let more = coverage(evaluator, graph, original, &samples.subset(&(first..samples.len()).collect::<Vec<_>>()));
+        self.unreached.retain(|name| more.unreached.contains(name));
+        self.is_partial |= more.is_partial;
+    }
 }
 
 /// What `samples` reach of `graph`, which `prepared` runs.
@@ -38,11 +141,13 @@ pub fn coverage(evaluator: &dyn Evaluate, graph: &Graph, prepared: &dyn Prepared
     let mut found = Coverage::default();
     let mut unreached: Option<Vec<String>> = None;
     let mut work = MOST_WORK;
-    for index in 0..samples.len() {
+    let mut ready: Vec<Sample> = (0..samples.len()).filter_map(|index| samples.get(index).ok()).collect();
+    // The smallest costs least, and is mostly enough.
+    ready.sort_by_key(|sample| sample.inputs.iter().flatten().map(Tensor::len).sum::<usize>());
+    for sample in ready {
         if unreached.as_ref().is_some_and(Vec::is_empty) {
             break;
         }
-        let Ok(sample) = samples.get(index) else { continue };
         let (mut values, mut held) = (BTreeMap::new(), 0);
         let ran = prepared.run(&sample.inputs, &mut |value, tensor: &Tensor| {
             held += tensor.byte_len();
@@ -54,6 +159,9 @@ pub fn coverage(evaluator: &dyn Evaluate, graph: &Graph, prepared: &dyn Prepared
             continue;
         }
         found.is_partial |= held > MOST_HELD;
+        if unreached.is_none() {
+            found.work = work_of(graph, &values);
+        }
         let mut walk = Walk { evaluator, graph, values, work: &mut work, is_partial: false };
         let here = walk.unreached();
         found.is_partial |= walk.is_partial;
@@ -96,6 +204,14 @@ pub fn warning(unreached: &[String]) -> Option<String> {
             shown.join(", ")
         )
     })
+}
+
+/// Multiply-adds and elements of a run with these values.
+fn work_of(graph: &Graph, values: &BTreeMap<ValueId, Tensor>) -> u64 {
+    let dims = |value| graph.constant(value).or_else(|| values.get(&value)).map(|tensor| tensor.dims().to_vec());
+    let products = graph.ops_in_id_order().into_iter().filter_map(|op| multiply_adds(graph, op, &dims));
+    let elements = values.values().map(|tensor| tensor.len() as u64);
+    products.chain(elements).fold(0, u64::saturating_add)
 }
 
 /// The values of one run, and what remains of the work.
@@ -190,21 +306,32 @@ impl Walk<'_> {
     fn depends(&mut self, op: OpId, port: usize) -> bool {
         let graph = self.graph;
         let node = graph.op(op);
-        let is_nonzero = |port: usize| node.input(port).and_then(|value| self.value(value)).is_none_or(has_nonzero);
+        let input = |port: usize| node.input(port).and_then(|value| self.value(value));
+        let is_nonzero = |port: usize| input(port).is_none_or(|tensor| any(tensor, |number| number != 0.0));
         if !node.regions().is_empty() {
             return true;
         }
+        let Some(made) = node.output(0).and_then(|value| self.value(value)) else { return true };
         match (node.domain(), node.op_type(), port) {
-            (
-                "",
-                "Add" | "Sub" | "Sum" | "Concat" | "Identity" | "Cast" | "Reshape" | "Transpose" | "Squeeze"
-                | "Unsqueeze" | "Flatten",
-                _,
-            ) => true,
-            ("", "Neg" | "Exp" | "Sigmoid" | "Tanh" | "Erf" | "DequantizeLinear", _) => true,
+            ("", op_type, _) if HAND_ON.contains(&op_type) => !made.is_empty(),
+            ("", "Gather", 0) => !made.is_empty(),
+            ("", "Div", 0) => true,
+            ("", "Div", _) => is_nonzero(0),
             ("", "Mul", _) => is_nonzero(1 - port.min(1)),
             ("", "MatMul" | "Gemm" | "Conv" | "ConvTranspose", 0 | 1) => is_nonzero(1 - port),
             ("", "Gemm" | "Conv" | "ConvTranspose", _) => true,
+            ("", "BatchNormalization", 0) => is_nonzero(1),
+            ("", "BatchNormalization", _) => true,
+            ("", "PRelu", 1) => input(0).is_none_or(|tensor| any(tensor, |number| number < 0.0)),
+            ("", "InstanceNormalization", 1 | 2) => true,
+            ("", "Relu", _) => any(made, |number| number > 0.0),
+            ("", "Clip" | "LeakyRelu" | "PRelu" | "HardSigmoid" | "HardSwish" | "InstanceNormalization", 0)
+                if varies(made) =>
+            {
+                true
+            }
+            // (Where all is 0 or 1, it is the larger input alone that tells.)
+            ("", "Softmax", _) => any(made, |number| number > ROUNDING && number < 1.0 - ROUNDING),
             _ => self.changes(op, port),
         }
     }
@@ -264,11 +391,19 @@ fn is_weight(graph: &Graph, value: ValueId) -> bool {
     is_number && element_count(tensor.dims()).is_some_and(|count| count > 1)
 }
 
-fn has_nonzero(tensor: &Tensor) -> bool {
-    tensor.as_slice::<f32>().map_or_else(
-        || tensor.to_f64_vec().is_none_or(|numbers| numbers.iter().any(|number| *number != 0.0)),
-        |numbers| numbers.iter().any(|number| *number != 0.0),
-    )
+/// Whether `is_such` holds for a number of `tensor`, or it holds none.
+fn any(tensor: &Tensor, is_such: impl Fn(f64) -> bool) -> bool {
+    match tensor.as_slice::<f32>() {
+        Some(numbers) => numbers.iter().any(|number| is_such(f64::from(*number))),
+        None => tensor.to_f64_vec().is_none_or(|numbers| numbers.into_iter().any(is_such)),
+    }
+}
+
+/// Whether numbers beside each other on the last axis differ.
+fn varies(tensor: &Tensor) -> bool {
+    let last = tensor.dims().last().copied().unwrap_or(1).max(1);
+    let differ = |row: &[f32]| row.iter().any(|number| *number != row[0]);
+    tensor.as_slice::<f32>().is_some_and(|numbers| numbers.chunks(last).any(differ))
 }
 
 /// `tensor` with each number moved by about a quarter of their size, in turn up and down; `None` where it holds no floats.

@@ -11,12 +11,12 @@ use onnx_shrink_ir::{Evaluate, EvaluateError, Graph, Observe, Prepared, Tensor, 
 
 use crate::{
     Failure, Progress, Samples,
-    coverage::{Coverage, coverage},
+    coverage::{Coverage, coverage, reaching},
     metrics::{CompareError, Comparison, compare},
 };
 
-/// Made-up samples that show whether two models compute the same, at least.
-const GENERATED_SAMPLES: usize = 2;
+/// Made-up samples that show whether two models compute the same: at least, and where they cost little.
+const GENERATED_SAMPLES: (usize, usize) = (2, 4);
 
 /// Real samples that judge the lossless part, at most: an error there is no matter of chance.
 const LOSSLESS_SAMPLES: usize = 4;
@@ -39,6 +39,7 @@ pub struct Proof<'a> {
 struct Ready<'a> {
     original: Remembered<'a>,
     samples: Samples,
+    coverage: OnceCell<Coverage>,
 }
 
 /// What running both gave.
@@ -66,7 +67,7 @@ impl<'a> Proof<'a> {
         // What can never be made up is known before anything runs.
         let problem = match given {
             Some(_) => None,
-            None => Samples::generated(original, GENERATED_SAMPLES).err().map(|error| format!("{error:#}")),
+            None => Samples::generated(original, 1).err().map(|error| format!("{error:#}")),
         };
         Proof { evaluator, progress, original, given, ready: OnceCell::new(), unproven: RefCell::new(problem) }
     }
@@ -78,7 +79,7 @@ impl<'a> Proof<'a> {
 
     /// `model` against the original.
     pub fn compare(&self, model: &Graph) -> Result<Compared, Failure> {
-        let Some(Ready { original, samples }) = self.ready() else { return Ok(Compared::Unproven) };
+        let Some(Ready { original, samples, .. }) = self.ready() else { return Ok(Compared::Unproven) };
         let stage = self.progress.stage("validating", Some(samples.len() as u64));
         let failed = |error: &dyn std::error::Error| Ok(Compared::Fails(error_chain(error)));
         let new = match self.evaluator.prepare(model) {
@@ -97,9 +98,9 @@ impl<'a> Proof<'a> {
     }
 
     /// What the samples reach of the original; `None` where it does not run on them.
-    pub fn coverage(&self) -> Option<Coverage> {
-        let Ready { original, samples } = self.ready()?;
-        Some(coverage(self.evaluator, self.original, original.prepared.as_ref(), samples))
+    pub fn coverage(&self) -> Option<&Coverage> {
+        let Ready { original, samples, coverage: found } = self.ready()?;
+        Some(found.get_or_init(|| coverage(self.evaluator, self.original, original.prepared.as_ref(), samples)))
     }
 
     /// Whether the original ran at least once, or may still do so.
@@ -124,15 +125,22 @@ impl<'a> Proof<'a> {
     fn prepared(&self) -> Result<Ready<'a>, String> {
         let prepared = self.evaluator.prepare(self.original).map_err(|error| error.to_string())?;
         let original = Remembered { prepared, known: Mutex::default() };
+        let coverage = OnceCell::new();
         let samples = match &self.given {
             Some(samples) => samples.clone(),
-            None => Samples::fitting(self.original, &original, GENERATED_SAMPLES).map_err(|error| error.to_string())?,
+            None => {
+                let made =
+                    reaching(self.evaluator, self.original, &original, original.prepared.as_ref(), GENERATED_SAMPLES);
+                let (samples, found) = made.map_err(|error| error.to_string())?;
+                let _ = coverage.set(found); // it is empty
+                samples
+            }
         };
-        Ok(Ready { original, samples })
+        Ok(Ready { original, samples, coverage })
     }
 }
 
-/// A model that runs once on the same inputs.
+/// A model that runs once on the same inputs; values are shown in that run alone.
 struct Remembered<'a> {
     prepared: Box<dyn Prepared + 'a>,
     known: Mutex<Vec<Run>>,

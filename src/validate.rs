@@ -12,8 +12,8 @@ use onnx_shrink_passes::quantize::is_quantized;
 use serde::Serialize;
 
 use crate::{
-    Failure, Gates, Progress, SampleOptions, Samples,
-    coverage::{Coverage, MOST_NAMED, constant_named, coverage},
+    Failure, Gates, Progress, SampleError, SampleOptions, Samples,
+    coverage::{Coverage, MOST_NAMED, constant_named, coverage, reaching},
     files,
     functions::{self, Functions},
     gates::Gate,
@@ -30,11 +30,11 @@ pub mod text;
 /// Version of the JSON. It rises when a field changes its meaning or goes; new fields do not count.
 pub const SCHEMA: u32 = 1;
 
-/// Made-up samples when there are no real ones.
-const GENERATED_SAMPLES: usize = 4;
+/// Made-up samples when there are no real ones: at least, and where they cost little.
+const GENERATED_SAMPLES: (usize, usize) = (4, 8);
 
 /// Samples that tell which constants the outputs depend on, at most.
-const COVERED_SAMPLES: usize = 8;
+const COVERED_SAMPLES: usize = 12;
 
 /// Which gates judge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize)]
@@ -163,7 +163,7 @@ pub fn validate(request: &Validate, progress: &dyn Progress) -> Result<Verdict, 
             verdict.notes.extend(usable.warning);
             usable.samples
         }
-        None => Samples::made_up(&before.graph, &evaluator, GENERATED_SAMPLES).map_err(Failure::samples)?,
+        None => made_up(&before.graph).map_err(Failure::samples)?,
     };
     if request.data.is_none() {
         verdict
@@ -300,6 +300,15 @@ fn in_8_bits(graph: &Graph) -> bool {
             .is_some_and(|tensor| tensor.dims().len() >= 2 && tensor.dtype().is_integer() && tensor.dtype().bits() <= 8)
     };
     is_quantized(graph) || graph.values().into_iter().any(is_small)
+}
+
+/// Made-up samples that reach as much of `graph` as can be had.
+fn made_up(graph: &Graph) -> Result<Samples, SampleError> {
+    let evaluator = Interpreter::new(onnx_shrink_exec::Options::default());
+    let plain = Samples::generated(graph, GENERATED_SAMPLES.0)?;
+    let Ok(prepared) = evaluator.prepare(graph) else { return Ok(plain) };
+    Ok(reaching(&evaluator, graph, prepared.as_ref(), prepared.as_ref(), GENERATED_SAMPLES)
+        .map_or(plain, |(samples, _)| samples))
 }
 
 /// Where inputs and outputs differ in number, name, order, element type or known dimensions, a sentence each.

@@ -18,6 +18,7 @@ mod interrupted;
 mod ledger;
 mod low_rank;
 mod masked;
+mod mutations;
 mod paths;
 mod pipeline;
 mod qdq;

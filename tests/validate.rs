@@ -3,7 +3,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{calib, fixture, folder, model, run};
+use crate::support::{calib, fixture, folder, model, model_of_text, run};
 
 fn eval(name: &str) -> String {
     fixture(name).join("eval.npz").to_str().unwrap().to_owned()
@@ -52,10 +52,50 @@ fn without_samples_they_are_made_up_and_it_says_so() {
     assert_eq!(run(folder.path(), &["in.onnx", "-o", "small.onnx", "-q"]).code, 0);
     let told = run(folder.path(), &["validate", "in.onnx", "small.onnx"]);
     assert_eq!(told.code, 0, "{}", told.text());
-    assert!(told.text().contains("on 4 made-up samples: lossless-rel at most 1e-4"), "{}", told.text());
+    assert!(told.text().contains("on 8 made-up samples: lossless-rel at most 1e-4"), "{}", told.text());
     assert!(told.text().contains("note: the samples are made up"), "{}", told.text());
     let quiet = run(folder.path(), &["validate", "in.onnx", "small.onnx", "--quiet"]);
     assert_eq!((quiet.code, quiet.text()), (0, ""));
+}
+
+#[test]
+fn made_up_samples_reach_what_is_before_a_softmax() {
+    let model = |query: &str| {
+        format!(
+            "<ir_version: 8, opset_import: [\"\": 17]> m (float[batch, seq, 2] x) => (float[batch, seq, 2] y)
+               <float[2, 2] q = {{{query}}}, float[2, 2] k = {{1, 0, 1, 1}}, float[2, 2] v = {{1, 2, 3, 4}}>
+             {{ a = MatMul (x, q) b = MatMul (x, k) t = Transpose <perm = [0, 2, 1]> (b) s = MatMul (a, t) p = Softmax (s)
+               o = MatMul (x, v) y = MatMul (p, o) }}"
+        )
+    };
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.onnx"), model_of_text(&model("1, 2, -1, 1"))).unwrap();
+    fs::write(folder.path().join("b.onnx"), model_of_text(&model("0, 0, 0, 0"))).unwrap();
+    assert_eq!(run(folder.path(), &["validate", "a.onnx", "a.onnx"]).code, 0);
+    let told = run(folder.path(), &["validate", "a.onnx", "b.onnx"]);
+    assert_eq!(told.code, 5, "{}", told.text());
+}
+
+#[test]
+fn what_no_sample_reaches_is_named_and_not_called_the_same() {
+    // The second branch is taken when the mean is above 1000.
+    let model = |other: &str| {
+        format!(
+            "<ir_version: 8, opset_import: [\"\": 17]> m (float[batch, 2] x) => (float[batch, 2] y) <float limit = {{1000}}>
+             {{ mean = ReduceMean <keepdims = 0> (x) c = Less (mean, limit) y = If (c) <
+                 then_branch = t () => (float[batch, 2] p) <float[2] a = {{1, 2}}> {{ p = Add (x, a) }},
+                 else_branch = e () => (float[batch, 2] q) <float[2] far = {{{other}}}> {{ q = Mul (x, far) }}> }}"
+        )
+    };
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.onnx"), model_of_text(&model("1, 2"))).unwrap();
+    fs::write(folder.path().join("b.onnx"), model_of_text(&model("1, 0"))).unwrap();
+    let same = run(folder.path(), &["validate", "a.onnx", "a.onnx", "--json"]);
+    let verdict = json(same.text());
+    assert_eq!((&verdict["passed"], &verdict["unreached"][0]), (&true.into(), &"far".into()), "{verdict}");
+    let told = run(folder.path(), &["validate", "a.onnx", "b.onnx"]);
+    assert_eq!(told.code, 5, "{}", told.text());
+    assert!(told.text().contains("  `far` has other numbers, and no output depended on it"), "{}", told.text());
 }
 
 #[test]

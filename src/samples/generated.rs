@@ -29,17 +29,41 @@ struct Made {
     numbers: Numbers,
 }
 
-/// Made-up samples, which take turns in their dimensions.
+/// One sample: which inputs, and with which numbers.
+#[derive(Clone, Copy, Debug)]
+struct Planned {
+    kind: usize,
+    seed: usize,
+    /// What is smooth and what is special changes from one to the next
+    turn: usize,
+    /// By which floats are larger than the model tells
+    factor: f64,
+}
+
+impl Planned {
+    /// Sample `index` of those that take turns in `kinds`.
+    fn in_turn(index: usize, kinds: usize) -> Planned {
+        Planned {
+            kind: index % kinds.max(1),
+            seed: index,
+            turn: index % kinds.max(1) + index / kinds.max(1),
+            factor: 1.0,
+        }
+    }
+}
+
+/// Made-up samples.
 pub(super) struct Generated {
-    kinds: Vec<Vec<Made>>,
-    count: usize,
+    kinds: Arc<Vec<Vec<Made>>>,
+    plan: Vec<Planned>,
 }
 
 impl Generated {
     /// An error when the type or rank of an input is not known.
     pub(super) fn new(graph: &Graph, inputs: &Inputs, count: usize, like: &MakeUp) -> Result<Generated, SampleProblem> {
         let dimensions = Dimensions::of(graph, inputs, like)?;
-        Ok(Generated { kinds: vec![made(graph, inputs, &dimensions, like)?], count })
+        let kinds = Arc::new(vec![made(graph, inputs, &dimensions, like)?]);
+        Ok(Generated { kinds, plan: (0..count).map(|index| Planned::in_turn(index, 1)).collect() })
     }
 }
 
@@ -79,62 +103,104 @@ fn made(graph: &Graph, inputs: &Inputs, dimensions: &Dimensions, like: &MakeUp) 
     inputs.required().zip(&dimensions.inputs).map(one).collect()
 }
 
-/// `count` made-up samples (at least one for each kind) on which `original` runs; why not, where there are none.
-pub(super) fn fitting(graph: &Graph, original: &dyn Prepared, count: usize) -> Result<Samples, NoSamples> {
-    let inputs = Arc::new(Inputs::of(graph).map_err(NoSamples::at)?);
-    let has_integers = inputs.required().any(|input| input.ty.as_ref().is_some_and(|ty| !ty.dtype.is_float()));
-    let ladders = ladders(graph);
-    let (mut tries, mut first_failure) = (MOST_TRIES, None);
-    let of_kinds = |kinds: &[Vec<Made>], indices: Vec<usize>| {
-        let source = Arc::new(Generated { kinds: kinds.to_vec(), count });
-        Samples { source, inputs: inputs.clone(), indices }
-    };
-    // Samples of two elements count twice where a run costs much.
-    let mut is_heavy = false;
-    for integers in Integers::ALL.into_iter().take(if has_integers { 3 } else { 1 }) {
-        let (mut kinds, mut tried): (Vec<Vec<Made>>, _) = (Vec::new(), Tried::default());
-        for (place, ladder) in ladders.iter().enumerate() {
-            if place == ladders.len() - 1 && !kinds.is_empty() {
-                break;
-            }
-            for like in ladder {
-                let dimensions = match Dimensions::of(graph, &inputs, like) {
-                    Ok(dimensions) if !tried.is_new(&dimensions) => continue,
-                    Ok(dimensions) => dimensions,
-                    Err(problem) if tries == MOST_TRIES => return Err(NoSamples::at(problem)),
-                    Err(_) => continue, // too long
-                };
-                let made = made(graph, &inputs, &dimensions, &like.with(integers)).map_err(NoSamples::at)?;
-                // A larger one than there is must be worth it.
-                if !kinds.is_empty() && dimensions.work(graph, &inputs) > MOST_WORK {
-                    continue;
-                }
-                if tries == 0 {
+/// Made-up samples on which a model runs.
+#[derive(Clone)]
+pub struct Fitting {
+    kinds: Arc<Vec<Vec<Made>>>,
+    inputs: Arc<Inputs>,
+    plan: Vec<Planned>,
+}
+
+impl Fitting {
+    /// `count` of them for `graph`, which `original` runs (at least one for each assignment that was found); why not, where there
+    /// are none.
+    pub fn find(graph: &Graph, original: &dyn Prepared, count: usize) -> Result<Fitting, NoSamples> {
+        let inputs = Arc::new(Inputs::of(graph).map_err(NoSamples::at)?);
+        let has_integers = inputs.required().any(|input| input.ty.as_ref().is_some_and(|ty| !ty.dtype.is_float()));
+        let ladders = ladders(graph);
+        let (mut tries, mut first_failure) = (MOST_TRIES, None);
+        for integers in Integers::ALL.into_iter().take(if has_integers { 3 } else { 1 }) {
+            let (mut kinds, mut tried): (Vec<Vec<Made>>, _) = (Vec::new(), Tried::default());
+            // Samples of two elements count twice where a run costs much.
+            let mut is_heavy = false;
+            for (place, ladder) in ladders.iter().enumerate() {
+                if place == ladders.len() - 1 && !kinds.is_empty() {
                     break;
                 }
-                tries -= 1;
-                let all: Vec<Vec<Made>> = kinds.iter().cloned().chain([made]).collect();
-                let samples = of_kinds(&all, vec![kinds.len()]);
-                match runs(&samples, 0, original) {
-                    Ok(()) => {
-                        is_heavy = like.batch > 1 && dimensions.is_open && dimensions.work(graph, &inputs) > MOST_WORK;
-                        kinds = all;
+                for like in ladder {
+                    let dimensions = match Dimensions::of(graph, &inputs, like) {
+                        Ok(dimensions) if !tried.is_new(&dimensions) => continue,
+                        Ok(dimensions) => dimensions,
+                        Err(problem) if tries == MOST_TRIES => return Err(NoSamples::at(problem)),
+                        Err(_) => continue, // too long
+                    };
+                    let made = made(graph, &inputs, &dimensions, &like.with(integers)).map_err(NoSamples::at)?;
+                    // A larger one than there is must be worth it.
+                    if !kinds.is_empty() && dimensions.work(graph, &inputs) > MOST_WORK {
+                        continue;
+                    }
+                    if tries == 0 {
                         break;
                     }
-                    Err(why) => first_failure = first_failure.or(Some(why)),
+                    tries -= 1;
+                    let index = kinds.len();
+                    let planned = Planned { kind: 0, ..Planned::in_turn(index, index + 1) };
+                    let one = Fitting { kinds: Arc::new(vec![made]), inputs: inputs.clone(), plan: vec![planned] };
+                    match one.runs(original, 0) {
+                        Ok(()) => {
+                            is_heavy |=
+                                like.batch > 1 && dimensions.is_open && dimensions.work(graph, &inputs) > MOST_WORK;
+                            kinds.extend(one.kinds.iter().cloned());
+                            break;
+                        }
+                        Err(why) => first_failure = first_failure.or(Some(why)),
+                    }
                 }
             }
+            if !kinds.is_empty() {
+                let wanted = if is_heavy { count.div_ceil(2) } else { count };
+                let mut found = Fitting { kinds: Arc::new(kinds), inputs, plan: Vec::new() };
+                found.extend(original, wanted.max(found.kinds.len()));
+                return Ok(found);
+            }
         }
-        if !kinds.is_empty() {
-            let wanted = if is_heavy { count.div_ceil(2) } else { count };
-            let samples = of_kinds(&kinds, (0..wanted.max(kinds.len())).collect());
-            let good: Vec<usize> =
-                (0..samples.len()).filter(|index| runs(&samples, *index, original).is_ok()).collect();
-            return Ok(samples.subset(&good));
+        let none = || NoSamples::at(SampleProblem::Format("no sizes of the inputs were tried".to_owned()));
+        Err(first_failure.unwrap_or_else(none))
+    }
+
+    /// The samples.
+    pub fn samples(&self) -> Samples {
+        let source = Arc::new(Generated { kinds: self.kinds.clone(), plan: self.plan.clone() });
+        Samples { source, inputs: self.inputs.clone(), indices: (0..self.plan.len()).collect() }
+    }
+
+    /// With more of the same, up to `count` where `original` runs on all of them.
+    pub fn extend(&mut self, original: &dyn Prepared, count: usize) {
+        let first = self.plan.len();
+        for index in first..count {
+            self.plan.push(Planned::in_turn(index, self.kinds.len()));
+            if self.runs(original, self.plan.len() - 1).is_err() {
+                self.plan.pop();
+            }
         }
     }
-    Err(first_failure
-        .unwrap_or_else(|| NoSamples::at(SampleProblem::Format("no sizes of the inputs were tried".to_owned()))))
+
+    /// With one more, the smallest, whose floats are larger by `factor`; `None` where it has no floats or `original` does not run
+    /// on it.
+    pub fn with_scaled(&self, original: &dyn Prepared, factor: f64) -> Option<Fitting> {
+        let size =
+            |kind: &usize| self.kinds[*kind].iter().map(|made| made.dims.iter().product::<usize>()).sum::<usize>();
+        let kind = (0..self.kinds.len()).min_by_key(size)?;
+        let has_floats = self.kinds[kind].iter().any(|made| made.dtype.is_float());
+        let mut scaled = self.clone();
+        scaled.plan.push(Planned { kind, seed: 1000 + self.plan.len(), turn: 0, factor });
+        (has_floats && scaled.runs(original, self.plan.len()).is_ok()).then_some(scaled)
+    }
+
+    fn runs(&self, original: &dyn Prepared, index: usize) -> Result<(), NoSamples> {
+        let sample = self.samples().get(index)?;
+        original.run(&sample.inputs, &mut |_, _| ()).map(|_| ()).map_err(NoSamples::Run)
+    }
 }
 
 /// Why there are no made-up samples.
@@ -152,11 +218,6 @@ impl NoSamples {
     fn at(problem: SampleProblem) -> NoSamples {
         NoSamples::Made(SampleError { path: "generated samples".into(), problem: Box::new(problem) })
     }
-}
-
-fn runs(samples: &Samples, index: usize, original: &dyn Prepared) -> Result<(), NoSamples> {
-    let sample = samples.get(index)?;
-    original.run(&sample.inputs, &mut |_, _| ()).map(|_| ()).map_err(NoSamples::Run)
 }
 
 /// splitmix64 (Steele, Lea and Flood 2014): enough for inputs, and the same everywhere.
@@ -182,21 +243,26 @@ impl Random {
 }
 
 impl Made {
-    /// Element by element; from one `turn` to the next, what is smooth and what is special changes.
-    fn array(&self, turn: usize, random: &mut Random) -> ArrayD<f64> {
+    /// Element by element.
+    fn array(&self, Planned { turn, factor, .. }: Planned, random: &mut Random) -> ArrayD<f64> {
         let shape = IxDyn(&self.dims);
         let rows = self.dims.first().copied().unwrap_or(1).max(1);
         let row = self.dims.iter().skip(1).product::<usize>();
         let last = self.dims.last().copied().unwrap_or(1).max(1);
         let numbers: Vec<f64> = match &self.numbers {
             Numbers::Floats { mean, deviation } => {
+                // (Later ones are wider, and lie to one side: what a Relu cuts off in the first may live in them.)
+                let (spread, shift) = match turn {
+                    0 | 1 => (1.0, 0.0),
+                    turn => (1.5, if turn % 2 == 0 { 1.0 } else { -1.0 }),
+                };
                 let smooth = |of: usize| self.dims.len() >= 4 && (of + turn) % 2 == 1;
                 (0..rows)
                     .flat_map(|of| match smooth(of) {
                         true => self.smooth(random),
-                        false => (0..row).map(|_| random.normal()).collect(),
+                        false => (0..row).map(|_| spread * random.normal() + shift).collect(),
                     })
-                    .map(|number| mean + deviation * number)
+                    .map(|number| factor * (mean + deviation * number))
                     .collect()
             }
             Numbers::Range { least, most, special } => (0..rows * row)
@@ -250,7 +316,7 @@ impl Made {
 
 impl Source for Generated {
     fn len(&self) -> usize {
-        self.count
+        self.plan.len()
     }
 
     fn name(&self, index: usize) -> String {
@@ -258,12 +324,11 @@ impl Source for Generated {
     }
 
     fn read(&self, index: usize, _: &Inputs) -> Result<Raw, SampleProblem> {
-        let mut random = Random((index as u64 + 1).wrapping_mul(0x5851_f42d_4c95_7f2d));
-        let kinds = self.kinds.len().max(1);
-        let turn = index % kinds + index / kinds;
+        let planned = self.plan[index];
+        let mut random = Random((planned.seed as u64 + 1).wrapping_mul(0x5851_f42d_4c95_7f2d));
         let mut arrays = Vec::new();
-        for one in &self.kinds[index % kinds] {
-            let tensor = Tensor::from_f64(one.dtype, &one.array(turn, &mut random));
+        for one in &self.kinds[planned.kind] {
+            let tensor = Tensor::from_f64(one.dtype, &one.array(planned, &mut random));
             arrays.extend(tensor.map(|tensor| (one.name.clone(), tensor)));
         }
         Ok(Raw { arrays, others: Vec::new(), label: None })

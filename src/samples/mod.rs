@@ -20,14 +20,14 @@ mod onnx_test_data;
 
 use std::{path::Path, str::FromStr, sync::Arc};
 
-use onnx_shrink_ir::{Evaluate, Graph, Prepared, Tensor};
+use onnx_shrink_ir::{Evaluate, Graph, Tensor};
 
 pub use assignments::MakeUp;
 pub use error::{BadSample, SampleError, SampleProblem};
 pub use examine::{BadSamples, Examined, Examiner, Extent, Usable};
 use fit::Inputs;
 pub use folder::files_of;
-pub use generated::NoSamples;
+pub use generated::{Fitting, NoSamples};
 
 /// One sample.
 #[derive(Clone, Debug)]
@@ -198,16 +198,12 @@ impl Samples {
         Samples::generated_as(graph, count, &MakeUp::all(1))
     }
 
-    /// `count` made-up samples of several assignments (at least one of each) on which `original`, which is `graph`, runs.
-    pub fn fitting(graph: &Graph, original: &dyn Prepared, count: usize) -> Result<Samples, NoSamples> {
-        generated::fitting(graph, original, count)
-    }
-
-    /// The same; those of [`Samples::generated`] where `graph` runs on none.
+    /// `count` made-up samples of several assignments (at least one of each) on which `graph` runs; those of
+    /// [`Samples::generated`] where it runs on none.
     pub fn made_up(graph: &Graph, evaluator: &dyn Evaluate, count: usize) -> Result<Samples, SampleError> {
         let plain = Samples::generated(graph, count)?;
         let Ok(prepared) = evaluator.prepare(graph) else { return Ok(plain) };
-        Ok(Samples::fitting(graph, prepared.as_ref(), count).unwrap_or(plain))
+        Ok(Fitting::find(graph, prepared.as_ref(), count).map_or(plain, |found| found.samples()))
     }
 
     /// One made-up sample with the least lengths with which `graph` runs, each 1 where it can be; with 1 where it runs with none.
