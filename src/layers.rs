@@ -8,7 +8,7 @@ use onnx_shrink_ir::{Graph, OpId, ValueId};
 use crate::{
     formats::accumulator_bits,
     report::{Fate, Layer},
-    stored_form::constants_beside_layers,
+    stored_form::constants_beside,
 };
 
 /// Ops that multiply by weights, where one of their inputs is constant.
@@ -29,7 +29,8 @@ pub type Verdict<'a> = &'a dyn Fn(OpId) -> Option<String>;
 pub fn layers(before: &Graph, after: &Graph, verdict: Verdict<'_>) -> Vec<Layer> {
     let mut layers = Vec::new();
     gather(&Pair { before, after, captured: BTreeMap::new() }, verdict, &mut layers);
-    layers.extend(constants_beside_layers(before, after));
+    let constants = constants_beside(&layers, before, after);
+    layers.extend(constants);
     layers
 }
 
