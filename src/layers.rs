@@ -11,7 +11,7 @@ use onnx_shrink_ir::{Graph, OpId, ValueId};
 use crate::{
     formats::accumulator_bits,
     report::{Fate, Layer},
-    stored_form::constants_beside_layers,
+    stored_form::constants_beside,
 };
 
 /// Ops that multiply by weights, where one of their inputs is constant.
@@ -39,7 +39,8 @@ pub fn layers(before: &Graph, after: &Graph, verdict: Verdict<'_>) -> Vec<Layer>
     let mut layers = Vec::new();
     let counted = Default::default();
     gather(&Pair { before, after, captured: BTreeMap::new(), counted }, verdict, &mut layers);
-    layers.extend(constants_beside_layers(before, after));
+    let constants = constants_beside(&layers, before, after);
+    layers.extend(constants);
     layers
 }
 

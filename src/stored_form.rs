@@ -111,14 +111,20 @@ pub(crate) fn bytes_of_layers(graph: &Graph) -> u64 {
     own.map(|tensor| tensor.byte_len() as u64).sum::<u64>() + inside
 }
 
-/// A row for each constant of `before` that `after` stores in another form, and that no layer with weights reads: embeddings,
+/// A row for each constant of `before` that `after` stores in another form, and that none of `layers` reads: embeddings,
 /// positions and other tables, those of bodies behind their op's.
-pub(crate) fn constants_beside_layers(before: &Graph, after: &Graph) -> Vec<Layer> {
+pub(crate) fn constants_beside(layers: &[Layer], before: &Graph, after: &Graph) -> Vec<Layer> {
+    let listed: BTreeSet<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
     let mut rows = Vec::new();
+    gather(&listed, before, after, &mut rows);
+    rows
+}
+
+fn gather(listed: &BTreeSet<&str>, before: &Graph, after: &Graph, rows: &mut Vec<Layer>) {
     for value in before.values() {
         let Some(tensor) = before.constant(value).filter(|tensor| tensor.dtype() == DataType::Float) else { continue };
         let places = before.uses(value);
-        if places.iter().any(|place| feeds_a_layer(before, *place, 0)) {
+        if places.iter().any(|place| feeds_a_layer(listed, before, *place, 0)) {
             continue;
         }
         let reads = |place: &Use| match place {
@@ -153,10 +159,9 @@ pub(crate) fn constants_beside_layers(before: &Graph, after: &Graph) -> Vec<Laye
             continue;
         }
         for (before, after) in before.op(op).regions().iter().zip(after.op(op).regions()) {
-            rows.extend(constants_beside_layers(&before.graph, &after.graph));
+            gather(listed, &before.graph, &after.graph, rows);
         }
     }
-    rows
 }
 
 fn in_numbers(form: Form) -> &'static str {
@@ -167,16 +172,20 @@ fn in_numbers(form: Form) -> &'static str {
     }
 }
 
-/// Whether a layer with weights reads what is at `place`, as it is or computed from constants, in `graph` or in a body.
-fn feeds_a_layer(graph: &Graph, place: Use, depth: usize) -> bool {
+/// Whether a layer of `listed` reads what is at `place`, as it is or computed from constants, in `graph` or in a body.
+fn feeds_a_layer(listed: &BTreeSet<&str>, graph: &Graph, place: Use, depth: usize) -> bool {
     let (Use::Input(op, _) | Use::Capture(op, ..)) = place else { return false };
     let node = graph.op(op);
     if let Use::Capture(_, region, inner) = place {
         let Some(region) = node.regions().get(region) else { return false };
-        return region.graph.uses(inner).into_iter().any(|place| feeds_a_layer(&region.graph, place, depth + 1));
+        return region
+            .graph
+            .uses(inner)
+            .into_iter()
+            .any(|place| feeds_a_layer(listed, &region.graph, place, depth + 1));
     }
     if MULTIPLY.iter().any(|name| node.is(name)) {
-        return true;
+        return listed.contains(graph.label_of(op));
     }
     depth < DEEPEST
         && node.regions().is_empty()
@@ -185,7 +194,7 @@ fn feeds_a_layer(graph: &Graph, place: Use, depth: usize) -> bool {
             .outputs()
             .iter()
             .flatten()
-            .any(|value| graph.uses(*value).into_iter().any(|place| feeds_a_layer(graph, place, depth + 1)))
+            .any(|value| graph.uses(*value).into_iter().any(|place| feeds_a_layer(listed, graph, place, depth + 1)))
 }
 
 /// Whether `value` is made of constants alone.

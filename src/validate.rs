@@ -304,7 +304,7 @@ fn in_8_bits(graph: &Graph) -> bool {
 
 /// Made-up samples that reach as much of `graph` as can be had.
 fn made_up(graph: &Graph) -> Result<Samples, SampleError> {
-    let evaluator = Interpreter::new(onnx_shrink_exec::Options::default());
+    let evaluator = Interpreter::new(engine());
     let plain = Samples::generated(graph, GENERATED_SAMPLES.0)?;
     let Ok(prepared) = evaluator.prepare(graph) else { return Ok(plain) };
     Ok(reaching(&evaluator, graph, prepared.as_ref(), prepared.as_ref(), GENERATED_SAMPLES)

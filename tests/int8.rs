@@ -62,7 +62,9 @@ fn with_samples_every_fixture_shrinks_and_every_layer_has_its_fate() {
         let lossless = import(load(&folder.path().join("out.onnx"), &Limits::default()).unwrap().model).unwrap().graph;
         let mut wanted = Vec::new();
         multiply_by_weights(&lossless, &mut wanted);
-        assert_eq!(fates(&report).iter().map(|(layer, ..)| *layer).collect::<Vec<_>>(), wanted, "{name}");
+        let fates = fates(&report);
+        let layers = fates.iter().filter(|(.., reason)| !reason.starts_with("a constant that no layer multiplies by"));
+        assert_eq!(layers.map(|(layer, ..)| *layer).collect::<Vec<_>>(), wanted, "{name}");
     }
 }
 

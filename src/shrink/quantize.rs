@@ -247,16 +247,16 @@ impl<'a> Job<'a> {
         }
         let placement = calibrated.placement(&none);
         let order = calibrated.worst(&first, &placement, &held_out)?;
+        let all: BTreeSet<usize> = (0..placement.integer.len()).collect();
         let mut kept = self.fewest(&calibrated, calibrator, &order, &held_out)?;
         if kept.is_none() && self.request.target.stores {
-            // Not even with none in integers: their stored weights may be at fault.
-            calibrated.leave_returned_unstored();
-            kept = self.fewest(&calibrated, calibrator, &order, &held_out)?;
-        }
-        let all: BTreeSet<usize> = (0..placement.integer.len()).collect();
-        if kept.is_none() && self.request.target.stores {
-            // Nor with those: what no unit multiplies by may be.
-            self.return_constants(&mut calibrated, calibrator, &all, &held_out, false)?;
+            // Not even with none in integers: what is stored in 8 bits is at fault.
+            if self.return_constants(&mut calibrated, calibrator, &all, &held_out, false)? {
+                kept = self.fewest(&calibrated, calibrator, &order, &held_out)?;
+            } else {
+                calibrated.leave_returned_unstored();
+                kept = self.fewest(&calibrated, calibrator, &order, &held_out)?;
+            }
         }
         let kept = kept.unwrap_or(all);
         let last = calibrated.build(&calibrated.placement(&kept), calibrator, &kept)?;

@@ -65,6 +65,9 @@ impl Job<'_> {
         let mut holds = |least: &LeastBits| -> Result<bool, Failure> {
             calibrated.store_at_least(least.clone());
             let quantized = calibrated.build(&calibrated.placement(kept), calibrator, kept)?;
+            if quantized.journal.done() == 0 {
+                return Ok(false); // what is left is the float model
+            }
             self.gates_hold(&quantized, held_out)
         };
         let found = fewest(&constants, &mut holds)?;

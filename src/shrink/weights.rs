@@ -33,8 +33,9 @@ pub(super) fn smallest(planned: &Planned<'_>) -> Result<Size, Failure> {
     Ok(Size::Plain)
 }
 
-/// The fewest of `suspects` a step further back, and where all of them are too few, all of them, and the fewest another step; where
-/// nothing helps, the last step at which something is left in fewer bits.
+/// The fewest of `suspects` a step further back. Where all of them are too few, all go back, the fewest of them another step, and
+/// what the first step was not needed for comes forth again. Where nothing helps, the last step at which something is left in fewer
+/// bits.
 fn fewest_returned(
     planned: &Planned<'_>,
     first: &Returns,
@@ -43,17 +44,28 @@ fn fewest_returned(
 ) -> Result<Returns, Failure> {
     let all: BTreeSet<usize> = suspects.iter().copied().collect();
     let mut base = first.clone();
-    for _ in 0..MOST_STEPS {
+    for step in 0..MOST_STEPS {
         let mut with = |set: &BTreeSet<usize>| holds(&base.with(set));
-        let found = sensitivity::fewest(suspects, FALL_BACK_RUNS, &mut with)?.map(|set| base.with(&set));
-        let next = found.clone().unwrap_or_else(|| base.with(&all));
-        if planned.build(&next)?.is_none() {
-            return Ok(base);
+        let Some(found) = sensitivity::fewest(suspects, FALL_BACK_RUNS, &mut with)? else {
+            let next = base.with(&all);
+            if planned.build(&next)?.is_none() {
+                return Ok(base);
+            }
+            base = next;
+            continue;
+        };
+        let found_returns = base.with(&found);
+        let others: Vec<usize> = suspects.iter().copied().filter(|suspect| !found.contains(suspect)).collect();
+        if step == 0 || others.is_empty() {
+            return Ok(found_returns);
         }
-        base = next;
-        if found.is_some() {
-            return Ok(base);
+        let less = found_returns.without(&others);
+        if holds(&less)? {
+            return Ok(less);
         }
+        let mut with = |set: &BTreeSet<usize>| holds(&less.with(set));
+        let needed = sensitivity::fewest(&others, FALL_BACK_RUNS, &mut with)?;
+        return Ok(needed.map_or(found_returns, |needed| less.with(&needed)));
     }
     Ok(base)
 }

@@ -24,6 +24,13 @@ impl Returns {
         numbers.iter().for_each(|number| more.steps[*number] += 1);
         more
     }
+
+    /// One step less for each of `numbers`.
+    pub fn without(&self, numbers: &[usize]) -> Returns {
+        let mut less = self.clone();
+        numbers.iter().for_each(|number| less.steps[*number] = less.steps[*number].saturating_sub(1));
+        less
+    }
 }
 
 /// Bytes of the ops that unpack a layer's weights, and their names, at most.
