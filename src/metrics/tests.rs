@@ -1,7 +1,7 @@
 //! A toy engine stands for the real one: the model is a function from sample to outputs.
 use onnx_shrink_ir::{DataType, EvaluateError, Graph, Observe, Prepared, Tensor};
 
-use super::{Accuracy, Comparison, OutputMetrics, Sums, argmax, compare, is_right};
+use super::{Accuracy, Comparison, OutputMetrics, Sums, compare, is_right, sums::argmax};
 use crate::{
     progress::Silent,
     request::Gates,
