@@ -65,6 +65,18 @@ pub struct Comparison {
     pub accuracy: Option<Accuracy>,
 }
 
+impl Comparison {
+    /// Says so where one sample judged: what is in all outputs and what tells samples apart looks the same then.
+    pub fn warning(&self) -> Option<String> {
+        let scores = self.outputs.iter().any(|output| output.float && output.row);
+        (self.samples == 1 && !self.made_up && scores).then(|| {
+            "one sample judged: nothing tells how outputs vary between samples, and an error as large as that passes; \
+             judge on more of them"
+                .to_owned()
+        })
+    }
+}
+
 /// What one sample contributes.
 struct One {
     outputs: Vec<Measured>,

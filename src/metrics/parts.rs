@@ -12,8 +12,8 @@ use super::{
 /// Parts below this share of the whole (120 dB) are noise of 32-bit floats.
 const LEAST_PART: f64 = 1e-6;
 
-/// A slice is held against this share (80 dB) of its part at least: below, the rounding of the others shows in it.
-const LEAST_SLICE: f64 = 1e-4;
+/// A slice is held against this share (60 dB) of its part at least: below, the rounding of the others shows in it.
+const LEAST_SLICE: f64 = 1e-3;
 
 /// Ranges of a part that are shown.
 const SHOWN: usize = 3;
@@ -76,7 +76,7 @@ pub struct Slice {
     pub axis: usize,
     /// The place along it
     pub index: usize,
-    /// Its error by its own size (by 80 dB less than its part's, where it is smaller than that)
+    /// Its error by its own size (by 60 dB less than its part's, where it is smaller than that)
     pub rel: f64,
     /// √(Σ (b−a)² / n)
     pub error_rms: f64,

@@ -35,7 +35,7 @@ impl Structure {
     pub(super) fn of(graph: &Graph, output: ValueId) -> Option<Structure> {
         let rank = graph.ty(output)?.rank()?;
         let mut walk = Walk { graph, operands: Vec::new() };
-        walk.follow(output, (0..rank).map(Some).collect(), BTreeMap::new());
+        walk.follow(output, Place { axes: (0..rank).map(Some).collect(), ranges: BTreeMap::new(), kind: Vec::new() });
         let operands = walk.operands;
         if operands.len() >= MOST_OPERANDS {
             return None;
@@ -76,48 +76,61 @@ fn along(axis: usize, operands: &[Operand]) -> Option<Structure> {
     (parts.len() > 1).then(|| Structure { axis, parts: parts.into_iter().map(|(_, ranges)| ranges).collect() })
 }
 
+/// Where in the output a value is that it is followed back to.
+#[derive(Clone)]
+struct Place {
+    /// The output's axis that each axis of the value is
+    axes: Vec<Option<usize>>,
+    /// Where the value lies along axes of the output
+    ranges: BTreeMap<usize, Range<usize>>,
+    /// The ops between that make other numbers of it, the last one first
+    kind: Vec<String>,
+}
+
 struct Walk<'g> {
     graph: &'g Graph,
     operands: Vec<Operand>,
 }
 
 impl Walk<'_> {
-    /// Follows `value` back, whose axis k is axis `axes[k]` of the output; it lies in `ranges` of it.
-    fn follow(&mut self, mut value: ValueId, mut axes: Vec<Option<usize>>, ranges: BTreeMap<usize, Range<usize>>) {
+    /// Follows `value` back, which stands at `place`.
+    fn follow(&mut self, mut value: ValueId, mut place: Place) {
         for _ in 0..MOST_OPS {
             let Some(op) = self.graph.producer(value) else { break };
             if let Some(concat) = Concat::of(self.graph, op) {
-                if let Some(axis) = axis_from_front(concat.axis, axes.len()) {
-                    self.concat(&concat, axis, &axes, &ranges);
+                if let Some(axis) = axis_from_front(concat.axis, place.axes.len()) {
+                    self.concat(&concat, axis, &place);
                     return;
                 }
                 break;
             }
-            let Some((from, moved)) = self.through(op, &axes) else { break };
-            (value, axes) = (from, moved);
+            let Some((from, axes)) = self.through(op, &place.axes) else { break };
+            place.kind.extend(changes(self.graph.op(op)));
+            (value, place.axes) = (from, axes);
         }
-        self.operands.push(Operand { ranges, kind: kind_of(self.graph, value) });
+        place.kind.extend(kind_of(self.graph, value));
+        place.kind.truncate(KIND_OPS);
+        self.operands.push(Operand { ranges: place.ranges, kind: place.kind });
     }
 
-    fn concat(&mut self, concat: &Concat, axis: usize, axes: &[Option<usize>], ranges: &BTreeMap<usize, Range<usize>>) {
+    fn concat(&mut self, concat: &Concat, axis: usize, place: &Place) {
         let length = |value: &ValueId| self.graph.ty(*value)?.shape.as_ref()?.get(axis)?.known();
         let lengths: Option<Vec<usize>> = concat.inputs.iter().map(length).collect();
-        let place = axes[axis].zip(lengths);
-        let mut inner = axes.to_vec();
-        if place.is_none() {
-            inner[axis] = None;
-        }
-        let mut start = place.as_ref().and_then(|(axis, _)| ranges.get(axis)).map_or(0, |range| range.start);
+        let along = place.axes[axis].zip(lengths);
+        let mut start = along.as_ref().and_then(|(axis, _)| place.ranges.get(axis)).map_or(0, |range| range.start);
         for (index, &value) in concat.inputs.iter().enumerate() {
             if self.operands.len() >= MOST_OPERANDS {
                 return;
             }
-            let mut ranges = ranges.clone();
-            if let Some((axis, lengths)) = &place {
-                ranges.insert(*axis, start..start + lengths[index]);
-                start += lengths[index];
+            let mut place = place.clone();
+            match &along {
+                Some((axis, lengths)) => {
+                    place.ranges.insert(*axis, start..start + lengths[index]);
+                    start += lengths[index];
+                }
+                None => place.axes[axis] = None,
             }
-            self.follow(value, inner.clone(), ranges);
+            self.follow(value, place);
         }
     }
 
@@ -199,28 +212,34 @@ fn kept_axes(before: &[Dim], after: &[Dim], axes: &[Option<usize>]) -> Vec<Optio
     kept
 }
 
+/// The kind of op that `node` is, unless it only moves numbers.
+fn changes(node: &Op) -> Option<String> {
+    const MOVES: [&str; 7] = ["Transpose", "Identity", "Cast", "Split", "Slice", "DequantizeLinear", "QuantizeLinear"];
+    const LAYERS: [&str; 3] = ["Conv", "Gemm", "MatMul"];
+    if is_reshape(node) || MOVES.iter().any(|kind| node.is(kind)) {
+        return None;
+    }
+    let layer = LAYERS.iter().any(|kind| node.is(kind));
+    Some(if layer { "layer" } else { node.op_type() }.to_owned())
+}
+
 /// The ops that make the numbers of `value`, the last one first, back to one that mixes them. What only moves is left out.
 fn kind_of(graph: &Graph, mut value: ValueId) -> Vec<String> {
     let mut kind = Vec::new();
     for _ in 0..MOST_OPS {
-        if kind.len() == KIND_OPS {
-            break;
-        }
         let Some(op) = graph.producer(value) else {
             let given = if graph.constant(value).is_some() { "constant" } else { graph.name_of(value) };
             kind.push(given.to_owned());
             break;
         };
         let node = graph.op(op);
-        let moves = is_reshape(node)
-            || ["Transpose", "Identity", "Cast", "Split", "Slice", "DequantizeLinear", "QuantizeLinear"]
-                .iter()
-                .any(|kind| node.is(kind));
-        if !moves {
-            let layer = ["Conv", "Gemm", "MatMul"].iter().any(|kind| node.is(kind));
-            kind.push(if layer { "layer" } else { node.op_type() }.to_owned());
-        }
-        match if moves { node.input(0) } else { only_data(graph, node).filter(|_| is_elementwise(node)) } {
+        let changed = changes(node);
+        let from = match &changed {
+            None => node.input(0),
+            Some(_) => only_data(graph, node).filter(|_| is_elementwise(node)),
+        };
+        kind.extend(changed);
+        match from {
             Some(from) => value = from,
             None => break,
         }
