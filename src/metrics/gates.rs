@@ -60,8 +60,11 @@ const NO_ERROR: f64 = 1e-7;
 /// behind a whole at 14.
 const PART_BELOW: f64 = 8.0;
 
-/// Least of a part however low the gate: at 0 dB its error is as large as its signal.
-const LEAST_PART: f64 = 1.0;
+/// Least of a part where its output's gate is not lower still: half of its signal is left.
+const LEAST_PART: f64 = 3.0;
+
+/// Least of a part on made-up samples: at 0 dB its error is as large as its signal.
+const LEAST_MADE_UP: f64 = 1.0;
 
 /// An error below this share of the output is the rounding of 16-bit floats.
 const HALF_ERROR: f64 = 1e-3;
@@ -173,7 +176,7 @@ fn around_mean(metrics: &OutputMetrics, made_up: bool, gate: &'static str, least
 /// The gate for the part that is furthest from the original's.
 fn worst_part(metrics: &OutputMetrics, made_up: bool, gate: &'static str, least: f64) -> Option<GateResult> {
     // Made-up samples tell what is dead, and no more.
-    let least = if made_up { part_gate(least).min(LEAST_PART) } else { part_gate(least) };
+    let least = if made_up { part_gate(least).min(LEAST_MADE_UP) } else { part_gate(least) };
     let judged = |part: &Part| if made_up { part.sqnr_db } else { part.judged_db() };
     let differing = metrics.parts.iter().filter(|part| part.error_rms > NO_ERROR);
     let parts = differing.filter_map(|part| Some((judged(part)?, part)));
