@@ -300,7 +300,8 @@ fn outputs(what: &str, against: &str, comparison: &Comparison, lines: &mut Lines
             );
             // Said where the mean makes a difference.
             let is_lower = |sqnr: &f64| worst.sqnr_db.is_some_and(|whole| whole - sqnr >= MEAN_TELLS);
-            if let Some(sqnr) = worst.sqnr_around_mean_db.filter(is_lower).filter(|_| worst.row) {
+            if let Some(sqnr) = worst.sqnr_around_mean_db.filter(is_lower).filter(|_| worst.row && !comparison.made_up)
+            {
                 let _ = write!(line, ", around its mean {sqnr:.1} dB");
             }
             if let Some(agreement) = worst.top1_agreement {

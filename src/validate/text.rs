@@ -69,7 +69,10 @@ fn gates(verdict: &Verdict) -> String {
     let mut gates: Vec<String> = Vec::new();
     for gate in &verdict.gates {
         let limit = match gate.gate {
-            "sqnr" if gate.part.is_some() => format!("sqnr at least {} dB in parts and around means", gate.limit),
+            // Said once where the whole and what varies hold the same.
+            "sqnr" if gate.part.is_some() && !gates.contains(&format!("sqnr at least {} dB", gate.limit)) => {
+                format!("{} dB in parts and around means", gate.limit)
+            }
             "sqnr" => format!("sqnr at least {} dB", gate.limit),
             "drop" => format!("drop at most {}", gate.limit),
             other if gate.part.is_some() => format!("{other} at most {:.0e} in one place", gate.limit),
