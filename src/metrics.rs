@@ -65,14 +65,17 @@ pub struct Comparison {
     pub accuracy: Option<Accuracy>,
 }
 
+/// With fewer samples than these, a single number's variation is not told.
+const FEW_SAMPLES: usize = 4;
+
 impl Comparison {
-    /// Says so where one sample judged: what is in all outputs and what tells samples apart looks the same then.
+    /// Says so where too few samples judged to tell what varies between them: an error as large as that passes.
     pub fn warning(&self) -> Option<String> {
-        let scores = self.outputs.iter().any(|output| output.float && output.row);
-        (self.samples == 1 && !self.made_up && scores).then(|| {
-            "one sample judged: nothing tells how outputs vary between samples, and an error as large as that passes; \
-             judge on more of them"
-                .to_owned()
+        let untold = |output: &&OutputMetrics| output.float && output.row && output.sqnr_around_mean_db.is_none();
+        let output = self.outputs.iter().filter(|output| output.unequal > 0.0).find(untold)?;
+        (self.samples < FEW_SAMPLES && !self.made_up).then(|| {
+            let (name, samples) = (&output.name, if self.samples == 1 { "one sample" } else { "few samples" });
+            format!("{samples} judged, which does not tell how `{name}` varies: an error as large as that passes; judge on more")
         })
     }
 }

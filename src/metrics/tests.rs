@@ -223,3 +223,12 @@ fn the_mean_of_a_score_is_no_signal() {
     let still: Vec<Vec<f32>> = (0..12).map(|sample| vec![3.0 + 0.01 * wave(sample)]).collect();
     assert_eq!(reasons(gates.int8(&of_samples(None, &still, &after))), [""; 0]);
 }
+
+#[test]
+fn few_samples_do_not_tell_how_a_score_varies() {
+    let rows = |count: usize| (0..count).map(|sample| vec![3.0 + 0.6 * wave(sample)]).collect::<Vec<_>>();
+    let warning = |count| of_samples(None, &rows(count), &vec![vec![3.0]; count]).warning();
+    assert!(warning(1).unwrap().contains("one sample judged, which does not tell how `y` varies"));
+    assert!(warning(3).is_some() && warning(4).is_none());
+    assert_eq!(of_samples(None, &rows(1), &rows(1)).warning(), None, "nothing differs");
+}

@@ -59,8 +59,8 @@ impl Job<'_> {
         Ok(Verdict { comparison, failed })
     }
 
-    /// Says so where one sample judged what 8 bits made of scores.
-    pub(super) fn warn_of_one_sample(&mut self) {
+    /// Says so where too few samples judged what 8 bits made of scores.
+    pub(super) fn warn_of_few_samples(&mut self) {
         let warning = self.report.quantized.as_ref().and_then(Comparison::warning);
         self.report.warnings.extend(warning.filter(|warning| !self.report.warnings.contains(warning)));
     }

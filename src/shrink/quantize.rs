@@ -373,7 +373,7 @@ impl<'a> Job<'a> {
                 return Ok(None);
             }
             self.report.quantized = Some(comparison);
-            self.warn_of_one_sample();
+            self.warn_of_few_samples();
         }
         self.report.layers = quantized.layers;
         self.report.journal.extend(quantized.journal.entries);
@@ -394,7 +394,7 @@ impl<'a> Job<'a> {
         self.report.gates.extend(gates);
         self.report.journal.extend(quantized.journal.entries);
         self.report.notes.extend(quantized.notes);
-        self.warn_of_one_sample();
+        self.warn_of_few_samples();
         let method = quantized.calibrator.map_or("none", |calibrator| calibrator.name()).to_owned();
         self.report.calibration = Some(Calibration { samples: quantized.samples, method });
         changed.then_some(quantized.model)
