@@ -116,7 +116,7 @@ fn a_layer_that_8_bits_ruin_stays_float_though_the_gate_holds() {
     // sum nobody sees that.
     let wave = |index: usize| (index as f32 * 2.399).sin();
     let matrix = |is_there: fn(usize) -> bool| {
-        let numbers = (0..128).map(|place| if is_there(place / 8) { wave(place) } else { 0.0 });
+        let numbers = (0..128).map(|place| if is_there(place / 8) { wave(place + 1) } else { 0.0 });
         numbers.map(|number| format!("{number:.4}")).collect::<Vec<_>>().join(",")
     };
     let (large, small) = (matrix(|row| row == 0), matrix(|row| row > 0));

@@ -100,7 +100,7 @@ pub(super) fn measured_parts(structure: Option<&Structure>, axes: &Axes) -> Vec<
         },
     };
     let Some(slices) = axes.along(axis) else { return Vec::new() };
-    let whole = Totals::of(slices, &[0..slices.len()]);
+    let whole = Totals::whole(slices);
     let mut parts: Vec<Part> = groups
         .iter()
         .map(|ranges| (ranges, Totals::of(slices, ranges)))
@@ -119,7 +119,7 @@ pub(super) fn measured_parts(structure: Option<&Structure>, axes: &Axes) -> Vec<
 pub(super) fn worst_slice(parts: &[Part], axes: &Axes) -> Option<Slice> {
     let mut worst: Option<Slice> = None;
     for (axis, slices) in axes.all() {
-        let mut scale = vec![Totals::of(slices, &[0..slices.len()]).rms(); slices.len()];
+        let mut scale = vec![Totals::whole(slices).rms(); slices.len()];
         for part in parts.iter().filter(|part| part.axis == axis) {
             let places = part.ranges.iter().flat_map(|(start, end)| *start..*end);
             places.for_each(|index| scale[index] = part.rms);

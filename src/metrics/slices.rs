@@ -1,6 +1,6 @@
 //! Sums by slices: what stands at one place of an axis, over all samples. They tell the parts of an output that one figure
 //! over all of it hides, and what is signal once the mean is taken off.
-use std::ops::Range;
+use std::{ops::Range, slice::from_ref};
 
 /// Slices of an axis that are told apart, at most.
 const MOST_SLICES: usize = 1 << 16;
@@ -126,7 +126,7 @@ impl Axes {
     /// Groups of places of an axis whose scales are apart in every sample, and that axis; `None` where there is one group.
     pub(super) fn by_scale(&self) -> Option<(usize, Vec<Vec<Range<usize>>>)> {
         let found = self.all().filter_map(|(axis, slices)| {
-            let (gap, groups) = self.groups(slices, &[0..slices.len()])?;
+            let (gap, groups) = self.groups(slices, from_ref(&(0..slices.len())))?;
             Some((gap, axis, groups))
         });
         found
@@ -213,6 +213,11 @@ pub(super) struct Totals {
 }
 
 impl Totals {
+    /// Over all of them.
+    pub(super) fn whole(slices: &[Slice]) -> Totals {
+        Totals::of(slices, from_ref(&(0..slices.len())))
+    }
+
     pub(super) fn of(slices: &[Slice], ranges: &[Range<usize>]) -> Totals {
         let mut totals = Totals::default();
         let (mut variation, mut freedom) = (0.0, 0);
@@ -253,7 +258,7 @@ mod tests {
         let found = axes(&[1, 3], &samples[..]);
         assert_eq!(found.by_scale(), None, "the second place is as small as the last in the second sample");
         let samples: [&[f64]; 2] = [&[100.0, 80.0, 0.5], &[90.0, 70.0, 0.3]];
-        assert_eq!(axes(&[1, 3], &samples).by_scale(), Some((1, vec![vec![0..2], vec![2..3]])));
+        assert_eq!(axes(&[1, 3], &samples).by_scale(), Some((1, [0..2, 2..3].map(|range| vec![range]).to_vec())));
         let samples: [&[f64]; 2] = [&[100.0, 0.0, 80.0], &[90.0, 0.0, 70.0]];
         assert_eq!(axes(&[1, 3], &samples).by_scale(), None, "zeros have no scale");
     }
@@ -262,13 +267,13 @@ mod tests {
     fn the_mean_is_no_signal() {
         let found = axes(&[1, 1], &[&[3.0], &[3.2], &[2.8], &[3.0], &[3.1]]);
         assert!(found.is_row() && found.mean_axis() == Some(1));
-        let totals = Totals::of(found.along(1).unwrap(), &[0..1]);
+        let totals = Totals::whole(found.along(1).unwrap());
         // Variance 0.022 of 4 degrees of freedom, times 5.
         assert!((totals.variation.unwrap() - 0.11).abs() < 1e-9, "{totals:?}");
         let still = axes(&[1, 1], &[&[3.0], &[3.001], &[3.0], &[3.0], &[3.001]]);
-        assert_eq!(Totals::of(still.along(1).unwrap(), &[0..1]).variation, None);
+        assert_eq!(Totals::whole(still.along(1).unwrap()).variation, None);
         let few = axes(&[1, 1], &[&[3.0], &[4.0]]);
-        assert_eq!(Totals::of(few.along(1).unwrap(), &[0..1]).variation, None);
+        assert_eq!(Totals::whole(few.along(1).unwrap()).variation, None);
         assert!(!axes(&[1, 4, 2], &[&[0.0; 8]]).is_row());
     }
 }

@@ -59,12 +59,13 @@ fn along(axis: usize, operands: &[Operand]) -> Option<Structure> {
     let ranges = operands.iter().filter_map(|operand| operand.ranges.get(&axis));
     let cuts: BTreeSet<usize> = ranges.flat_map(|range| [range.start, range.end]).collect();
     let cuts: Vec<usize> = cuts.into_iter().collect();
-    let mut parts: Vec<(BTreeSet<&[String]>, Vec<Range<usize>>)> = Vec::new();
+    type Kinds<'k> = BTreeSet<&'k [String]>;
+    let mut parts: Vec<(Kinds<'_>, Vec<Range<usize>>)> = Vec::new();
     for range in cuts.windows(2).map(|ends| ends[0]..ends[1]) {
         let holds = |operand: &&Operand| {
             operand.ranges.get(&axis).is_none_or(|whole| whole.start <= range.start && range.end <= whole.end)
         };
-        let kinds: BTreeSet<&[String]> = operands.iter().filter(holds).map(|operand| &operand.kind[..]).collect();
+        let kinds: Kinds<'_> = operands.iter().filter(holds).map(|operand| &operand.kind[..]).collect();
         match parts.iter_mut().find(|(known, _)| *known == kinds) {
             Some((_, ranges)) => match ranges.last_mut().filter(|last| last.end == range.start) {
                 Some(last) => last.end = range.end,
@@ -249,27 +250,31 @@ fn kind_of(graph: &Graph, mut value: ValueId) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use onnx_shrink_ir::{infer, text::parse_graph};
 
     use super::Structure;
 
-    fn parts(text: &str) -> Option<(usize, Vec<Vec<(usize, usize)>>)> {
+    fn parts(text: &str) -> Option<Structure> {
         let mut graph = parse_graph(text, 17).unwrap().graph;
         infer::infer(&mut graph);
-        let found = Structure::of(&graph, graph.outputs()[0])?;
-        let parts = found.parts.iter().map(|ranges| ranges.iter().map(|range| (range.start, range.end)).collect());
-        Some((found.axis, parts.collect()))
+        Structure::of(&graph, graph.outputs()[0])
+    }
+
+    fn two(axis: usize, parts: [Range<usize>; 2]) -> Option<Structure> {
+        Some(Structure { axis, parts: parts.map(|range| vec![range]).to_vec() })
     }
 
     #[test]
     fn the_last_concat_tells_the_parts() {
         let head = "g (float[1,4,100] box, float[1,20,100] cls) => (float[1,24,100] y)";
         let joined = "s = Sigmoid (cls)  b = Relu (box)  y = Concat <axis = 1> (b, s)";
-        assert_eq!(parts(&format!("{head} {{ {joined} }}")), Some((1, vec![vec![(0, 4)], vec![(4, 24)]])));
+        assert_eq!(parts(&format!("{head} {{ {joined} }}")), two(1, [0..4, 4..24]));
         // Through what moves numbers, or scales them.
         let head = "g (float[1,4,10,10] box, float[1,20,10,10] cls) => (float[1,100,24] y) <int64[3] to = {1, 24, -1}, float k = {2.0}>";
         let moved = "s = Sigmoid (cls)  j = Concat <axis = 1> (box, s)  r = Reshape (j, to)  t = Transpose <perm = [0, 2, 1]> (r)  y = Mul (t, k)";
-        assert_eq!(parts(&format!("{head} {{ {moved} }}")), Some((2, vec![vec![(0, 4)], vec![(4, 24)]])));
+        assert_eq!(parts(&format!("{head} {{ {moved} }}")), two(2, [0..4, 4..24]));
     }
 
     #[test]
@@ -279,7 +284,7 @@ mod tests {
         // Inputs of other names are other kinds, so a layer stands before each.
         let layers = "g (float[1,9,8] x, float[1,4,8] z) => (float[1,13,5] y) <float[8,2] w = {1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1}, float[8,3] v = {1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1}>";
         let before = "b = MatMul (x, w)  s = MatMul (x, v)  bb = MatMul (z, w)  ss = MatMul (z, v)";
-        assert_eq!(parts(&format!("{layers} {{ {before} {body} }}")), Some((2, vec![vec![(0, 2)], vec![(2, 5)]])));
+        assert_eq!(parts(&format!("{layers} {{ {before} {body} }}")), two(2, [0..2, 2..5]));
         assert!(parts(&format!("{head} {{ {body} }}")).is_some());
         assert_eq!(parts(&format!("{layers} {{ {before} y = Concat <axis = 2> (b, s) }}")), None, "one kind");
     }

@@ -192,7 +192,7 @@ impl OutputMetrics {
         let parts = measured_parts(kind.structure.as_ref(), axes);
         let mean_axis = kind.structure.as_ref().map(|structure| structure.axis).or_else(|| axes.mean_axis());
         let whole = mean_axis.and_then(|axis| axes.along(axis));
-        let variation = whole.and_then(|slices| Totals::of(slices, &[0..slices.len()]).variation);
+        let variation = whole.and_then(|slices| Totals::whole(slices).variation);
         let worst_slice = worst_slice(&parts, axes);
         let rel_l2 = match (sums.before > 0.0, sums.error > 0.0) {
             (true, _) => (sums.error / sums.before).sqrt(),

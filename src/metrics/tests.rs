@@ -170,7 +170,7 @@ fn a_dead_part_does_not_hide_behind_a_larger_one() {
     let dead = |row: &Vec<f32>| [&row[..2], &[0.0; 3]].concat();
     let after: Vec<Vec<f32>> = before.iter().map(dead).collect();
     let gates = Gates::default();
-    for structure in [None, Some(Structure { axis: 1, parts: vec![vec![0..2], vec![2..5]] })] {
+    for structure in [None, Some(Structure { axis: 1, parts: [0..2, 2..5].map(|range| vec![range]).to_vec() })] {
         let found = of_samples(structure, &before, &after);
         assert!(found.outputs[0].sqnr_db.unwrap() > 40.0 && found.outputs[0].parts.len() == 2, "{found:?}");
         assert_eq!(found.outputs[0].parts[0].ranges, [(2, 5)]);
