@@ -232,6 +232,7 @@ impl Verdict {
         let reached = samples.subset(&(0..samples.len().min(COVERED_SAMPLES)).collect::<Vec<_>>());
         self.cover(coverage(evaluator, &before.graph, first.as_ref(), &reached), &before.graph, &after.graph);
         self.judge_given(&request.gates, &comparison, crate::shrink::is_half(&before.graph))?;
+        self.notes.extend(comparison.warning());
         self.passed = self.gates.iter().all(|gate| gate.passed) && self.unjudged.is_empty();
         self.comparison = Some(comparison);
         if request.all_values {

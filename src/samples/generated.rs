@@ -319,6 +319,10 @@ impl Source for Generated {
         self.plan.len()
     }
 
+    fn is_made_up(&self) -> bool {
+        true
+    }
+
     fn name(&self, index: usize) -> String {
         format!("generated sample {index}")
     }

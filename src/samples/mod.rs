@@ -145,6 +145,11 @@ trait Source: Send + Sync {
     fn len(&self) -> usize;
     fn name(&self, index: usize) -> String;
     fn read(&self, index: usize, inputs: &Inputs) -> Result<Raw, SampleProblem>;
+
+    /// Whether nobody gave them.
+    fn is_made_up(&self) -> bool {
+        false
+    }
 }
 
 /// A list of samples, each read on demand.
@@ -229,6 +234,11 @@ impl Samples {
     /// The name of sample `index`, which must be below [`Samples::len`].
     pub fn name(&self, index: usize) -> String {
         self.source.name(self.indices[index])
+    }
+
+    /// Whether nobody gave them.
+    pub fn are_made_up(&self) -> bool {
+        self.source.is_made_up()
     }
 
     /// Sample `index`, which must be below [`Samples::len`].
