@@ -187,3 +187,23 @@ fn gather(pair: &Pair<'_>, verdict: Verdict<'_>, layers: &mut Vec<Layer>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use onnx_shrink_ir::text::parse_graph;
+
+    use super::layers;
+
+    #[test]
+    fn weights_that_follow_from_constants_are_weights() {
+        let model = "g (float[2,2] x, int64[1] i) => (float[2,2] y, float[1,2] e) <float16[2,2] w = {1, 2, 3, 4}, float[4] f = {1, 2, 3, 4},
+            int64[2] s = {2, 2}> { c = Cast <to = 1> (w)  t = Transpose (c)  m = MatMul (x, t)  r = Reshape (f, s)  g = Add (m, x)
+            y = MatMul (r, g)  e = Gather (c, i) }";
+        let mut graph = parse_graph(model, 17).unwrap().graph;
+        onnx_shrink_ir::infer::infer(&mut graph);
+        let found = layers(&graph, &graph, &|_| Some("a reason".to_owned()));
+        let names: Vec<(&str, u64)> = found.iter().map(|layer| (layer.name.as_str(), layer.bytes_before)).collect();
+        // The table is stored as it was: it is no layer.
+        assert_eq!(names, [("m", 8), ("y", 32)]);
+    }
+}

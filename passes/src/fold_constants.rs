@@ -106,7 +106,7 @@ fn fold(graph: &Graph, op: OpId, class: Class, cx: &Context<'_>) -> Result<Patch
         return Err(Miss::NotThisPattern);
     }
     if class == Class::Exact
-        && let Some(patch) = turned_pair(graph, op, cx)?
+        && let Some(patch) = turned_pair(graph, op, cx.options.fold_growth)?
     {
         return Ok(patch);
     }
@@ -143,7 +143,7 @@ fn fold(graph: &Graph, op: OpId, class: Class, cx: &Context<'_>) -> Result<Patch
 }
 
 /// The Transpose `op` of a DequantizeLinear of constants as a DequantizeLinear of turned integers, along the axis where its scales went.
-fn turned_pair(graph: &Graph, op: OpId, cx: &Context<'_>) -> Result<Option<Patch>, Miss> {
+fn turned_pair(graph: &Graph, op: OpId, growth: usize) -> Result<Option<Patch>, Miss> {
     let node = graph.op(op);
     let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(None) };
     let Some(pair) = graph.producer(x).filter(|pair| node.is("Transpose") && graph.op(*pair).is("DequantizeLinear"))
@@ -163,9 +163,13 @@ fn turned_pair(graph: &Graph, op: OpId, cx: &Context<'_>) -> Result<Option<Patch
         Some(perm) => perm.ints.clone(),
         None => (0..rank as i64).rev().collect(),
     };
+    let order: Option<Vec<usize>> =
+        perm.iter().map(|axis| usize::try_from(*axis).ok().filter(|axis| *axis < rank)).collect();
+    let Some(order) = order.filter(|order| order.len() == rank) else { return Ok(None) };
+    // The engine's Transpose is of floats here; through f64 all these types come back as they were.
     let turned = |tensor: &Tensor| -> Result<Tensor, Miss> {
-        let outputs = cx.evaluate(graph, op, &[Some(tensor.clone())])?;
-        outputs.into_iter().next().flatten().ok_or(Miss::NotThisPattern)
+        let numbers = tensor.to_f64().ok_or(Miss::NotThisPattern)?.permuted_axes(order.clone());
+        Tensor::from_f64(tensor.dtype(), &numbers.as_standard_layout().into_owned()).ok_or(Miss::NotThisPattern)
     };
     let axis = onnx_shrink_ir::ops::axis_from_front(of_pair.int("axis").unwrap_or(1), rank);
     let place = axis.and_then(|axis| perm.iter().position(|from| *from == axis as i64));
@@ -189,7 +193,7 @@ fn turned_pair(graph: &Graph, op: OpId, cx: &Context<'_>) -> Result<Option<Patch
     }
     let result = patch.op(dequantize, &inputs, graph.name_of(y), graph.ty(y).cloned());
     patch.replace(y, result);
-    net_bytes::check(graph, &patch, &[op, pair], 1, cx.options.fold_growth)?;
+    net_bytes::check(graph, &patch, &[op, pair], 1, growth)?;
     Ok(Some(patch))
 }
 

@@ -2,18 +2,13 @@
 //!
 //! A file of quantization-aware training has Conv (DequantizeLinear (x), DequantizeLinear (w)) with a BatchNormalization behind it,
 //! which engines run in float. With the factor k of a channel its scale becomes `s · |k|`; where k is negative its integers change
-//! their sign. The bias `(b − mean) · k + shift` is an int32 with the scale `s_x · s_w` where x has one scale, as engines want it.
+//! their sign. The bias `(b − mean) · k + shift` is a float: ONNX Runtime makes integers of it (1.32), and nothing is rounded twice.
 //!
 //! **Legal when** the weight's integers are symmetric (zero points 0, no −128 where a sign changes), its scale is one or one a filter, and all
 //! results are finite. **Never** computes a weight in float.
-use onnx_shrink_ir::{
-    DataType, Graph, NewOp, OpId, Patch, Tensor, TensorType, ValueId, ValueRef, attributes, ops::Conv,
-};
+use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, ValueId, attributes, ops::Conv};
 
 use crate::Miss;
-
-/// Integers that a bias may take, so that it fits 32 bits beside the sums.
-const MOST_BIAS: f64 = (1u32 << 30) as f64;
 
 /// A DequantizeLinear of constants.
 struct Pair {
@@ -93,27 +88,13 @@ pub(crate) fn into_scales(
         true => weight.integers.into(),
         false => patch.constant("w", Tensor::from_vec(integers.dims(), numbers)),
     };
-    let per_channel = || NewOp::new("DequantizeLinear").with(attributes::int("axis", 0));
+    let per_channel = NewOp::new("DequantizeLinear").with(attributes::int("axis", 0));
     let ty = graph.ty(conv.w).cloned();
     let scale_values = patch.constant("s", Tensor::from_vec(&[channels], scales.clone()));
-    let w = patch.op(per_channel(), &[Some(integers), Some(scale_values)], "d", ty);
-    let x_scale = scale_of(graph, conv.x);
-    let bias_scales = x_scale.map(|x| scales.iter().map(|scale| x * scale).collect::<Vec<f32>>());
-    let fits = |scales: &Vec<f32>| {
-        bias.iter().zip(scales).all(|(b, scale)| scale.is_normal() && (b / f64::from(*scale)).abs() <= MOST_BIAS)
-    };
-    let b: ValueRef = match bias_scales.filter(fits) {
-        Some(scales) => {
-            let rounded = bias.iter().zip(&scales).map(|(b, scale)| (b / f64::from(*scale)).round_ties_even() as i32);
-            let integers = patch.constant("b", Tensor::from_vec(&[channels], rounded.collect::<Vec<i32>>()));
-            let scales = patch.constant("s", Tensor::from_vec(&[channels], scales));
-            let ty = Some(TensorType::fixed(DataType::Float, &[channels]));
-            patch.op(per_channel(), &[Some(integers), Some(scales)], "d", ty)
-        }
-        None => patch.constant("b", Tensor::from_vec(&[channels], bias.iter().map(|b| *b as f32).collect())),
-    };
+    let w = patch.op(per_channel, &[Some(integers), Some(scale_values)], "d", ty);
+    let bias = patch.constant("b", Tensor::from_vec(&[channels], bias.iter().map(|b| *b as f32).collect()));
     let ty = graph.ty(to).or(graph.ty(from)).cloned();
-    let y = patch.op(conv.to_op(), &[Some(conv.x.into()), Some(w), Some(b)], graph.name_of(to), ty);
+    let y = patch.op(conv.to_op(), &[Some(conv.x.into()), Some(w), Some(bias)], graph.name_of(to), ty);
     patch.replace(to, y);
     Ok(patch)
 }
@@ -129,13 +110,6 @@ fn old_bias(graph: &Graph, b: ValueId, channels: usize) -> Option<Vec<f64>> {
         }
     };
     (numbers.len() == channels).then_some(numbers)
-}
-
-/// The one scale of the pair that makes `x`, if there is one.
-fn scale_of(graph: &Graph, x: ValueId) -> Option<f32> {
-    let pair = graph.op(graph.producer(x)?);
-    let scale = graph.constant(pair.input(1)?)?;
-    (pair.is("DequantizeLinear") && scale.len() == 1).then(|| scale.to_scalar_f64().map(|scale| scale as f32))?
 }
 
 #[cfg(test)]
@@ -164,8 +138,7 @@ mod tests {
             run(&FoldBatchNorm, &mut graph, Options::default());
             graph.sweep();
             assert!(graph.ops_of("BatchNormalization").is_empty(), "{bias}");
-            // Of x, of the weight, of the bias: all of the Conv's inputs are integers.
-            assert_eq!(graph.ops_of("DequantizeLinear").len(), 3, "{bias}");
+            assert_eq!(graph.ops_of("DequantizeLinear").len(), 2, "{bias}: of x and of the weight");
             assert_same_values(&before, &graph, Class::Rounding);
         }
     }

@@ -2,9 +2,7 @@
 //!
 //! ```onnx before
 //! # x: float[1,8,32]; v: float[8,8,5]; g: float[8,1,1]
-//! n = ReduceL2 <axes = [1, 2]> (v)
-//! u = Div (v, n)
-//! w = Mul (u, g)
+//! w = Mul (v, g)
 //! y = Conv (x, w)
 //! ```
 //! ```onnx after
@@ -468,4 +466,122 @@ pub fn twins(before: &Graph, after: &Graph) -> Vec<Twin> {
         (is_folded && after.constant(table).is_some()).then_some(Twin { table, layer, name })
     };
     before.ops().into_iter().filter_map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use onnx_shrink_ir::Graph;
+
+    use super::{FoldWeights, Restore, RestoreWeights, twins};
+    use crate::{
+        Class, Options,
+        quantize::StoreInt8,
+        testing::{assert_same_values, check_missed, check_same, parse, run},
+    };
+
+    const EIGHT: FoldWeights = FoldWeights { bits: 8, tied: true };
+
+    fn numbers(count: usize) -> String {
+        (0..count).map(|i| format!("{:.3}", (i as f64 * 0.7).sin() + 0.01)).collect::<Vec<_>>().join(", ")
+    }
+
+    fn ops(graph: &Graph) -> Vec<String> {
+        graph.ops().into_iter().map(|op| graph.op(op).op_type().to_owned()).collect()
+    }
+
+    fn norm() -> String {
+        format!(
+            "g (float[1,8,16] x) => (float[1,8,12] y) <float[8,8,5] v = {{{}}}, float[8,1,1] g = {{{}}}, float[8,8,5] w> {{
+            s = Mul (v, v)  m = ReduceMean <axes = [1, 2]> (s)  n = Sqrt (m)  u = Div (v, n)  w = Mul (u, g)  y = Conv (x, w) }}",
+            numbers(320),
+            numbers(8)
+        )
+    }
+
+    #[test]
+    fn a_weight_norm_becomes_a_weight() {
+        let before = parse(&norm()).graph;
+        let mut graph = before.detached();
+        run(&EIGHT, &mut graph, Options::default());
+        assert_eq!(ops(&graph), ["Conv"]);
+        assert_same_values(&before, &graph, Class::Rounding);
+    }
+
+    #[test]
+    fn what_ends_in_no_fewer_bits_is_computed_again() {
+        let before = parse(&format!(
+            "g (float[4,32] x) => (float[4,32] y) <float16[32,32] h = {{{}}}> {{ w = Cast <to = 1> (h)  y = MatMul (x, w) }}",
+            numbers(1024)
+        ))
+        .graph;
+        for stores in [true, false] {
+            let mut graph = before.detached();
+            run(&EIGHT, &mut graph, Options::default());
+            assert_eq!(ops(&graph), ["MatMul"]);
+            if stores {
+                // (Nothing else is here: its weight is not the small one that gets 16 bits.)
+                run(&StoreInt8::default(), &mut graph, Options::default());
+            }
+            let made = ops(&graph);
+            run(&RestoreWeights { before: &before, which: Restore::Larger }, &mut graph, Options::default());
+            match stores {
+                true => assert_eq!(ops(&graph), made),
+                false => assert_eq!(ops(&graph), ["Cast", "MatMul"]),
+            }
+            let bytes = |graph: &Graph| -> usize {
+                let constants = graph.values().into_iter().filter_map(|value| graph.constant(value));
+                constants.map(|tensor| tensor.byte_len()).sum()
+            };
+            assert!(bytes(&graph) <= bytes(&before));
+        }
+    }
+
+    #[test]
+    fn weights_that_come_from_less_stay_so() {
+        let small = format!(
+            "g (float[4,16] x) => (float[4,64] y) <float[16,1] v = {{{}}}, int64[2] s = {{16, 64}}> {{
+            w = Expand (v, s)  y = MatMul (x, w) }}",
+            numbers(16)
+        );
+        check_missed(&EIGHT, &small, "the file would grow: 1408 bytes come, 144 go");
+        let quantized = "g (float[4,8] x) => (float[4,8] y) <int8[8,8] q = {1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8,
+            1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8,
+            1, 2, 3, 4, 5, 6, 7, 8}, float s = {0.5}> { w = DequantizeLinear (q, s)  t = Transpose (w)  y = MatMul (x, t) }";
+        check_same(&EIGHT, quantized);
+    }
+
+    #[test]
+    fn a_weight_of_one_matrix_is_a_matrix() {
+        let model = |x: &str, y: &str| {
+            parse(&format!("g ({x} x) => ({y} y) <float[1,8,6] w = {{{}}}> {{ y = MatMul (x, w) }}", numbers(48))).graph
+        };
+        let before = model("float[2,3,8]", "float[2,3,6]");
+        let mut graph = before.detached();
+        run(&EIGHT, &mut graph, Options::default());
+        assert_eq!(graph.constant(graph.find("w").unwrap()).unwrap().dims(), [8, 6]);
+        assert_same_values(&before, &graph, Class::Exact);
+        // The result of two axes would have two, and not three.
+        let mut graph = model("float[3,8]", "float[1,3,6]");
+        run(&EIGHT, &mut graph, Options::default());
+        assert_eq!(graph.constant(graph.find("w").unwrap()).unwrap().dims(), [1, 8, 6]);
+    }
+
+    #[test]
+    fn a_tied_table_is_computed_where_it_can_be_shared() {
+        let model = format!(
+            "g (int64[1,3] i, float[1,3,16] x) => (float[1,3,16] e, float[1,3,40] y) <float[40,16] t = {{{}}}> {{
+            e = Gather (t, i)  w = Transpose <perm = [1, 0]> (t)  y = MatMul (x, w) }}",
+            numbers(640)
+        );
+        let before = parse(&model).graph;
+        let mut graph = before.detached();
+        run(&EIGHT, &mut graph, Options::default());
+        assert_eq!(ops(&graph), ["Gather", "MatMul"]);
+        assert_eq!(twins(&before, &graph).len(), 1);
+        run(&RestoreWeights { before: &before, which: Restore::Tied }, &mut graph, Options::default());
+        graph.sweep();
+        assert_eq!(ops(&graph), ["Gather", "Transpose", "MatMul"]);
+        assert_eq!(graph.values().into_iter().filter(|value| graph.constant(*value).is_some()).count(), 1);
+        check_same(&FoldWeights { bits: 8, tied: false }, &model);
+    }
 }

@@ -113,3 +113,31 @@ pub fn is_between_pairs(graph: &Graph, op: OpId) -> bool {
             graph.op(next).is("QuantizeLinear")
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{is_quantized, is_wholly_quantized};
+    use crate::testing::parse;
+
+    #[test]
+    fn quantized_is_a_property_of_a_layer() {
+        let ones = vec!["1"; 144].join(", ");
+        let model = |second: &str| {
+            parse(&format!(
+                "g (float[2,12] x) => (float[2,12] y) <int8[12,12] q = {{{ones}}}, float[12,12] w = {{{ones}}}, float s = {{0.5}}> {{
+                d = DequantizeLinear (q, s)  t = MatMul (x, d)  {second} }}"
+            ))
+            .graph
+        };
+        let float = model("y = MatMul (t, w)");
+        assert!(is_quantized(&float) && !is_wholly_quantized(&float));
+        let none = model("y = MatMul (t, d)");
+        assert!(is_wholly_quantized(&none));
+        let computed = model("u = Neg (w)  y = MatMul (t, u)");
+        assert!(!is_wholly_quantized(&computed), "a weight that is computed is one, too");
+        let float = parse(&format!(
+            "g (float[2,12] x) => (float[2,12] y) <float[12,12] w = {{{ones}}}> {{ y = MatMul (x, w) }}"
+        ));
+        assert!(!is_quantized(&float.graph) && !is_wholly_quantized(&float.graph));
+    }
+}
