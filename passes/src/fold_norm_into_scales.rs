@@ -2,7 +2,7 @@
 //!
 //! A file of quantization-aware training has Conv (DequantizeLinear (x), DequantizeLinear (w)) with a BatchNormalization behind it,
 //! which engines run in float. With the factor k of a channel its scale becomes `s · |k|`; where k is negative its integers change
-//! their sign. The bias `(b − mean) · k + shift` is a float: ONNX Runtime makes integers of it (1.32), and nothing is rounded twice.
+//! their sign. The bias `(b − mean) · k + shift` is a float: ONNX Runtime makes integers of it from 1.24 on, and nothing is rounded twice.
 //!
 //! **Legal when** the weight's integers are symmetric (zero points 0, no −128 where a sign changes), its scale is one or one a filter, and all
 //! results are finite. **Never** computes a weight in float.

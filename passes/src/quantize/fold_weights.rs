@@ -57,11 +57,13 @@ impl Pass for FoldWeights {
         // Tables first: a layer behind a Transpose of one then finds a constant.
         let (tables, layers): (Vec<OpId>, Vec<OpId>) =
             graph.ops().into_iter().partition(|op| graph.op(*op).is("Gather"));
+        let mut computed = Computed::of(graph);
         for op in tables.into_iter().chain(layers) {
-            let computed = Computed::of(graph);
             match self.fold(graph, cx, op, &computed, few_bits) {
                 Ok(patch) => {
-                    cx.apply(graph, patch)?;
+                    if cx.apply(graph, patch)?.is_some() {
+                        computed = Computed::of(graph); // ids of what went may be taken again
+                    }
                 }
                 Err(miss) => cx.missed(graph, op, &miss),
             }
