@@ -59,6 +59,9 @@ impl Pass for FoldWeights {
             graph.ops().into_iter().partition(|op| graph.op(*op).is("Gather"));
         let mut computed = Computed::of(graph);
         for op in tables.into_iter().chain(layers) {
+            if !graph.has_op(op) {
+                continue; // it went with a table before
+            }
             match self.fold(graph, cx, op, &computed, few_bits) {
                 Ok(patch) => {
                     if cx.apply(graph, patch)?.is_some() {
@@ -566,6 +569,20 @@ mod tests {
         let mut graph = model("float[3,8]", "float[1,3,6]");
         run(&EIGHT, &mut graph, Options::default());
         assert_eq!(graph.constant(graph.find("w").unwrap()).unwrap().dims(), [1, 8, 6]);
+    }
+
+    #[test]
+    fn a_table_in_halves_is_computed_with_all_that_reads_it() {
+        let before = parse(&format!(
+            "g (int64[1,3] i, float[1,3,16] x) => (float[1,3,16] e, float[1,3,40] y) <float16[40,16] h = {{{}}}> {{
+            t = Cast <to = 1> (h)  e = Gather (t, i)  w = Transpose <perm = [1, 0]> (t)  y = MatMul (x, w) }}",
+            numbers(640)
+        ))
+        .graph;
+        let mut graph = before.detached();
+        run(&FoldWeights { bits: 8, tied: false }, &mut graph, Options::default());
+        assert_eq!(ops(&graph), ["Gather", "Transpose", "MatMul"]);
+        assert_same_values(&before, &graph, Class::Rounding);
     }
 
     #[test]
