@@ -4,31 +4,55 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
+    fmt,
 };
 
-use onnx_shrink_ir::{Graph, OpId, ValueId};
+use onnx_shrink_ir::{Graph, OpId, TensorType, ValueId};
+use onnx_shrink_passes::quantize::{
+    computed::{Computed, weight_inputs},
+    is_between_pairs,
+};
 
 use crate::{
     formats::accumulator_bits,
     report::{Fate, Layer},
-    stored_form::constants_beside,
+    stored_form::{constants_beside, multiplies},
 };
 
-/// Ops that multiply by weights, where one of their inputs is constant.
-pub(crate) const MULTIPLY: [&str; 7] = ["Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"];
-
-/// Numbers from which on a constant that rows are looked up in counts as a layer's weight.
+/// Numbers from which on a constant that rows are looked up in is listed even where it stays as it was.
 const LEAST_LOOKUP: usize = 4096;
 
-/// Ops between a constant as it is stored and the layer that reads it.
-pub(crate) const DECODE: [&str; 10] =
-    ["DequantizeLinear", "Mul", "Cast", "Log", "Reshape", "Slice", "Sub", "Concat", "Floor", "Div"];
+/// Why a layer does not compute in integers, where no pass says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Nothing tells the ranges of what it reads
+    NoSamples,
+    /// Samples were given, and the model does not run on them
+    NotRun,
+    /// The same, and why each run does not find them
+    NorDynamic(Box<Reason>, String),
+    /// It is in a body
+    InBody,
+    /// It only looks rows up
+    Lookup,
+    /// The file has it so
+    Quantized,
+}
 
-/// Why what is looked up is not computed in integers.
-const LOOKED_UP: &str = "its rows are looked up, and multiplied by nothing";
-
-/// The longest way from a constant to what reads it: two integers to a byte.
-pub(crate) const DEEPEST: usize = 10;
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::NoSamples => f.write_str("no samples were given"),
+            Reason::NotRun => f.write_str("the model does not run on the samples, so that its ranges are not known"),
+            Reason::NorDynamic(reason, missed) => write!(f, "{reason}, and ranges of each run: {missed}"),
+            Reason::InBody => f.write_str(
+                "it is in a body of If, Loop or Scan: its weights are stored in fewer bits, and it computes in float",
+            ),
+            Reason::Lookup => f.write_str("it looks rows up: there is nothing to compute"),
+            Reason::Quantized => f.write_str("it is quantized already"),
+        }
+    }
+}
 
 /// Why a layer does not compute in integers; `None`: it does.
 pub type Verdict<'a> = &'a dyn Fn(OpId) -> Option<String>;
@@ -37,8 +61,7 @@ pub type Verdict<'a> = &'a dyn Fn(OpId) -> Option<String>;
 /// whose op ids are the same; `verdict` speaks of ops of the main graph.
 pub fn layers(before: &Graph, after: &Graph, verdict: Verdict<'_>) -> Vec<Layer> {
     let mut layers = Vec::new();
-    let counted = Default::default();
-    gather(&Pair { before, after, captured: BTreeMap::new(), counted }, verdict, &mut layers);
+    gather(&Pair::new(before, after, BTreeMap::new()), verdict, &mut layers);
     let constants = constants_beside(&layers, before, after);
     layers.extend(constants);
     layers
@@ -49,6 +72,7 @@ struct Pair<'a> {
     before: &'a Graph,
     after: &'a Graph,
     captured: BTreeMap<ValueId, [Constants; 2]>,
+    computed: [Computed; 2],
     /// Constants of either that a layer has counted: what many read is in the file once
     counted: [RefCell<BTreeSet<ValueId>>; 2],
 }
@@ -70,32 +94,35 @@ impl Constants {
     }
 }
 
-impl Pair<'_> {
-    /// The constants behind `value` of side 0 or 1, through ops that decode them; with `counts` a layer reads them.
+impl<'a> Pair<'a> {
+    fn new(before: &'a Graph, after: &'a Graph, captured: BTreeMap<ValueId, [Constants; 2]>) -> Pair<'a> {
+        let computed = [before, after].map(|graph| Computed::with(graph, |value| captured.contains_key(&value)));
+        Pair { before, after, captured, computed, counted: Default::default() }
+    }
+
+    /// The constants behind `value` of side 0 or 1; with `counts` a layer reads them.
     fn constants(&self, side: usize, value: ValueId, counts: bool) -> Constants {
-        let graph = [self.before, self.after][side];
-        let mut sum = Constants::default();
-        let mut work = vec![(value, 0)];
-        let mut seen = BTreeSet::new();
-        while let Some((value, depth)) = work.pop() {
-            if !seen.insert(value) {
-                continue;
-            }
-            if let Some(constant) = graph.constant(value) {
-                let is_weight = constant.dims().len() >= 2 && constant.len() > 1;
-                let bytes = constant.byte_len() as u64;
-                sum = sum.plus(Constants { bytes, own: self.own(side, value, bytes, counts), is_weight });
-            } else if let Some(outside) = self.captured.get(&value) {
-                let own = self.own(side, value, outside[side].own, counts);
-                sum = sum.plus(Constants { own, ..outside[side] });
-            } else if let Some(producer) = graph.producer(value)
-                && depth < DEEPEST
-                && DECODE.iter().any(|name| graph.op(producer).is(name))
-            {
-                work.extend(graph.op(producer).inputs().iter().flatten().map(|value| (*value, depth + 1)));
-            }
+        let (graph, computed) = self.side(side);
+        if !computed.has(value) {
+            return Constants::default();
         }
-        sum
+        let is_matrix = |ty: &TensorType| {
+            ty.rank().is_some_and(|rank| rank >= 2) && ty.dims().is_none_or(|dims| dims.iter().product::<usize>() > 1)
+        };
+        let made = graph.producer(value).and_then(|_| graph.ty(value)).is_some_and(is_matrix);
+        let sources = computed.behind(graph, value).sources;
+        let source = |source: &ValueId| match graph.constant(*source) {
+            Some(constant) => {
+                let bytes = constant.byte_len() as u64;
+                let is_weight = constant.dims().len() >= 2 && constant.len() > 1;
+                Constants { bytes, own: self.own(side, *source, bytes, counts), is_weight }
+            }
+            None => match self.captured.get(source) {
+                Some(outside) => Constants { own: self.own(side, *source, outside[side].own, counts), ..outside[side] },
+                None => Constants::default(),
+            },
+        };
+        sources.iter().map(source).fold(Constants { bytes: 0, own: 0, is_weight: made }, Constants::plus)
     }
 
     /// `bytes`, unless a layer has counted those of `value`; with `counts` this one does.
@@ -105,9 +132,22 @@ impl Pair<'_> {
         if is_new { bytes } else { 0 }
     }
 
+    fn side(&self, side: usize) -> (&Graph, &Computed) {
+        ([self.before, self.after][side], &self.computed[side])
+    }
+
+    /// Whether a weight of `op` was quantized before.
+    fn is_quantized(&self, op: OpId) -> bool {
+        let (graph, computed) = self.side(0);
+        let places = weight_inputs(graph.op(op).op_type());
+        let mut weights =
+            places.iter().filter_map(|index| graph.op(op).input(*index)).filter(|value| computed.has(*value));
+        weights.any(|value| computed.behind(graph, value).is_quantized(graph))
+    }
+
     /// The same for all inputs of `op`.
     fn read_by(&self, side: usize, op: OpId, counts: bool) -> Constants {
-        let graph = [self.before, self.after][side];
+        let (graph, _) = self.side(side);
         if !graph.has_op(op) {
             return Constants::default();
         }
@@ -115,11 +155,18 @@ impl Pair<'_> {
         inputs.fold(Constants::default(), |sum, value| sum.plus(self.constants(side, *value, counts)))
     }
 
-    /// Whether `op` looks rows up in a large constant of floats.
+    /// Whether `op` looks rows up in a table of floats that is large, or was made smaller.
     fn is_lookup(&self, op: OpId) -> bool {
-        let op = self.before.op(op);
-        let table = op.input(0).filter(|_| op.is("Gather")).and_then(|table| self.before.constant(table));
-        table.is_some_and(|table| table.dtype().is_float() && table.dims().len() >= 2 && table.len() >= LEAST_LOOKUP)
+        let node = self.before.op(op);
+        let Some(table) = node.input(0).filter(|_| node.is("Gather")) else { return false };
+        if !self.constants(0, table, false).is_weight {
+            return false;
+        }
+        let is_large = self
+            .before
+            .constant(table)
+            .is_some_and(|table| table.dtype().is_float() && table.dims().len() >= 2 && table.len() >= LEAST_LOOKUP);
+        is_large || self.read_by(1, op, false).bytes < self.read_by(0, op, false).bytes
     }
 }
 
@@ -131,7 +178,7 @@ fn gather(pair: &Pair<'_>, verdict: Verdict<'_>, layers: &mut Vec<Layer>) {
     for id in graph.ops() {
         let op = graph.op(id);
         let is_lookup = pair.is_lookup(id);
-        let is_layer = is_lookup || MULTIPLY.iter().any(|name| op.is(name)) && pair.read_by(0, id, false).is_weight;
+        let is_layer = is_lookup || multiplies(op) && pair.read_by(0, id, false).is_weight;
         let [before, mut after] = [pair.read_by(0, id, is_layer), pair.read_by(1, id, is_layer)];
         let dynamic = dynamic.get(graph.label_of(id)).filter(|_| op.is("Gemm") || op.is("MatMul"));
         let is_dynamic = dynamic.is_some();
@@ -143,9 +190,13 @@ fn gather(pair: &Pair<'_>, verdict: Verdict<'_>, layers: &mut Vec<Layer>) {
             after.own = if before.own > 0 { after.bytes } else { 0 };
         }
         if is_layer {
-            let verdict = if is_lookup { Some(LOOKED_UP.to_owned()) } else { verdict(id) };
+            let verdict = if is_lookup { Some(Reason::Lookup.to_string()) } else { verdict(id) };
             let fate = match verdict {
                 _ if is_dynamic => Fate::Dynamic,
+                _ if !is_lookup && pair.is_quantized(id) => match is_between_pairs(graph, id) {
+                    true => Fate::Integer,
+                    false => Fate::Storage { reason: Reason::Quantized.to_string() },
+                },
                 None => Fate::Integer,
                 Some(reason) if after.bytes < before.bytes => Fate::Storage { reason },
                 Some(reason) => Fate::Float { reason },
@@ -164,8 +215,6 @@ fn gather(pair: &Pair<'_>, verdict: Verdict<'_>, layers: &mut Vec<Layer>) {
         if op.regions().is_empty() || !pair.after.has_op(id) {
             continue;
         }
-        let reason =
-            "it is in a body of If, Loop or Scan: its weights are stored in fewer bits, and it computes in float";
         for (index, (region, after)) in op.regions().iter().zip(pair.after.op(id).regions()).enumerate() {
             let mut captured = BTreeMap::new();
             for (side, graph) in [pair.before, pair.after].into_iter().enumerate() {
@@ -174,8 +223,8 @@ fn gather(pair: &Pair<'_>, verdict: Verdict<'_>, layers: &mut Vec<Layer>) {
                     sides[side] = pair.constants(side, outer, true);
                 }
             }
-            let body = Pair { before: &region.graph, after: &after.graph, captured, counted: Default::default() };
-            gather(&body, &|_| Some(reason.to_owned()), layers);
+            let body = Pair::new(&region.graph, &after.graph, captured);
+            gather(&body, &|_| Some(Reason::InBody.to_string()), layers);
         }
     }
 }
@@ -209,5 +258,18 @@ mod tests {
         let found = layers(&graph, &graph, &|_| None);
         assert_eq!(found.iter().map(|layer| layer.bytes_before).collect::<Vec<_>>(), [4 * 4096]);
         assert!(matches!(found[0].fate, crate::report::Fate::Float { .. }));
+    }
+
+    #[test]
+    fn weights_that_follow_from_constants_are_weights() {
+        let model = "g (float[2,2] x, int64[1] i) => (float[2,2] y, float[1,2] e) <float16[2,2] w = {1, 2, 3, 4}, float[4] f = {1, 2, 3, 4},
+            int64[2] s = {2, 2}> { c = Cast <to = 1> (w)  t = Transpose (c)  m = MatMul (x, t)  r = Reshape (f, s)  g = Add (m, x)
+            y = MatMul (r, g)  e = Gather (c, i) }";
+        let mut graph = parse_graph(model, 17).unwrap().graph;
+        onnx_shrink_ir::infer::infer(&mut graph);
+        let found = layers(&graph, &graph, &|_| Some("a reason".to_owned()));
+        let names: Vec<(&str, u64)> = found.iter().map(|layer| (layer.name.as_str(), layer.bytes_before)).collect();
+        // The table is stored as it was: it is no layer.
+        assert_eq!(names, [("m", 8), ("y", 32)]);
     }
 }

@@ -38,9 +38,9 @@ use crate::{
     Failure, Progress, Samples,
     int8::Quantized,
     keep_float::Patterns,
-    layers::{MULTIPLY, layers},
+    layers::layers,
     request::Request,
-    stored_form::{self, bytes_of_layers, form_read_by},
+    stored_form::{self, bytes_of_layers, form_read_by, multiplies},
 };
 
 /// Bits a number that layers get together, scales included: those of 4 bits in blocks of 32 with float scales.
@@ -350,7 +350,7 @@ impl Planned<'_> {
         let all: f64 =
             graph.ops().into_iter().filter_map(|op| Layer::of(graph, op)).map(|layer| multiply(&layer)).sum();
         let fast: f64 = by_kernel.iter().map(|stored| multiply(stored.layer())).sum();
-        let is_layer = |op: &OpId| MULTIPLY.iter().any(|name| graph.op(*op).is(name));
+        let is_layer = |op: &OpId| multiplies(graph.op(*op));
         let forms = graph.ops().into_iter().filter(is_layer).map(|op| form_read_by(&stored.model.graph, op));
         Figures {
             name: self.stage.weights.name(),

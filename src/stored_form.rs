@@ -3,12 +3,22 @@
 //! **Never** trusts a pass: forms, bytes and whether numbers are the same are read from the graph that is written.
 use std::collections::BTreeSet;
 
-use onnx_shrink_ir::{DataType, Graph, OpId, Tensor, Use, ValueId};
+use onnx_shrink_ir::{DataType, Graph, Op, OpId, Tensor, Use, ValueId};
+use onnx_shrink_passes::quantize::computed::weight_inputs;
 
-use crate::{
-    layers::{DECODE, DEEPEST, MULTIPLY},
-    report::{Fate, Layer},
-};
+use crate::report::{Fate, Layer};
+
+/// Ops between a constant as it is stored and the layer that reads it.
+const DECODE: [&str; 10] =
+    ["DequantizeLinear", "Mul", "Cast", "Log", "Reshape", "Slice", "Sub", "Concat", "Floor", "Div"];
+
+/// The longest way from a constant to what reads it: two integers to a byte.
+const DEEPEST: usize = 10;
+
+/// Whether `op` multiplies by weights, where its weight is constant.
+pub(crate) fn multiplies(op: &Op) -> bool {
+    op.domain().is_empty() && !weight_inputs(op.op_type()).is_empty()
+}
 
 /// In what numbers a constant is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,7 +103,7 @@ pub(crate) fn bytes_of_layers(graph: &Graph) -> u64 {
     for op in graph.ops() {
         let node = graph.op(op);
         let mut read: BTreeSet<ValueId> = BTreeSet::new();
-        if MULTIPLY.iter().any(|name| node.is(name)) {
+        if multiplies(node) {
             read.extend(node.inputs().iter().flatten().flat_map(|value| behind(graph, *value).0));
             let is_weight =
                 |value: &ValueId| graph.constant(*value).is_some_and(|c| c.dims().len() >= 2 && c.len() > 1);
@@ -184,7 +194,7 @@ fn feeds_a_layer(listed: &BTreeSet<&str>, graph: &Graph, place: Use, depth: usiz
             .into_iter()
             .any(|place| feeds_a_layer(listed, &region.graph, place, depth + 1));
     }
-    if MULTIPLY.iter().any(|name| node.is(name)) {
+    if multiplies(node) {
         return listed.contains(graph.label_of(op));
     }
     depth < DEEPEST

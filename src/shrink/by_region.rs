@@ -14,6 +14,7 @@ use super::{
 use crate::{
     Failure,
     int8::Quantized,
+    layers::Reason,
     metrics::{Comparison, OutputMetrics},
     regions,
     small_weights::{SmallWeights, Weights},
@@ -43,9 +44,10 @@ impl Job<'_> {
         statistics: &BTreeMap<String, Statistics>,
     ) -> Result<Option<Model>, Failure> {
         let evaluator = self.evaluator.clone();
+        let why = if self.samples.is_some() { Reason::NotRun } else { Reason::NoSamples };
         let build = |job: &Job<'_>, options: &Options| {
             let int8 = job.quantizer(evaluator.as_ref(), options, statistics);
-            int8.without_samples(lossless, int8.dynamic)
+            int8.without_samples(lossless, int8.dynamic, &why)
         };
         self.by_region(lossless, &build, MOST_MADE_UP_ERROR)
     }
@@ -61,7 +63,8 @@ impl Job<'_> {
         let build = |_: &Job<'_>, options: &Options| {
             let stage = SmallWeights { evaluator: evaluator.as_ref(), options, weights, keep_float };
             let planned = stage.plan(lossless, None, progress)?;
-            let stored = planned.build(&planned.none_returned(smallest(&planned)?))?;
+            let stored =
+                planned.build(&planned.none_returned(smallest(&planned, &|returns| planned.build(returns))?))?;
             Ok(stored.ok_or_else(|| NOTHING_SMALLER.to_owned()))
         };
         let most = if weights == Weights::Int4 { MOST_ERROR_OF_4_BITS } else { MOST_MADE_UP_ERROR };

@@ -12,6 +12,7 @@ use crate::{
     Failure, Samples,
     formats::Dynamic,
     int8::{Calibrated, Int8, Quantized},
+    layers::Reason,
     sensitivity,
     small_weights::in_more_bits,
 };
@@ -94,13 +95,15 @@ impl Job<'_> {
         let constants: Vec<Storable> =
             storable(&lossless.graph).into_iter().filter(|constant| constant.rank >= 2).collect();
         let mut holds = |least: &LeastBits| -> Result<bool, Failure> {
-            match int8.without_samples_at_least(lossless, dynamic, least)? {
+            match int8.without_samples_at_least(lossless, dynamic, &Reason::NoSamples, least)? {
                 Ok(quantized) => self.gates_hold(&quantized, &held_out),
                 Err(_) => Ok(false), // nothing would be left in 8 bits
             }
         };
         let Some(least) = fewest(&constants, &mut holds)? else { return Ok(quantized) };
-        let Ok(mut returned) = int8.without_samples_at_least(lossless, dynamic, &least)? else { return Ok(quantized) };
+        let Ok(mut returned) = int8.without_samples_at_least(lossless, dynamic, &Reason::NoSamples, &least)? else {
+            return Ok(quantized);
+        };
         returned.notes.push(note(&least));
         Ok(returned)
     }

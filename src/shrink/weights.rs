@@ -2,11 +2,12 @@
 use std::collections::BTreeSet;
 
 use onnx_shrink_ir::{Evaluate, Model, export};
-use onnx_shrink_passes::quantize::is_quantized;
+use onnx_shrink_passes::quantize::{fold_weights::Restore, is_wholly_quantized};
 
 use super::{Job, judge::LEFT_FLOAT, quantize::FALL_BACK_RUNS};
 use crate::{
     Failure, files,
+    int8::{Folded, Quantized},
     metrics::Comparison,
     sensitivity,
     small_weights::{MOST_STEPS, Planned, Returns, Size, SmallWeights, Stored, Weights},
@@ -15,10 +16,13 @@ use crate::{
 /// The note of a model that did not get smaller.
 pub(super) const NOTHING_SMALLER: &str = "--weights: no weight is large enough to be stored in fewer bits";
 
+/// What makes the model with `Returns`; `None` when nothing got smaller.
+type Build<'a> = &'a dyn Fn(&Returns) -> Result<Option<Quantized>, Failure>;
+
 /// How far size goes before the error: as little as keeps the file no larger than one with everything in 8 bits.
-pub(super) fn smallest(planned: &Planned<'_>) -> Result<Size, Failure> {
+pub(super) fn smallest(planned: &Planned<'_>, build: Build<'_>) -> Result<Size, Failure> {
     let bytes = |size: Size| -> Result<Option<u64>, Failure> {
-        let stored = planned.build(&planned.none_returned(size))?;
+        let stored = build(&planned.none_returned(size))?;
         Ok(stored.map(|stored| files::size_of(&export(&stored.model))))
     };
     if !planned.may_take_more_than_8_bits() {
@@ -37,7 +41,7 @@ pub(super) fn smallest(planned: &Planned<'_>) -> Result<Size, Failure> {
 /// what the first step was not needed for comes forth again. Where nothing helps, the last step at which something is left in fewer
 /// bits.
 fn fewest_returned(
-    planned: &Planned<'_>,
+    build: Build<'_>,
     first: &Returns,
     suspects: &[usize],
     holds: &mut dyn FnMut(&Returns) -> Result<bool, Failure>,
@@ -48,7 +52,7 @@ fn fewest_returned(
         let mut with = |set: &BTreeSet<usize>| holds(&base.with(set));
         let Some(found) = sensitivity::fewest(suspects, FALL_BACK_RUNS, &mut with)? else {
             let next = base.with(&all);
-            if planned.build(&next)?.is_none() {
+            if build(&next)?.is_none() {
                 return Ok(base);
             }
             base = next;
@@ -81,7 +85,7 @@ impl Job<'_> {
             // Only now it was run, and could not be.
             self.report.notes.retain(|note| note != LEFT_FLOAT);
         }
-        if is_quantized(&self.original.graph) {
+        if is_wholly_quantized(&self.original.graph) {
             return Ok(None);
         }
         self.small_weights_by_region(model, weights)
@@ -89,28 +93,38 @@ impl Job<'_> {
 
     /// The same for a model that can be run.
     fn small_weights_as_a_whole(&mut self, model: &Model, weights: Weights) -> Result<Option<Model>, Failure> {
-        if is_quantized(&self.original.graph) {
+        if is_wholly_quantized(&self.original.graph) {
             self.report.notes.push("the model is quantized already: --weights leaves it as it is".to_owned());
             return Ok(None);
         }
-        let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
+        let (evaluator, mut options) = (self.evaluator.clone(), self.options.clone());
         let request = self.request;
         let keep_float = &request.keep_float;
+        let bits = if weights == Weights::Fp16 { 16 } else { 8 };
+        let folded = Folded::new(model.detached(), (evaluator.as_ref(), &options), bits, false)?;
+        options.deny.extend(folded.left_alone());
+        let model = &folded.model;
         let stage = SmallWeights { evaluator: evaluator.as_ref(), options: &options, weights, keep_float };
         let planned = stage.plan(model, self.samples.as_ref(), self.progress)?;
-        let mut returns = planned.none_returned(smallest(&planned)?);
+        let build = |returns: &Returns| -> Result<Option<Quantized>, Failure> {
+            let Some(mut stored) = planned.build(returns)? else { return Ok(None) };
+            let restored = folded.restore(&mut stored.model, Restore::Larger)?;
+            stored.journal = folded.journal(&restored, stored.journal);
+            Ok(Some(stored))
+        };
+        let mut returns = planned.none_returned(smallest(&planned, &build)?);
         let suspects = planned.suspects();
         if let Some(held_out) = self.held_out().filter(|_| request.validate && !suspects.is_empty()) {
             let mut holds = |returns: &Returns| -> Result<bool, Failure> {
-                let Some(stored) = planned.build(returns)? else { return Ok(true) };
+                let Some(stored) = build(returns)? else { return Ok(true) };
                 let comparison = self.compare(&stored.model, &held_out)?;
                 Ok(comparison.is_none_or(|found| request.gates.int8(&found).iter().all(|gate| gate.passed)))
             };
             if !holds(&returns)? {
-                returns = fewest_returned(&planned, &returns, &suspects, &mut holds)?;
+                returns = fewest_returned(&build, &returns, &suspects, &mut holds)?;
             }
         }
-        let stored = planned.build(&returns)?;
+        let stored = build(&returns)?;
         match stored {
             Some(stored) => {
                 let samples = stored.samples;
