@@ -12,6 +12,7 @@ use onnx_shrink_passes::{
         calibration::{Calibration, CalibrationError, SampleSource, calibrate},
         calibrators::Calibrator,
         dynamic_int8::{has_attention, pays},
+        fold_weights::Restore,
         model_ranges::{ModelRangesError, model_ranges},
         place::Costs,
         units::{Form, Units, find_units},
@@ -19,18 +20,20 @@ use onnx_shrink_passes::{
 };
 
 use self::choose::choosing;
+pub use self::folded::Folded;
 pub(crate) use self::noise::squares;
 use crate::{
     Calibrate, Failure, Progress, Samples,
     formats::{Dynamic, FormatOptions},
     keep_float::Patterns,
-    layers::layers,
+    layers::{Reason, layers},
     qdq::Place,
     report::Layer,
 };
 
 mod build;
 mod choose;
+mod folded;
 mod noise;
 
 /// A quantized model and how it came about.
@@ -98,7 +101,7 @@ impl SampleSource for Source<'_> {
 /// A graph with what its samples showed: where quantization begins, again for each try.
 pub struct Calibrated<'a> {
     int8: &'a Int8<'a>,
-    model: Model,
+    folded: Folded<'a>,
     calibration: Calibration,
     units: Units,
     costs: Costs,
@@ -113,7 +116,7 @@ pub struct Calibrated<'a> {
     /// Whether the weights of what went back to float for a gate are stored in 8 bits
     stores_returned: bool,
     /// The model before its opset was raised, where it was
-    unraised: Option<Model>,
+    unraised: Option<Folded<'a>>,
 }
 
 impl Int8<'_> {
@@ -125,9 +128,16 @@ impl Int8<'_> {
 
     /// Without samples: ranges of each run, unless `dynamic` is [`Dynamic::None`], and storage. `Err`, with the reason, where
     /// there is nothing to do.
-    pub fn without_samples(&self, lossless: &Model, dynamic: Dynamic) -> Result<Result<Quantized, String>, Failure> {
-        let mut model = lossless.detached();
+    pub fn without_samples(
+        &self,
+        lossless: &Model,
+        dynamic: Dynamic,
+        why: &Reason,
+    ) -> Result<Result<Quantized, String>, Failure> {
+        let folded = Folded::of(lossless.detached(), self)?;
+        let mut model = folded.model.detached();
         let mut cx = self.context();
+        cx.options.deny.extend(folded.left_alone());
         let patterns = Patterns::new(self.keep_float)?;
         if dynamic != Dynamic::None {
             let kept = model.graph.ops_in_id_order().into_iter().filter(|op| patterns.matches(&model.graph, *op));
@@ -135,9 +145,12 @@ impl Int8<'_> {
             let pass = DynamicInt8 { calibration: None, always: dynamic == Dynamic::All, smooths: false, kept: &kept };
             cx.run(&pass, &mut model.graph).map_err(Failure::bug)?;
         }
+        let mut restored = folded.restore(&mut model, Restore::Tied)?;
         if self.target.stores {
-            cx.run(&StoreInt8::default(), &mut model.graph).map_err(Failure::bug)?;
+            let twins = folded.twins();
+            cx.run(&StoreInt8 { twins: &twins, ..StoreInt8::default() }, &mut model.graph).map_err(Failure::bug)?;
         }
+        restored.extend(folded.restore(&mut model, Restore::Larger)?);
         if cx.journal.done() == 0 {
             let why = if !self.target.stores {
                 format!("the target {} wants float weights", self.target.name)
@@ -156,9 +169,11 @@ impl Int8<'_> {
         };
         let missed: BTreeMap<String, String> = cx.journal.entries.iter().filter_map(missed).collect();
         let reason = |op: OpId| {
-            let reason = "no samples were given";
             let missed = missed.get(lossless.graph.label_of(op));
-            Some(missed.map_or(reason.to_owned(), |missed| format!("{reason}, and ranges of each run: {missed}")))
+            Some(match missed {
+                Some(missed) => Reason::NorDynamic(Box::new(why.clone()), missed.clone()).to_string(),
+                None => why.to_string(),
+            })
         };
         let layers = layers(&lossless.graph, &model.graph, &reason);
         let run = match cx.journal.done_by("dynamic-int8") {
@@ -169,7 +184,8 @@ impl Int8<'_> {
         let mut notes = patterns.unused(&lossless.graph);
         notes
             .push(format!("no samples were given: weights are stored in 8 bits, {run}; {}", self.what_samples_bring()));
-        Ok(Ok(Quantized { model, pairs: None, journal: cx.journal, layers, calibrator: None, samples: 0, notes }))
+        let journal = folded.journal(&restored, cx.journal);
+        Ok(Ok(Quantized { model, pairs: None, journal, layers, calibrator: None, samples: 0, notes }))
     }
 
     /// What `--data` would bring.
@@ -189,19 +205,20 @@ impl Int8<'_> {
         }
     }
 
-    /// The lossless model in the opset that 8-bit layers need, and why it could not be brought there, if so.
-    pub fn raised(&self, lossless: &Model) -> Result<(Model, Option<String>), Failure> {
+    /// The lossless model in the opset that 8-bit layers need, with its weights computed, and why it could not be brought there, if so.
+    pub fn raised(&self, lossless: &Model) -> Result<(Folded<'_>, Option<String>), Failure> {
         let mut model = lossless.detached();
         if model.opset() >= LEAST_OPSET {
-            return Ok((model, None));
+            return Ok((Folded::of(model, self)?, None));
         }
         if let Err(error) = raise::raise(&mut model, LEAST_OPSET) {
-            return Ok((lossless.detached(), Some(format!("8-bit layers need opset {LEAST_OPSET}: {error}"))));
+            let unfit = format!("8-bit layers need opset {LEAST_OPSET}: {error}");
+            return Ok((Folded::of(lossless.detached(), self)?, Some(unfit)));
         }
         let mut cx = self.context();
         infer::infer(&mut model.graph);
         pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)?;
-        Ok((model, None))
+        Ok((Folded::of(model, self)?, None))
     }
 
     /// What calibration sees of `model` on `samples`; `keeps`: with the outputs that [`Calibrated::choose`] asks for. `Err` inside,
@@ -225,7 +242,11 @@ impl Int8<'_> {
     }
 
     /// Finds what could run in integers, with what [`calibrate`] saw of the model that [`Int8::raised`] gave.
-    pub fn from_calibration<'a>(&'a self, model: Model, calibration: Calibration) -> Result<Calibrated<'a>, Failure> {
+    pub fn from_calibration<'a>(
+        &'a self,
+        model: Folded<'a>,
+        calibration: Calibration,
+    ) -> Result<Calibrated<'a>, Failure> {
         self.found(model, calibration, Vec::new(), None)
     }
 
@@ -236,18 +257,20 @@ impl Int8<'_> {
         samples: &Samples,
         progress: &dyn Progress,
     ) -> Result<Calibrated<'a>, Failure> {
-        let (mut model, mut storage_only) = self.raised(lossless)?;
-        let calibration = match self.seen(&model, samples, true, progress)? {
+        let (mut folded, mut storage_only) = self.raised(lossless)?;
+        let calibration = match self.seen(&folded.model, samples, true, progress)? {
             Ok(calibration) => calibration,
             Err(error) => {
                 storage_only = Some(format!("the model cannot be calibrated: {error}"));
-                model = lossless.detached();
+                folded = Folded::of(lossless.detached(), self)?;
                 Calibration::default()
             }
         };
-        let was_raised = model.opset() > lossless.opset();
-        let mut calibrated = self.found(model, calibration, Vec::new(), storage_only)?;
-        calibrated.unraised = was_raised.then(|| lossless.detached());
+        let was_raised = folded.model.opset() > lossless.opset();
+        let mut calibrated = self.found(folded, calibration, Vec::new(), storage_only)?;
+        if was_raised {
+            calibrated.unraised = Some(Folded::of(lossless.detached(), self)?);
+        }
         Ok(calibrated)
     }
 
@@ -264,6 +287,8 @@ impl Int8<'_> {
             infer::infer(&mut model.graph);
             pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)?;
         }
+        let folded = Folded::of(model, self)?;
+        let model = &folded.model;
         let calibration = model_ranges(&model.graph, self.statistics, inputs).map_err(|error| match error {
             ModelRangesError::NoBatchNorm => Failure::input(anyhow::anyhow!("--ranges model: {error}")),
             ModelRangesError::NoInput(..) => Failure::usage(format_args!("--input-range: {error}")),
@@ -280,17 +305,18 @@ impl Int8<'_> {
             let open = open.join(" ");
             vec![format!("layers that read an input stay float, as its range is not known: {open} states it")]
         };
-        self.found(model, calibration, notes, None)
+        self.found(folded, calibration, notes, None)
     }
 
-    /// What of `model` could run in integers, by what is known of its values.
+    /// What of `folded` could run in integers, by what is known of its values.
     fn found<'a>(
         &'a self,
-        model: Model,
+        folded: Folded<'a>,
         calibration: Calibration,
         mut notes: Vec<String>,
         mut storage_only: Option<String>,
     ) -> Result<Calibrated<'a>, Failure> {
+        let model = &folded.model;
         let units = find_units(&model.graph, &calibration, self.target);
         let costs = Costs::new(&model.graph, &units, &calibration);
         if self.target.places == Places::Nothing {
@@ -310,7 +336,7 @@ impl Int8<'_> {
         let prefers = storage_only.is_some() || has_attention(&model.graph);
         let mut calibrated = Calibrated {
             int8: self,
-            model,
+            folded,
             calibration,
             units,
             costs,
@@ -323,7 +349,7 @@ impl Int8<'_> {
             unraised: None,
         };
         let integer = calibrated.placement(&BTreeSet::new()).integer;
-        let Calibrated { model, calibration, units, user_kept, .. } = &calibrated;
+        let Calibrated { folded: Folded { model, .. }, calibration, units, user_kept, .. } = &calibrated;
         let is_dynamic = |unit: &usize| {
             let linear = matches!(units.units[*unit].form, Form::Gemm | Form::MatMul) && !user_kept.contains(unit);
             linear

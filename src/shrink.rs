@@ -9,7 +9,7 @@ use onnx_shrink_ir::{DataType, Graph, Model, ValueId, conform, export, import, i
 use onnx_shrink_passes::{
     Entry, Options, Statistics,
     pipeline::Pipeline,
-    quantize::{CancelQdq, is_quantized},
+    quantize::{CancelQdq, is_wholly_quantized},
 };
 
 use crate::{
@@ -181,7 +181,7 @@ impl<'a> Job<'a> {
             steps += 1;
         }
         if self.request.int8 {
-            if is_quantized(&self.original.graph) {
+            if is_wholly_quantized(&self.original.graph) {
                 let note = "the model is quantized already: it is not quantized again";
                 self.report.notes.push(note.to_owned());
             } else if let Some(quantized) = self.int8(&model, &statistics)? {

@@ -13,6 +13,9 @@
 //! no such op makes becomes `x · k + (bias - mean · k)`: two vectors instead of four. That of an image stays: engines run it
 //! as one op, and Mul and Add as two.
 //!
+//! Behind a quantized Conv (its weight and what it reads come from DequantizeLinear) `k` goes into the weight's scales, and the rest into
+//! the bias: integers stay integers.
+//!
 //! Every batch norm, folded or not, tells of its output that each channel has about the mean `bias` and the deviation
 //! `|scale|`; that is kept under the output's name for quantization without samples.
 //!
@@ -25,6 +28,7 @@ use onnx_shrink_ir::{Graph, NewOp, OpId, Patch, Tensor, TensorType, ValueId, ops
 use crate::{
     Class, Context, Miss, Pass, Result, Statistics,
     affine::{Affine, into_producer},
+    fold_norm_into_scales::into_scales,
 };
 
 /// See the [module](self) for before, after and legality.
@@ -88,6 +92,14 @@ fn fold(graph: &Graph, op: OpId, growth: usize) -> Result<Patch, Miss> {
         shift_value: None,
         shift_name: graph.name_of(norm.bias).to_owned(),
     };
+    let scaled = match (&affine.factor, &affine.shift) {
+        (Some(factor), Some(shift)) => into_scales(graph, op, (norm.x, norm.y), (factor, shift)),
+        _ => Err(Miss::NotThisPattern),
+    };
+    match scaled {
+        Err(Miss::NotThisPattern) => {}
+        scaled => return scaled,
+    }
     match into_producer(graph, op, (norm.x, norm.y), &affine, growth) {
         Err(miss) => alone(graph, op, &norm, &affine).ok_or(match miss {
             Miss::NotThisPattern => {

@@ -14,13 +14,15 @@
 //! The engine computes; what it gives must fit the type that is known of the value. `Constant` nodes become initializers.
 //! `Shape`, `Size`, and `Gather` from a `Shape` need no constant: known dimensions are enough, even if others are not.
 //!
+//! A Transpose of a quantized weight turns its integers, and the axis of the DequantizeLinear before it.
+//!
 //! **Class:** exact for integers and for ops that only move elements; rounding for float arithmetic: an engine may sum in
 //! another order. The pass exists once per class. **Legal when** every input is constant (a graph input with a default is
 //! not), the op is deterministic, and the new constants take no more bytes than what dies with the op.
 //! **Does not** compute `DequantizeLinear`: a quantized weight must stay one, whatever its size. **Does not** make a constant
 //! of a graph output: an Identity would have to stand before it.
 use onnx_shrink_ir::{
-    DataType, Dim, Graph, OpId, Patch, Tensor, TensorType, ValueId,
+    DataType, Dim, Graph, NewOp, Op, OpId, Patch, Tensor, TensorType, ValueId, attributes,
     ops::{Gather, Shape},
 };
 
@@ -76,6 +78,11 @@ fn is_arithmetic(graph: &Graph, op: OpId) -> bool {
     !MOVING.contains(&node.op_type()) && node.inputs().iter().flatten().any(is_float)
 }
 
+/// Whether `op` gives the same outputs for the same inputs each time, and is one of ONNX's own without a body.
+pub(crate) fn is_deterministic(op: &Op) -> bool {
+    op.domain().is_empty() && op.regions().is_empty() && !RANDOM.contains(&op.op_type())
+}
+
 /// Ops that give another result each time.
 const RANDOM: &[&str] =
     &["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"];
@@ -92,11 +99,16 @@ const MOVING: &[&str] = &[
 /// The edits that put constants in the place of the op's outputs, or why it stays.
 fn fold(graph: &Graph, op: OpId, class: Class, cx: &Context<'_>) -> Result<Patch, Miss> {
     let node = graph.op(op);
-    let foldable = node.domain().is_empty() && node.regions().is_empty() && !RANDOM.contains(&node.op_type());
+    let foldable = is_deterministic(node);
     let wanted: Vec<(usize, ValueId)> =
         node.outputs().iter().enumerate().filter_map(|(k, y)| Some((k, (*y)?))).collect();
     if !foldable || wanted.iter().any(|&(_, y)| graph.is_output(y)) || wanted.iter().all(|&(_, y)| graph.is_unused(y)) {
         return Err(Miss::NotThisPattern);
+    }
+    if class == Class::Exact
+        && let Some(patch) = turned_pair(graph, op, cx.options.fold_growth)?
+    {
+        return Ok(patch);
     }
     let outputs = match from_types(graph, op) {
         Some(tensor) => vec![Some(tensor)],
@@ -128,6 +140,61 @@ fn fold(graph: &Graph, op: OpId, class: Class, cx: &Context<'_>) -> Result<Patch
         net_bytes::check(graph, &patch, &[op], 0, cx.options.fold_growth)?;
     }
     Ok(patch)
+}
+
+/// The Transpose `op` of a DequantizeLinear of constants as a DequantizeLinear of turned integers, along the axis where its scales went.
+fn turned_pair(graph: &Graph, op: OpId, growth: usize) -> Result<Option<Patch>, Miss> {
+    let node = graph.op(op);
+    let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(None) };
+    let Some(pair) = graph.producer(x).filter(|pair| node.is("Transpose") && graph.op(*pair).is("DequantizeLinear"))
+    else {
+        return Ok(None);
+    };
+    let of_pair = graph.op(pair);
+    let Some(integers) = of_pair.input(0).filter(|_| graph.only_use(x).is_some()) else { return Ok(None) };
+    let constants: Vec<Option<&Tensor>> =
+        of_pair.inputs().iter().map(|input| input.and_then(|input| graph.constant(input))).collect();
+    let Some(Some(tensor)) = constants.first().copied() else { return Ok(None) };
+    if of_pair.inputs().iter().zip(&constants).any(|(input, constant)| input.is_some() && constant.is_none()) {
+        return Ok(None);
+    }
+    let rank = tensor.dims().len();
+    let perm = match node.attribute("perm") {
+        Some(perm) => perm.ints.clone(),
+        None => (0..rank as i64).rev().collect(),
+    };
+    let order: Option<Vec<usize>> =
+        perm.iter().map(|axis| usize::try_from(*axis).ok().filter(|axis| *axis < rank)).collect();
+    let Some(order) = order.filter(|order| order.len() == rank) else { return Ok(None) };
+    // The engine's Transpose is of floats here; through f64 all these types come back as they were.
+    let turned = |tensor: &Tensor| -> Result<Tensor, Miss> {
+        let numbers = tensor.to_f64().ok_or(Miss::NotThisPattern)?.permuted_axes(order.clone());
+        Tensor::from_f64(tensor.dtype(), &numbers.as_standard_layout().into_owned()).ok_or(Miss::NotThisPattern)
+    };
+    let axis = onnx_shrink_ir::ops::axis_from_front(of_pair.int("axis").unwrap_or(1), rank);
+    let place = axis.and_then(|axis| perm.iter().position(|from| *from == axis as i64));
+    let per_axis = constants.iter().skip(1).flatten().any(|parameters| !parameters.dims().is_empty());
+    let mut patch = Patch::new(op);
+    let mut inputs = vec![Some(patch.constant(graph.name_of(integers), turned(tensor)?))];
+    for (input, constant) in of_pair.inputs().iter().zip(&constants).skip(1) {
+        inputs.push(match (input, constant) {
+            // Scales of blocks have the axes of what they scale.
+            (Some(input), Some(constant)) if constant.dims().len() == rank && rank > 1 => {
+                Some(patch.constant(graph.name_of(*input), turned(constant)?))
+            }
+            (input, _) => input.map(Into::into),
+        });
+    }
+    let mut dequantize = NewOp { node: of_pair.proto().clone() };
+    if per_axis {
+        let Some(place) = place else { return Ok(None) };
+        dequantize.node.attribute.retain(|attribute| attribute.name() != "axis");
+        dequantize = dequantize.with(attributes::int("axis", place as i64));
+    }
+    let result = patch.op(dequantize, &inputs, graph.name_of(y), graph.ty(y).cloned());
+    patch.replace(y, result);
+    net_bytes::check(graph, &patch, &[op, pair], 1, growth)?;
+    Ok(Some(patch))
 }
 
 /// The inputs of `op`, if all are constant. Fails aloud only when nothing but a default that may be overridden is in the way.
@@ -166,7 +233,7 @@ fn check_known_size(graph: &Graph, op: OpId, wanted: &[(usize, ValueId)], growth
 }
 
 /// Whether `tensor` is not of type `ty`.
-fn contradicts(ty: &TensorType, tensor: &Tensor) -> bool {
+pub(crate) fn contradicts(ty: &TensorType, tensor: &Tensor) -> bool {
     let dims_differ = ty.shape.as_ref().is_some_and(|shape| {
         let differs = |(dim, &number): (&Dim, &usize)| dim.known().is_some_and(|known| known != number);
         shape.len() != tensor.dims().len() || shape.iter().zip(tensor.dims()).any(differs)
@@ -212,7 +279,7 @@ fn from_types(graph: &Graph, op: OpId) -> Option<Tensor> {
 mod tests {
     use super::FoldConstants;
     use crate::{
-        Options,
+        Class, Options,
         testing::{check, check_missed, check_same, check_with},
     };
 
@@ -318,6 +385,27 @@ mod tests {
         let after = "g (float[N,1] x) => (float[N,1] y) <float s = {0.5}, int8 z = {0}, int8[1,1] q = {2}> {
             d = DequantizeLinear (q, s, z)  y = MatMul (x, d) }";
         check(&FoldConstants::rounding(), before, after);
+    }
+
+    #[test]
+    fn a_transpose_turns_quantized_weights() {
+        let before = "g (float[N,2] x) => (float[N,3] y) <int8[3,2] q = {1, 2, 3, 4, 5, 6}, float[3] s = {0.5, 1, 2}> {
+            d = DequantizeLinear <axis = 0> (q, s)  w = Transpose <perm = [1, 0]> (d)  y = MatMul (x, w) }";
+        let after = "g (float[N,2] x) => (float[N,3] y) <float[3] s = {0.5, 1, 2}, int8[2,3] q = {1, 3, 5, 2, 4, 6}> {
+            w = DequantizeLinear <axis = 1> (q, s)  y = MatMul (x, w) }";
+        let original = crate::testing::parse(before).graph;
+        let mut graph = original.detached();
+        crate::testing::run(&FoldConstants::exact(), &mut graph, Options::default());
+        let ops: Vec<String> = graph.ops().into_iter().map(|op| graph.op(op).op_type().to_owned()).collect();
+        assert_eq!(ops, ["DequantizeLinear", "MatMul"]);
+        crate::testing::assert_same_values(&original, &graph, Class::Exact);
+        crate::testing::assert_same_values(&crate::testing::parse(after).graph, &graph, Class::Exact);
+        // What someone else reads, too, stays.
+        check_same(
+            &FoldConstants::exact(),
+            "g (float[N,2] x, float[N,3] z) => (float[N,3] y, float[N,2] u) <int8[3,2] q = {1, 2, 3, 4, 5, 6}, float s = {0.5}> {
+            d = DequantizeLinear (q, s)  w = Transpose (d)  y = MatMul (x, w)  u = MatMul (z, d) }",
+        );
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod eliminate_identity;
 mod fold_arithmetic;
 mod fold_batch_norm;
 mod fold_constants;
+mod fold_norm_into_scales;
 mod fold_pad;
 mod fuse_global_average_pool;
 mod inline_if;

@@ -21,6 +21,12 @@ pub enum Miss {
     NoRange(ValueId),
     /// An attribute or shape that this rewrite has no rule for
     Form(&'static str),
+    /// The layer is quantized in the file: its weight is, or what it reads and makes
+    Quantized,
+    /// Its weight is computed from constants, and stays so: as one constant it would take more bytes
+    Computed,
+    /// The weight is the first operand
+    WeightFirst,
     /// It would make the file larger, by so many bytes
     Grows {
         /// Bytes that would be added
@@ -64,6 +70,12 @@ impl Miss {
             Miss::UnknownType(value) => format!("the shape or type of `{}` is not known", name(value)),
             Miss::NoRange(value) => format!("no range of `{}` follows from the model", name(value)),
             Miss::Form(what) => format!("no rule for this form: {what}"),
+            Miss::Quantized => "it is quantized already".to_owned(),
+            Miss::Computed => {
+                "its weight is computed from constants, which take no more bytes than the weight in 8 bits would"
+                    .to_owned()
+            }
+            Miss::WeightFirst => "no rule for this form: the weight is the first operand".to_owned(),
             Miss::Grows { added, removed } => format!("the file would grow: {added} bytes come, {removed} go"),
             Miss::NotComputed(why) => format!("not computed: {why}"),
             Miss::Kept(why) => format!("kept: {why}"),

@@ -50,6 +50,11 @@ const ON_REQUEST: &[Known] = &[
         about: "others' int8 weights: new scales where sums can saturate",
     },
     Known {
+        name: "fold-weights",
+        class: Class::Rounding,
+        about: "int8, --weights: computes weights that follow from constants, where that pays",
+    },
+    Known {
         name: "insert-qdq",
         class: Class::Approximate,
         about: "int8: puts Q/DQ pairs where the target gains from them",

@@ -9,7 +9,9 @@ use std::{collections::BTreeMap, path::Path};
 use onnx_shrink_ir::{Graph, ValueId};
 use onnx_shrink_passes::{
     Options, Pass, SimplifyIslands, pipeline,
-    quantize::{CancelQdq, DynamicInt8, FixSaturation, LayoutInU8, StoreFp16, StoreInt4, ToInteger, ToQoperator},
+    quantize::{
+        CancelQdq, DynamicInt8, FixSaturation, FoldWeights, LayoutInU8, StoreFp16, StoreInt4, ToInteger, ToQoperator,
+    },
     testing::{assert_same_values, parse, run, seeded},
 };
 
@@ -193,8 +195,15 @@ fn the_examples_of_the_lists_of_rules_are_true() {
 /// What they compute is compared elsewhere: the reference evaluator has no integer products.
 #[test]
 fn the_examples_of_the_forms_of_layers_and_weights_are_true() {
-    let passes: [&dyn Pass; 6] =
-        [&LayoutInU8, &ToQoperator, &ToInteger::default(), &DynamicInt8::default(), &StoreInt4::default(), &StoreFp16];
+    let passes: [&dyn Pass; 7] = [
+        &LayoutInU8,
+        &ToQoperator,
+        &ToInteger::default(),
+        &DynamicInt8::default(),
+        &StoreInt4::default(),
+        &StoreFp16,
+        &FoldWeights { bits: 8, tied: true },
+    ];
     for pass in passes {
         let (before, after) = examples(&format!("quantize/{}.rs", pass.name().replace('-', "_")));
         let declared = declared(&before);

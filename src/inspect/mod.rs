@@ -13,7 +13,7 @@ use onnx_shrink_ir::{
 };
 use onnx_shrink_passes::{
     quantize::{
-        is_quantized,
+        is_wholly_quantized,
         saturation::{Saturating, saturating_layers},
     },
     target::Target,
@@ -210,7 +210,7 @@ pub fn inspect(request: &Inspect, progress: &dyn Progress) -> Result<Inspection,
     let stage = progress.stage("counting", None);
     found.count(&model.graph, &evaluator, samples.as_ref())?;
     drop(stage);
-    let planned = request.plan.filter(|_| !is_quantized(&model.graph));
+    let planned = request.plan.filter(|_| !is_wholly_quantized(&model.graph));
     if planned.is_some() || request.groups {
         let stage = progress.stage("rewriting a copy", None);
         let lean = Lean::of(&model, &evaluator)?;

@@ -12,6 +12,7 @@ use crate::{
     Calibrate, Failure, Progress, Samples, files,
     formats::FormatOptions,
     int8::Int8,
+    layers::Reason,
     qdq::Place,
     report::{Fate, Layer},
 };
@@ -109,7 +110,7 @@ pub(super) fn plan(
         options: &options,
         statistics,
     };
-    plan.without_data = match int8.without_samples(model, int8.dynamic)? {
+    plan.without_data = match int8.without_samples(model, int8.dynamic, &Reason::NoSamples)? {
         Ok(stored) => {
             Outcome { bytes: Some(files::size_of(&export(&stored.model))), layers: stored.layers, reason: None }
         }

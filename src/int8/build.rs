@@ -11,11 +11,12 @@ use onnx_shrink_passes::{
         CancelQdq, DynamicInt8, InsertQdq, StoreInt8, WrapQdq,
         calibration::Calibration,
         calibrators::Calibrator,
+        fold_weights::Restore,
         place::{Placement, place, place_all},
     },
 };
 
-use super::{Calibrated, LEAST_DYNAMIC_OPSET, LEAST_STORAGE_OPSET, Quantized};
+use super::{Calibrated, Folded, LEAST_DYNAMIC_OPSET, LEAST_STORAGE_OPSET, Quantized};
 use crate::{Failure, formats::written_bytes, layers::layers, qdq::Place};
 
 impl Calibrated<'_> {
@@ -71,17 +72,19 @@ impl Calibrated<'_> {
     ) -> Result<Quantized, Failure> {
         let any = placement.integer.contains(&true);
         let formats = self.int8.formats;
-        let before = if any { &self.model } else { self.least_raised() };
+        let folded = if any { &self.folded } else { self.least_raised() };
+        let before = &folded.model;
         // Ids of another opset's graph differ, names do not.
-        let twin = |op: OpId| match self.unraised.as_ref().is_some_and(|model| std::ptr::eq(model, before)) {
-            true => {
-                before.graph.producer(before.graph.find(self.model.graph.name_of(self.model.graph.op(op).output(0)?))?)
-            }
+        let twin = |op: OpId| match self.unraised.as_ref().is_some_and(|unraised| std::ptr::eq(unraised, folded)) {
+            true => before.graph.producer(
+                before.graph.find(self.folded.model.graph.name_of(self.folded.model.graph.op(op).output(0)?))?,
+            ),
             false => Some(op),
         };
         let calibration = self.calibration_of(before);
         let mut model = before.detached();
         let mut cx = self.int8.context();
+        cx.options.deny.extend(folded.left_alone());
         if any {
             let insert = InsertQdq {
                 calibration: &self.calibration,
@@ -103,15 +106,18 @@ impl Calibrated<'_> {
                 DynamicInt8 { calibration: Some(&calibration), always: true, smooths: self.smooths, kept: &kept };
             cx.run(&pass, &mut model.graph).map_err(Failure::bug)?;
         }
+        let mut restored = folded.restore(&mut model, Restore::Tied)?;
         if self.int8.target.stores {
             if !self.stores_returned {
-                let label = |unit: &usize| self.model.graph.label_of(self.units.units[*unit].op).to_owned();
+                let label = |unit: &usize| self.folded.model.graph.label_of(self.units.units[*unit].op).to_owned();
                 cx.options.deny.extend(returned.iter().map(|unit| ("store-int8".to_owned(), label(unit))));
             }
             let halves = if any { self.int8.target.halves_beside_pairs } else { &[] };
-            let store = StoreInt8 { calibration: Some(&calibration), halves };
+            let twins = folded.twins();
+            let store = StoreInt8 { calibration: Some(&calibration), halves, twins: &twins };
             cx.run(&store, &mut model.graph).map_err(Failure::bug)?;
         }
+        restored.extend(folded.restore(&mut model, Restore::Larger)?);
         model.graph.sweep();
         let overflows =
             |unit: &usize| placement.integer[*unit] && formats.overflows(&model.graph, self.units.units[*unit].op);
@@ -132,7 +138,7 @@ impl Calibrated<'_> {
             Some(reason) => Some(reason.clone()),
             None => Some(Miss::Form("its inputs or outputs were not calibrated").sentence(&before.graph)),
         };
-        let mut layers = layers(&before.graph, &model.graph, &verdict);
+        let mut layers = layers(&folded.unfolded().graph, &model.graph, &verdict);
         if any && self.int8.place == Place::Wrap {
             // Behind everything that knows ops by their ids: these change now.
             let cancel = if formats.keeps_ranges() { CancelQdq::local() } else { CancelQdq::beside_activations() };
@@ -148,7 +154,7 @@ impl Calibrated<'_> {
         Ok(Quantized {
             model,
             pairs,
-            journal: cx.journal,
+            journal: folded.journal(&restored, cx.journal),
             layers,
             calibrator: any.then_some(calibrator),
             samples: self.calibration.samples,
@@ -158,19 +164,19 @@ impl Calibrated<'_> {
 
     /// The model in the opset that it had, where nothing but pairs needs another: ONNX Runtime 1.32 recognizes the attention of
     /// older exporters below opset 13 alone, where Unsqueeze has its axes as an attribute (0.83 of the time: x_bert_toy).
-    fn least_raised(&self) -> &Model {
+    fn least_raised(&self) -> &Folded<'_> {
         let least = if self.dynamic.is_empty() { LEAST_STORAGE_OPSET } else { LEAST_DYNAMIC_OPSET };
-        self.unraised.as_ref().filter(|model| model.opset() >= least).unwrap_or(&self.model)
+        self.unraised.as_ref().filter(|unraised| unraised.model.opset() >= least).unwrap_or(&self.folded)
     }
 
     /// What calibration saw, by values of `model`, which has those of the calibrated one by name.
     fn calibration_of(&self, model: &Model) -> Cow<'_, Calibration> {
-        if std::ptr::eq(model, &self.model) {
+        if std::ptr::eq(model, &self.folded.model) {
             return Cow::Borrowed(&self.calibration);
         }
         let values = self.calibration.values.iter();
         let values = values.filter_map(|(value, seen)| {
-            model.graph.find(self.model.graph.name_of(*value)).map(|value| (value, seen.clone()))
+            model.graph.find(self.folded.model.graph.name_of(*value)).map(|value| (value, seen.clone()))
         });
         Cow::Owned(Calibration { values: values.collect(), outputs: BTreeMap::new(), ..self.calibration })
     }
@@ -183,7 +189,7 @@ impl Calibrated<'_> {
         returned: &BTreeSet<usize>,
         overflowing: &BTreeSet<usize>,
     ) -> BTreeMap<OpId, String> {
-        let graph = &self.model.graph;
+        let graph = &self.folded.model.graph;
         // Units that paid as long as no gate spoke.
         let paid =
             if returned.is_empty() { placement.integer.clone() } else { self.placement(&BTreeSet::new()).integer };

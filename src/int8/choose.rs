@@ -44,7 +44,7 @@ impl Calibrated<'_> {
 
     /// Runs the float model on those of `samples` that [`Calibrated::choose`] asks for, where calibration ran on others.
     pub fn see_outputs(&mut self, samples: &Samples) -> Result<(), Failure> {
-        let prepared = self.int8.evaluator.prepare(&self.model.graph).map_err(Failure::bug)?;
+        let prepared = self.int8.evaluator.prepare(&self.folded.model.graph).map_err(Failure::bug)?;
         for index in choosing(samples.len()) {
             let inputs = samples.get(index).map_err(Failure::samples)?.inputs;
             let outputs = prepared.run(&inputs, &mut |_, _| {}).map_err(Failure::samples)?;
@@ -74,7 +74,7 @@ impl Calibrated<'_> {
         let (samples, expected) = self.judges(samples);
         let stage = progress.stage("choosing ranges", Some(candidates.len() as u64));
         // All at once while they are small; else one by one, for memory.
-        let graph = &self.model.graph;
+        let graph = &self.folded.model.graph;
         let bytes = graph.values().into_iter().filter_map(|value| graph.constant(value)).map(Tensor::byte_len);
         let mut built: Vec<Result<Quantized, Failure>> = Vec::new();
         if bytes.sum::<usize>() <= BUILT_TOGETHER {

@@ -30,7 +30,7 @@ impl Calibrated<'_> {
         let weighted: Vec<usize> =
             (0..self.units.units.len()).filter(|unit| self.units.units[*unit].is_weighted()).collect();
         let noise = self.noise(quantized.pairs.as_ref().unwrap_or(&quantized.model), samples, &weighted)?;
-        let graph = &self.model.graph;
+        let graph = &self.folded.model.graph;
         let mut of_layer: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
         for &index in &weighted {
             let unit = &self.units.units[index];
@@ -51,7 +51,7 @@ impl Calibrated<'_> {
     /// How far the values of `units` are from the float model's, where both models have them under one name. (They are held in
     /// memory, for one sample a thread.)
     fn noise(&self, quantized: &Model, samples: &Samples, units: &[usize]) -> Result<Noise, Failure> {
-        let graph = &self.model.graph;
+        let graph = &self.folded.model.graph;
         let values = edges_of(units.iter().map(|unit| &self.units.units[*unit]));
         let before = self.int8.evaluator.prepare(graph).map_err(Failure::bug)?;
         let after = self.int8.evaluator.prepare(&quantized.graph).map_err(Failure::bug)?;
@@ -109,7 +109,7 @@ impl Calibrated<'_> {
         prepared: &dyn Prepared,
         reference: &BTreeMap<&str, Tensor>,
     ) -> Option<(f64, f64)> {
-        let graph = &self.model.graph;
+        let graph = &self.folded.model.graph;
         let unit = &self.units.units[unit];
         let inputs = unit.inputs.iter().filter(|(_, value)| graph.constant(*value).is_none());
         let given = inputs.map(|(_, value)| {
@@ -147,7 +147,7 @@ impl Noise {
             return *alone;
         }
         let unit = &calibrated.units.units[unit];
-        let of = |value: ValueId| self.whole.get(calibrated.model.graph.name_of(value)).copied().unwrap_or(0.0);
+        let of = |value: ValueId| self.whole.get(calibrated.folded.model.graph.name_of(value)).copied().unwrap_or(0.0);
         let before = unit.inputs.iter().map(|(_, value)| of(*value)).fold(0.0, f64::max);
         unit.outputs.iter().map(|value| of(*value)).fold(0.0, f64::max) - before
     }

@@ -9,6 +9,7 @@ use onnx_shrink_passes::Statistics;
 use super::{Job, quantize::MOST_MADE_UP_ERROR};
 use crate::{
     Failure,
+    layers::Reason,
     metrics::{Comparison, OutputMetrics},
     regions,
 };
@@ -32,9 +33,10 @@ impl Job<'_> {
     ) -> Result<Option<Model>, Failure> {
         let (evaluator, mut options) = (self.evaluator.clone(), self.options.clone());
         let mut taken_back = Vec::new();
+        let why = if self.samples.is_some() { Reason::NotRun } else { Reason::NoSamples };
         let (mut quantized, mut found) = loop {
             let int8 = self.quantizer(evaluator.as_ref(), &options, statistics);
-            let quantized = match int8.without_samples(lossless, int8.dynamic)? {
+            let quantized = match int8.without_samples(lossless, int8.dynamic, &why)? {
                 Ok(quantized) => quantized,
                 Err(nothing) => {
                     self.report.notes.push(nothing);

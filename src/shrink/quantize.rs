@@ -10,7 +10,7 @@ use onnx_shrink_ir::{Model, export};
 use onnx_shrink_passes::{
     Options, Statistics,
     pipeline::Pipeline,
-    quantize::{calibrators::Calibrator, is_quantized, means::MOST_SAMPLES},
+    quantize::{calibrators::Calibrator, is_wholly_quantized, means::MOST_SAMPLES},
     target::Places,
 };
 
@@ -19,6 +19,7 @@ use crate::{
     Failure, Samples,
     formats::Dynamic,
     int8::{Calibrated, Int8, Quantized},
+    layers::Reason,
     metrics::{Comparison, GateResult},
     ranges_file::{self, Digest, Stamp},
     report::{Calibration, Fate},
@@ -116,14 +117,14 @@ impl<'a> Job<'a> {
 
     /// The model with the ranges of `--ranges-in`. Samples that are given choose among the range estimators, and judge.
     pub(super) fn int8_of_shards(&mut self, int8: &Int8<'_>, lossless: &Model) -> Result<Option<Model>, Failure> {
-        let (model, unfit) = int8.raised(lossless)?;
+        let (folded, unfit) = int8.raised(lossless)?;
         if let Some(why) = unfit {
             return Err(Failure::input(anyhow!("{}: {why}", self.request.input.display())));
         }
-        let read = ranges_file::read_all(&self.request.ranges.files, &self.stamp(&model), &model.graph)?;
+        let read = ranges_file::read_all(&self.request.ranges.files, &self.stamp(&folded.model), &folded.model.graph)?;
         let (calibration, warnings) = read;
         self.report.warnings.extend(warnings);
-        let mut calibrated = int8.from_calibration(model, calibration)?;
+        let mut calibrated = int8.from_calibration(folded, calibration)?;
         let samples = self.samples.clone();
         let chosen = match samples.as_ref().map(|(choosing, _)| choosing).filter(|choosing| !choosing.is_empty()) {
             Some(choosing) if self.request.calibrate == Calibrate::Auto => {
@@ -144,7 +145,7 @@ impl<'a> Job<'a> {
     /// Runs the lossless passes and calibration on all samples in `data`; the bytes of a file of ranges and what it holds.
     pub(super) fn calibrate(mut self, pipeline: &Pipeline, data: &Path) -> Result<Shard, Failure> {
         let input = self.request.input.display();
-        if is_quantized(&self.original.graph) {
+        if is_wholly_quantized(&self.original.graph) {
             return Err(Failure::input(anyhow!("{input}: the model is quantized already")));
         }
         let samples = Samples::open(data, &self.original.graph, &self.request.sample_options);
@@ -155,15 +156,15 @@ impl<'a> Job<'a> {
         let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
         let Lean { model: lossless, statistics, .. } = self.lossless(pipeline)?;
         let int8 = self.quantizer(evaluator.as_ref(), &options, &statistics);
-        let (model, unfit) = int8.raised(&lossless)?;
+        let (folded, unfit) = int8.raised(&lossless)?;
         if let Some(why) = unfit {
             return Err(Failure::input(anyhow!("{input}: {why}")));
         }
         let calibration = int8
-            .seen(&model, &samples, false, self.progress)?
+            .seen(&folded.model, &samples, false, self.progress)?
             .map_err(|why| Failure::input(anyhow!("{input}: the model cannot be calibrated: {why}")))?;
         let sketch = ranges_file::Sketch::of(&samples)?;
-        let bytes = ranges_file::encode(&self.stamp(&model), &model.graph, &calibration, &sketch);
+        let bytes = ranges_file::encode(&self.stamp(&folded.model), &folded.model.graph, &calibration, &sketch);
         Ok(Shard { bytes, samples: calibration.samples, values: calibration.values.len() })
     }
 
@@ -278,7 +279,7 @@ impl<'a> Job<'a> {
 
     /// The model without samples: with layers whose ranges each run finds, unless made-up inputs show too much error.
     pub(super) fn without_samples(&mut self, int8: &Int8<'_>, lossless: &Model) -> Result<Option<Model>, Failure> {
-        let quantized = match int8.without_samples(lossless, int8.dynamic)? {
+        let quantized = match int8.without_samples(lossless, int8.dynamic, &Reason::NoSamples)? {
             Ok(quantized) => quantized,
             Err(nothing) => {
                 self.report.notes.push(nothing);
@@ -308,7 +309,7 @@ impl<'a> Job<'a> {
              {MOST_MADE_UP_ERROR}); --dynamic has them in 8 bits all the same"
         );
         self.report.notes.push(note);
-        match int8.without_samples(lossless, Dynamic::None)? {
+        match int8.without_samples(lossless, Dynamic::None, &Reason::NoSamples)? {
             Ok(stored) => self.accept_storage(stored),
             Err(nothing) => {
                 self.report.notes.push(nothing);

@@ -2,11 +2,12 @@
 use std::collections::BTreeSet;
 
 use onnx_shrink_ir::Model;
-use onnx_shrink_passes::quantize::is_quantized;
+use onnx_shrink_passes::quantize::{fold_weights::Restore, is_wholly_quantized};
 
 use super::{Job, quantize::FALL_BACK_RUNS};
 use crate::{
     Failure,
+    int8::{Folded, Quantized},
     metrics::Comparison,
     sensitivity,
     small_weights::{SmallWeights, Stored, Weights},
@@ -18,28 +19,38 @@ impl Job<'_> {
         if self.report.unproven.is_some() {
             return Ok(self.leave_float());
         }
-        if is_quantized(&self.original.graph) {
+        if is_wholly_quantized(&self.original.graph) {
             self.report.notes.push("the model is quantized already: --weights leaves it as it is".to_owned());
             return Ok(None);
         }
-        let (evaluator, options) = (self.evaluator.clone(), self.options.clone());
+        let (evaluator, mut options) = (self.evaluator.clone(), self.options.clone());
         let request = self.request;
         let keep_float = &request.keep_float;
+        let bits = if weights == Weights::Fp16 { 16 } else { 8 };
+        let folded = Folded::new(model.detached(), (evaluator.as_ref(), &options), bits, false)?;
+        options.deny.extend(folded.left_alone());
+        let model = &folded.model;
         let stage = SmallWeights { evaluator: evaluator.as_ref(), options: &options, weights, keep_float };
         let planned = stage.plan(model, self.samples.as_ref(), self.progress)?;
-        let mut stored = planned.build(&BTreeSet::new())?;
+        let build = |kept: &BTreeSet<usize>| -> Result<Option<Quantized>, Failure> {
+            let Some(mut stored) = planned.build(kept)? else { return Ok(None) };
+            let restored = folded.restore(&mut stored.model, Restore::Larger)?;
+            stored.journal = folded.journal(&restored, stored.journal);
+            Ok(Some(stored))
+        };
+        let mut stored = build(&BTreeSet::new())?;
         let mut kept = BTreeSet::new();
         let layers = planned.worst();
         if let Some(held_out) = self.held_out().filter(|_| request.validate && !layers.is_empty()) {
             let mut holds = |kept: &BTreeSet<usize>| -> Result<bool, Failure> {
-                let Some(stored) = planned.build(kept)? else { return Ok(true) };
+                let Some(stored) = build(kept)? else { return Ok(true) };
                 let comparison = self.compare(&stored.model, &held_out)?;
                 Ok(comparison.is_none_or(|found| request.gates.int8(&found).iter().all(|gate| gate.passed)))
             };
             if !holds(&BTreeSet::new())?
                 && let Some(found) = sensitivity::fewest(&layers, FALL_BACK_RUNS, &mut holds)?
             {
-                stored = planned.build(&found)?;
+                stored = build(&found)?;
                 kept = found;
             }
         }

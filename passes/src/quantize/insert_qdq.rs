@@ -31,7 +31,7 @@ use crate::{
         calibration::Calibration,
         calibrators::Calibrator,
         rounding::Inputs,
-        units::{Form, Unit, Units, readers},
+        units::{Form, Unit, Units, paired, readers},
         weights::{Pairing, QuantizedRows, ScaleRule, conv_from_rows, conv_rows, quantize_rows, up_to_power_of_two},
     },
     target::{Bias, Places, Target},
@@ -64,8 +64,9 @@ impl Pass for InsertQdq<'_> {
             return Ok(());
         }
         let mut insertion = Insertion::new(self, graph);
-        let moved = if self.units.target.pairs_behind_moves { BTreeSet::new() } else { insertion.moved() };
-        for value in insertion.quantized.clone().into_iter().filter(|value| !moved.contains(value)) {
+        let mut paired = if self.units.target.pairs_behind_moves { BTreeSet::new() } else { insertion.moved() };
+        paired.extend(&insertion.theirs);
+        for value in insertion.quantized.clone().into_iter().filter(|value| !paired.contains(value)) {
             insertion.pair(graph, cx, value)?;
         }
         for (index, unit) in self.units.units.iter().enumerate() {
@@ -131,6 +132,8 @@ struct Insertion<'a> {
     parameters: BTreeMap<ValueId, Parameters>,
     quantized: Vec<ValueId>,
     made_integer: BTreeSet<ValueId>,
+    /// Values that the file quantizes itself
+    theirs: BTreeSet<ValueId>,
     /// Inputs of ops that read a value with the parameters of another one
     again: BTreeMap<(OpId, usize), ValueId>,
     shared: Shared,
@@ -185,6 +188,13 @@ impl<'a> Insertion<'a> {
         }
         let target = plan.units.target;
         let mut fixed: BTreeMap<ValueId, Parameters> = BTreeMap::new();
+        let mut theirs = BTreeSet::new();
+        for &value in &quantized {
+            if let Some((scale, zero_point)) = paired(graph, value, target) {
+                fixed.insert(value, Parameters { scale, zero_point });
+                theirs.insert(value);
+            }
+        }
         for unit in on() {
             let Some(&output) = unit.outputs.first() else { continue };
             let Some(range) = ranges.get_mut(&output) else { continue };
@@ -249,7 +259,7 @@ impl<'a> Insertion<'a> {
         };
         let parameters = ranges.keys().map(|&value| (value, of(value))).collect();
         let quantized = quantized.into_iter().collect();
-        Insertion { plan, parameters, quantized, made_integer, again, shared: Shared::new() }
+        Insertion { plan, parameters, quantized, made_integer, theirs, again, shared: Shared::new() }
     }
 
     /// Values that integer units make by moving others with the same parameters.

@@ -23,12 +23,13 @@
 use std::collections::BTreeSet;
 
 use ndarray::{Array1, ArrayD, ArrayViewD, Axis, Zip};
-use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, Use, ValueId, attributes};
+use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, TensorType, Use, ValueId, attributes};
 
 use crate::{
     Class, Context, Miss, Pass, Result, Statistics,
     quantize::{
         calibration::Calibration,
+        fold_weights::Twin,
         insert_qdq::{linear_rows, output_shift},
         moments::clipped,
         rounding::Inputs,
@@ -44,6 +45,8 @@ pub struct StoreInt8<'a> {
     pub calibration: Option<&'a Calibration>,
     /// Types of ops whose weights are stored in 16 bits, not in 8
     pub halves: &'static [&'static str],
+    /// Tables that layers in integers multiply by, too: stored once for both
+    pub twins: &'a [Twin],
 }
 
 /// Bytes that the two nodes and their names take.
@@ -51,6 +54,17 @@ const OVERHEAD: usize = 120;
 
 /// Below this ratio of signal to rounding noise a constant is not worth storing in 8 bits.
 const LEAST_SQNR_DB: f64 = 28.0;
+
+fn is_too_noisy(signal: f64, noise: f64) -> bool {
+    noise > 0.0 && 10.0 * (signal / noise).log10() < LEAST_SQNR_DB
+}
+
+/// Whether `rounded` are near enough to `numbers` for a constant to be stored so.
+pub(super) fn keeps_enough(numbers: impl Iterator<Item = f64>, rounded: impl Iterator<Item = f64>) -> bool {
+    let sums =
+        numbers.zip(rounded).fold((0.0, 0.0), |(signal, noise), (x, y)| (signal + x * x, noise + (x - y) * (x - y)));
+    !is_too_noisy(sums.0, sums.1)
+}
 
 impl Pass for StoreInt8<'_> {
     fn name(&self) -> &'static str {
@@ -102,6 +116,16 @@ pub(super) fn scales_stored_weights(graph: &Graph, value: ValueId) -> bool {
                 graph.op(cast).is("Cast") && integers.is_some_and(|integers| integers.dtype().is_integer())
             })
     })
+}
+
+/// Whether `op`, which is none of ONNX's own, multiplies by integers that it unpacks itself: what else it reads are their scales.
+fn reads_integers(graph: &Graph, op: OpId) -> bool {
+    let is_packed = |value: &ValueId| {
+        graph
+            .constant(*value)
+            .is_some_and(|tensor| tensor.dims().len() >= 2 && tensor.dtype().is_integer() && tensor.dtype().bits() <= 8)
+    };
+    !graph.op(op).domain().is_empty() && graph.op(op).inputs().iter().flatten().any(is_packed)
 }
 
 /// Share of the bytes of all weights that small constants may have together, to be stored in 16 bits.
@@ -169,9 +193,7 @@ impl StoreInt8<'_> {
             match *place {
                 Use::Output(_) => return Err(None),
                 Use::Input(op, index) => {
-                    if graph.op(op).op_type().contains("quantizeLinear")
-                        || graph.op(op).op_type().contains("QuantizeLinear")
-                    {
+                    if graph.op(op).op_type().ends_with("uantizeLinear") || reads_integers(graph, op) {
                         return Err(None);
                     }
                     first = first.or(Some((op, Some(index))));
@@ -186,6 +208,9 @@ impl StoreInt8<'_> {
         let array = tensor.to_f64().ok_or(None)?;
         if array.iter().any(|x| !x.is_finite()) {
             return Err(Some((op, Miss::NotFinite(value))));
+        }
+        if let Some(patch) = self.share(graph, value, &array, op) {
+            return Ok(patch);
         }
         let in_halves = self.halves.iter().any(|name| graph.op(op).is(name));
         if (small || in_halves)
@@ -203,7 +228,7 @@ impl StoreInt8<'_> {
         }
         let signal: f64 = array.iter().map(|x| x * x).sum();
         let noise: f64 = stored.error.iter().map(|x| x * x).sum();
-        if noise > 0.0 && 10.0 * (signal / noise).log10() < LEAST_SQNR_DB {
+        if is_too_noisy(signal, noise) {
             return Err(Some((op, Miss::Form("8 bits keep too little of its range"))));
         }
         let shift = match (uses.as_slice(), index) {
@@ -222,6 +247,26 @@ impl StoreInt8<'_> {
             correct_bias(graph, &mut patch, op, shift);
         }
         Ok(patch)
+    }
+
+    /// The table `value` by the integers of a layer that multiplies by it: scaled by column, and turned.
+    fn share(&self, graph: &Graph, value: ValueId, array: &ArrayD<f64>, op: OpId) -> Option<Patch> {
+        let twins = self.twins.iter().filter(|twin| twin.table == value && !graph.is_input(value));
+        let (integers, scales) = twins.filter_map(|twin| integer_weight(graph, twin)).next()?;
+        let stored = graph.constant(integers)?.to_f64()? * graph.constant(scales)?.to_f64()?;
+        let turned = stored.reversed_axes();
+        if turned.shape() != array.shape() || !keeps_enough(array.iter().copied(), turned.iter().copied()) {
+            return None;
+        }
+        let mut patch = Patch::new(op);
+        let ty = graph.ty(integers).map(|ty| TensorType { dtype: DataType::Float, ..ty.clone() });
+        let cast = NewOp::new("Cast").with(attributes::int("to", DataType::Float as i64));
+        let cast = patch.op(cast, &[Some(integers.into())], "c", ty.clone());
+        let product = patch.op(NewOp::new("Mul"), &[Some(cast), Some(scales.into())], "m", ty);
+        let turn = NewOp::new("Transpose").with(attributes::ints("perm", &[1, 0]));
+        let table = patch.op(turn, &[Some(product)], "t", graph.ty(value).cloned());
+        patch.replace(value, table);
+        Some(patch)
     }
 
     /// Σ error·E\[x\] per output channel of `op`, when the mean of what it reads is known.
@@ -272,6 +317,31 @@ impl StoreInt8<'_> {
 /// The mean of min(max(x, 0), upper) per channel.
 fn mean_of_clip(statistics: &Statistics, upper: f64) -> Vec<f64> {
     statistics.mean.iter().zip(&statistics.deviation).map(|(&m, &s)| clipped(m, s, upper).0).collect()
+}
+
+/// Integers [K, N] and scales [N] of the layer of `twin` as it computes now.
+fn integer_weight(graph: &Graph, twin: &Twin) -> Option<(ValueId, ValueId)> {
+    let of_form = |value: ValueId, dims: usize, dtype: DataType| {
+        graph.constant(value).is_some_and(|tensor| tensor.dims().len() == dims && tensor.dtype() == dtype)
+    };
+    let (integers, scales) = if graph.has_op(twin.layer) && graph.op(twin.layer).is("MatMul") {
+        let pair = graph.op(graph.producer(graph.op(twin.layer).input(1)?)?);
+        let is_zero = |zero: ValueId| {
+            graph.constant(zero).and_then(Tensor::to_f64_vec).is_some_and(|zero| zero.iter().all(|z| *z == 0.0))
+        };
+        if !pair.is("DequantizeLinear") || !pair.input(2).is_none_or(is_zero) {
+            return None;
+        }
+        (pair.input(0)?, pair.input(1)?)
+    } else {
+        let products = graph.ops_of("MatMulInteger");
+        let product = products.into_iter().find(|op| graph.label_of(*op) == twin.name)?;
+        let (cast, _) = graph.only_use(graph.op(product).output(0)?)?;
+        let (scaled, _) = graph.only_use(graph.op(cast).output(0)?)?;
+        let scale = graph.producer(graph.op(scaled).input(1)?)?;
+        (graph.op(product).input(1)?, graph.op(scale).input(1)?)
+    };
+    (of_form(integers, 2, DataType::Int8) && of_form(scales, 1, DataType::Float)).then_some((integers, scales))
 }
 
 /// The constant in 8 bits with the scales that suit the op that reads it; `None` when it has no shape for it.

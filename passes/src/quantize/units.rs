@@ -8,7 +8,7 @@ use onnx_shrink_ir::{DataType, Graph, Op, OpId, Use, ValueId, multiply_adds};
 
 use crate::{
     Miss,
-    quantize::calibration::Calibration,
+    quantize::{calibration::Calibration, computed::Computed, is_between_pairs},
     target::{Ends, Kind, Places, Target, Work},
 };
 
@@ -75,11 +75,12 @@ pub struct Units {
 pub fn find_units(graph: &Graph, calibration: &Calibration, target: &'static Target) -> Units {
     let mut found = Units { target, ..Units::default() };
     let mut inside: BTreeSet<OpId> = BTreeSet::new();
+    let sight = Sight { graph, calibration, target, computed: Computed::of(graph) };
     for op in graph.ops() {
         if inside.contains(&op) {
             continue;
         }
-        match unit_of(&Sight { graph, calibration, target }, op) {
+        match unit_of(&sight, op) {
             Ok(mut unit) => {
                 unit.ends_float = match target.ends {
                     Ends::Never => false,
@@ -105,6 +106,7 @@ struct Sight<'a> {
     graph: &'a Graph,
     calibration: &'a Calibration,
     target: &'static Target,
+    computed: Computed,
 }
 
 impl Sight<'_> {
@@ -119,7 +121,15 @@ impl Sight<'_> {
     }
 
     fn float_constant(&self, value: ValueId) -> Result<&[usize], Miss> {
-        let tensor = self.graph.constant(value).ok_or(Miss::NotConstant(value))?;
+        let tensor = self.graph.constant(value).ok_or_else(|| {
+            if !self.computed.has(value) {
+                Miss::NotConstant(value)
+            } else if self.computed.behind(self.graph, value).is_quantized(self.graph) {
+                Miss::Quantized
+            } else {
+                Miss::Computed
+            }
+        })?;
         if tensor.dtype() != DataType::Float {
             return Err(Miss::Form("the weight is not float"));
         }
@@ -163,6 +173,22 @@ fn count(dims: &[usize]) -> f64 {
     dims.iter().map(|&dim| dim as f64).product()
 }
 
+/// The parameters of the pair that the file has around `value`, in the target's type: it needs none of ours.
+pub(super) fn paired(graph: &Graph, value: ValueId, target: &Target) -> Option<(f32, i32)> {
+    let before = graph.producer(value).filter(|op| graph.op(*op).is("DequantizeLinear"));
+    let behind = || graph.only_use(value).map(|(op, _)| op).filter(|op| graph.op(*op).is("QuantizeLinear"));
+    let pair = graph.op(before.or_else(behind)?);
+    let scale = graph.constant(pair.input(1)?)?.to_scalar_f64()?;
+    let zero = graph.constant(pair.input(2)?)?;
+    (zero.dtype() == target.activations).then_some((scale as f32, zero.to_scalar_f64()? as i32))
+}
+
+/// Whether the file quantizes `value`, one way or the other.
+fn is_paired(graph: &Graph, value: ValueId) -> bool {
+    let next = |place: &Use| matches!(place, Use::Input(op, 0) if graph.op(*op).is("QuantizeLinear"));
+    graph.producer(value).is_some_and(|op| graph.op(op).is("DequantizeLinear")) || graph.uses(value).iter().any(next)
+}
+
 const NO_KERNEL: Miss = Miss::Form("the target has no integer kernel for it");
 
 fn unit_of(sight: &Sight<'_>, op: OpId) -> Result<Unit, Miss> {
@@ -183,6 +209,7 @@ fn unit_of(sight: &Sight<'_>, op: OpId) -> Result<Unit, Miss> {
         | "Resize" | "DepthToSpace" => shared(sight, op, node),
         _ => Err(Miss::NotThisPattern),
     };
+    let unit = unit.and_then(|unit| beside_pairs(sight, unit));
     match unit {
         Err(Miss::NotThisPattern | Miss::NotConstant(_)) if sight.target.places == Places::EveryTensor => {
             any(sight, op, node)
@@ -191,12 +218,36 @@ fn unit_of(sight: &Sight<'_>, op: OpId) -> Result<Unit, Miss> {
     }
 }
 
+/// `unit`, unless the file's own pairs are in its way.
+fn beside_pairs(sight: &Sight<'_>, unit: Unit) -> Result<Unit, Miss> {
+    let graph = sight.graph;
+    let ends = || unit.inputs.iter().map(|(_, value)| *value).chain(unit.outputs.iter().copied());
+    let mut theirs = ends().filter(|value| is_paired(graph, *value)).peekable();
+    if theirs.peek().is_none() {
+        return Ok(unit);
+    }
+    if !unit.is_weighted() {
+        return Err(Miss::NotThisPattern);
+    }
+    if is_between_pairs(graph, unit.op) {
+        return Err(Miss::Quantized);
+    }
+    if theirs.all(|value| paired(graph, value, sight.target).is_some()) {
+        return Ok(unit);
+    }
+    Err(Miss::Form("it is beside Quantize/Dequantize pairs of another kind than the target's"))
+}
+
 /// Ops whose constant operands are numbers like those that they meet.
 const TAKES_CONSTANTS: [&str; 10] = ["Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "PRelu", "Where", "Concat"];
 
 /// An op that computes in float between pairs of its own, for engines that take no float tensor.
 fn any(sight: &Sight<'_>, op: OpId, node: &Op) -> Result<Unit, Miss> {
-    if !node.regions().is_empty() || node.op_type().ends_with("uantizeLinear") {
+    let is_theirs = |value: &ValueId| is_paired(sight.graph, *value);
+    if !node.regions().is_empty()
+        || node.op_type().ends_with("uantizeLinear")
+        || node.inputs().iter().chain(node.outputs()).flatten().any(is_theirs)
+    {
         return Err(Miss::NotThisPattern);
     }
     let is_read = |value: ValueId| match sight.graph.constant(value) {
@@ -220,6 +271,9 @@ fn any(sight: &Sight<'_>, op: OpId, node: &Op) -> Result<Unit, Miss> {
 /// Input 0 and output 0, both seen and finite.
 fn ends(sight: &Sight<'_>, node: &Op) -> Result<(ValueId, ValueId), Miss> {
     let (x, y) = node.input(0).zip(node.output(0)).ok_or(Miss::NotThisPattern)?;
+    if sight.computed.has(x) {
+        return Err(if sight.computed.has(y) { Miss::NotThisPattern } else { Miss::WeightFirst });
+    }
     sight.dims(x)?;
     sight.dims(y)?;
     Ok((x, y))
@@ -303,8 +357,11 @@ fn matmul(sight: &Sight<'_>, op: OpId, node: &Op) -> Result<Unit, Miss> {
     let (x, y) = ends(sight, node)?;
     let w = node.input(1).ok_or(Miss::NotThisPattern)?;
     let weight = sight.float_constant(w)?;
-    if weight.len() != 2 || sight.dims(x)?.len() < 2 {
-        return Err(Miss::Form("B is not a matrix, or A is a vector"));
+    if weight.len() > 2 {
+        return Err(Miss::Form("a stack of weight matrices"));
+    }
+    if weight.len() < 2 || sight.dims(x)?.len() < 2 {
+        return Err(Miss::Form("an operand is a vector"));
     }
     let mut unit = linear(sight, op, Form::MatMul, (x, y), (weight[0], weight[1]))?;
     // The Add of a bias behind it belongs to it: with a float bias the engine would make a float Gemm of both.

@@ -8,7 +8,7 @@ use onnx_shrink_passes::{
 
 use crate::{before, constant, declare, end, numbers, only, ops, samples_of, tensor};
 
-const BLIND: StoreInt8<'_> = StoreInt8 { calibration: None, halves: &[] };
+const BLIND: StoreInt8<'_> = StoreInt8 { calibration: None, halves: &[], twins: &[] };
 
 /// Whole numbers from -127 to 127, each `row` of them with both ends.
 fn integers(count: usize, row: usize) -> Vec<f64> {
@@ -167,7 +167,11 @@ fn a_body_takes_no_mean_from_the_main_graph() {
     );
     let mut graph = parse(&model).graph;
     let calibration = calibrate(&graph, &Reference, &samples_of(&graph, 3), &|_| {}).unwrap();
-    run(&StoreInt8 { calibration: Some(&calibration), halves: &[] }, &mut graph, Options::default());
+    run(
+        &StoreInt8 { calibration: Some(&calibration), halves: &[], ..StoreInt8::default() },
+        &mut graph,
+        Options::default(),
+    );
     for region in graph.op(graph.ops_of("If")[0]).regions() {
         let conv = only(&region.graph, "Conv");
         assert!(before(&region.graph, conv, 1).is("Mul"), "it is stored");
@@ -293,7 +297,11 @@ fn the_bias_takes_up_the_mean_that_samples_show() {
     let weight = graph.constant(graph.find("k").unwrap()).unwrap().to_f64().unwrap();
     let calibration = calibrate(&graph, &Reference, &samples_of(&graph, 3), &|_| {}).unwrap();
     let mean = calibration.values[&graph.find("n").unwrap()].last_axis_mean();
-    run(&StoreInt8 { calibration: Some(&calibration), halves: &[] }, &mut graph, Options::default());
+    run(
+        &StoreInt8 { calibration: Some(&calibration), halves: &[], ..StoreInt8::default() },
+        &mut graph,
+        Options::default(),
+    );
     let gemm = end(&graph, 0);
     let product = before(&graph, gemm, 1);
     let (q, scales) = (tensor(&graph, before_of(&graph, product), 0).to_f64().unwrap(), numbers(&graph, product, 1));
@@ -316,7 +324,11 @@ fn a_gemm_with_beta_keeps_its_bias() {
     let mut graph = parse(&model).graph;
     let old = graph.constant(graph.find("c").unwrap()).unwrap().clone();
     let calibration = calibrate(&graph, &Reference, &samples_of(&graph, 3), &|_| {}).unwrap();
-    run(&StoreInt8 { calibration: Some(&calibration), halves: &[] }, &mut graph, Options::default());
+    run(
+        &StoreInt8 { calibration: Some(&calibration), halves: &[], ..StoreInt8::default() },
+        &mut graph,
+        Options::default(),
+    );
     let gemm = end(&graph, 0);
     assert!(before(&graph, gemm, 1).is("Mul"));
     assert_eq!(tensor(&graph, gemm, 2), &old);
@@ -332,7 +344,7 @@ fn weights_that_an_engine_does_not_read_in_8_bits_are_halves() {
     );
     let stored = |halves: &'static [&'static str]| {
         let mut graph = parse(&model).graph;
-        run(&StoreInt8 { calibration: None, halves }, &mut graph, Options::default());
+        run(&StoreInt8 { calibration: None, halves, ..StoreInt8::default() }, &mut graph, Options::default());
         let lstm = only(&graph, "LSTM");
         before(&graph, lstm, 2).op_type().to_owned()
     };
