@@ -17,7 +17,10 @@ use super::{
 /// Multiply-adds and elements of a run above which no larger assignment is taken where a smaller one will do.
 const MOST_WORK: u64 = 400_000_000;
 
-/// Runs that look for assignments with which the model runs, at most.
+/// The same where no smaller one does.
+const MOST_SEARCHED: u64 = 10 * MOST_WORK;
+
+/// Runs that look for assignments with which the model runs, at most, for each kind of whole numbers.
 const MOST_TRIES: usize = 24;
 
 /// An input as it is made up.
@@ -118,9 +121,10 @@ impl Fitting {
         let inputs = Arc::new(Inputs::of(graph).map_err(NoSamples::at)?);
         let has_integers = inputs.required().any(|input| input.ty.as_ref().is_some_and(|ty| !ty.dtype.is_float()));
         let ladders = ladders(graph);
-        let (mut tries, mut first_failure) = (MOST_TRIES, None);
+        let mut first_failure = None;
         for integers in Integers::ALL.into_iter().take(if has_integers { 3 } else { 1 }) {
             let (mut kinds, mut tried): (Vec<Vec<Made>>, _) = (Vec::new(), Tried::default());
+            let mut tries = MOST_TRIES;
             // Samples of two elements count twice where a run costs much.
             let mut is_heavy = false;
             for (place, ladder) in ladders.iter().enumerate() {
@@ -135,8 +139,9 @@ impl Fitting {
                         Err(_) => continue, // too long
                     };
                     let made = made(graph, &inputs, &dimensions, &like.with(integers)).map_err(NoSamples::at)?;
-                    // A larger one than there is must be worth it.
-                    if !kinds.is_empty() && dimensions.work(graph, &inputs) > MOST_WORK {
+                    // A larger one than there is must be worth it, and none of those that look for a length may cost much.
+                    let most = if kinds.is_empty() { MOST_SEARCHED } else { MOST_WORK };
+                    if place > 0 && dimensions.is_open && dimensions.work(graph, &inputs) > most {
                         continue;
                     }
                     if tries == 0 {

@@ -297,10 +297,9 @@ mod tests {
 
     #[test]
     fn floats_fit_what_normalizes_them() {
-        let scaled =
-            "m (float[N, 3] x) => (float[N, 1] y) <float m = {127.5}, float s = {50}, float[3, 1] w = {1, 2, 3}>
+        let scaled = "m (float[N, 3] x) => (float[N, 1] y) <float m = {128}, float s = {64}, float[3, 1] w = {1, 2, 3}>
                       { c = Sub (x, m) d = Div (c, s) y = MatMul (d, w) }";
-        assert_eq!(told(scaled), Some(Numbers::Floats { mean: 127.5, deviation: 50.0 }));
+        assert_eq!(told(scaled), Some(Numbers::Floats { mean: 128.0, deviation: 64.0 }));
         let norm = "m (float[N, 1] x) => (float[N, 1] y) <float[1] a = {1}, float[1] b = {0}, float[1] m = {3}, float[1] v = {4}>
                     { y = BatchNormalization (x, a, b, m, v) }";
         assert_eq!(told(norm), Some(Numbers::Floats { mean: 3.0, deviation: 2.0 }));
