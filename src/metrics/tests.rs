@@ -226,7 +226,7 @@ fn the_mean_of_a_score_is_no_signal() {
 
 #[test]
 fn few_samples_do_not_tell_how_a_score_varies() {
-    let rows = |count: usize| (0..count).map(|sample| vec![3.0 + 0.6 * wave(sample)]).collect::<Vec<_>>();
+    let rows = |count: usize| (1..=count).map(|sample| vec![3.0 + 0.6 * wave(sample)]).collect::<Vec<_>>();
     let warning = |count| of_samples(None, &rows(count), &vec![vec![3.0]; count]).warning();
     assert!(warning(1).unwrap().contains("one sample judged, which does not tell how `y` varies"));
     assert!(warning(3).is_some() && warning(4).is_none());
