@@ -114,6 +114,8 @@ pub struct Calibrated<'a> {
     stores_returned: bool,
     /// The model before its opset was raised, where it was
     unraised: Option<Model>,
+    /// Units that 8 bits ruin, with the SQNR of what they make of the float model's values, in dB
+    ruined: BTreeMap<usize, f64>,
 }
 
 impl Int8<'_> {
@@ -321,6 +323,7 @@ impl Int8<'_> {
             smooths: false,
             stores_returned: true,
             unraised: None,
+            ruined: BTreeMap::new(),
         };
         let integer = calibrated.placement(&BTreeSet::new()).integer;
         let Calibrated { model, calibration, units, user_kept, .. } = &calibrated;

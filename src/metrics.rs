@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use self::{
     accuracy::{class_of, is_right},
-    sums::Sums,
+    kind::Kind,
+    sums::Measured,
 };
 use crate::{
     progress::Stage,
@@ -17,6 +18,10 @@ use crate::{
 
 mod accuracy;
 mod gates;
+mod kind;
+mod parts;
+mod slices;
+mod structure;
 mod sums;
 #[cfg(test)]
 mod tests;
@@ -24,6 +29,7 @@ mod values;
 
 pub use accuracy::Accuracy;
 pub use gates::GateResult;
+pub use parts::{Part, Slice};
 pub use sums::OutputMetrics;
 pub use values::compare_values;
 
@@ -51,15 +57,32 @@ pub enum CompareError {
 pub struct Comparison {
     /// Samples that both ran on
     pub samples: usize,
+    /// Whether they are made up: then what outputs vary by tells nothing
+    pub made_up: bool,
     /// By output, in the graph's order
     pub outputs: Vec<OutputMetrics>,
     /// When samples have labels that are classes
     pub accuracy: Option<Accuracy>,
 }
 
+/// With fewer samples than these, a single number's variation is not told.
+const FEW_SAMPLES: usize = 4;
+
+impl Comparison {
+    /// Says so where too few samples judged to tell what varies between them: an error as large as that passes.
+    pub fn warning(&self) -> Option<String> {
+        let untold = |output: &&OutputMetrics| output.float && output.row && output.sqnr_around_mean_db.is_none();
+        let output = self.outputs.iter().filter(|output| output.unequal > 0.0).find(untold)?;
+        (self.samples < FEW_SAMPLES && !self.made_up).then(|| {
+            let (name, samples) = (&output.name, if self.samples == 1 { "one sample" } else { "few samples" });
+            format!("{samples} judged, which does not tell how `{name}` varies: an error as large as that passes; judge on more")
+        })
+    }
+}
+
 /// What one sample contributes.
 struct One {
-    sums: Vec<(bool, Sums)>,
+    outputs: Vec<Measured>,
     right: Option<(bool, bool)>,
 }
 
@@ -69,11 +92,11 @@ fn run_one(before: &dyn Prepared, after: &dyn Prepared, sample: &Sample) -> Resu
         model.run(&sample.inputs, &mut |_, _| {}).map_err(failed)
     };
     let (a, b) = (run(before, "original")?, run(after, "new")?);
-    let sums = a.iter().zip(&b).map(|(a, b)| (a.dtype().is_float(), Sums::of(a, b))).collect();
+    let outputs = a.iter().zip(&b).map(|(a, b)| Measured::of(a, b, true)).collect();
     let right = class_of(sample)
         .zip(a.first().zip(b.first()))
         .and_then(|(label, (a, b))| Some((is_right(a, label)?, is_right(b, label)?)));
-    Ok(One { sums, right })
+    Ok(One { outputs, right })
 }
 
 /// Runs both models on every sample and compares their outputs. `graph` is the original, whose output names stand in the
@@ -87,7 +110,7 @@ pub fn compare(
     stage: &dyn Stage,
 ) -> Result<Comparison, CompareError> {
     let work = || {
-        let mut sums: Vec<(bool, Sums)> = vec![(false, Sums::default()); graph.outputs().len()];
+        let mut sums: Vec<Measured> = vec![Measured::default(); graph.outputs().len()];
         let mut right = Vec::new();
         let indices: Vec<usize> = (0..samples.len()).collect();
         let chunk = 4 * rayon::current_num_threads();
@@ -103,15 +126,14 @@ pub fn compare(
             for one in ones {
                 let one = one?;
                 right.extend(one.right);
-                for ((float, sums), (is_float, sum)) in sums.iter_mut().zip(&one.sums) {
-                    *float |= is_float;
-                    sums.add(sum);
-                }
+                sums.iter_mut().zip(&one.outputs).for_each(|(sums, one)| sums.add(one));
             }
         }
         let outputs = graph.outputs().iter().zip(&sums);
-        let outputs = outputs.map(|(&value, (float, sums))| OutputMetrics::new(graph.name_of(value), *float, sums));
-        Ok(Comparison { samples: samples.len(), outputs: outputs.collect(), accuracy: Accuracy::of(&right) })
+        let outputs =
+            outputs.map(|(&value, sums)| OutputMetrics::new(graph.name_of(value), &Kind::of(graph, value), sums));
+        let (made_up, outputs) = (samples.are_made_up(), outputs.collect());
+        Ok(Comparison { samples: samples.len(), made_up, outputs, accuracy: Accuracy::of(&right) })
     };
     match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
         Ok(pool) if threads > 0 => pool.install(work),

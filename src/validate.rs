@@ -192,6 +192,7 @@ impl Verdict {
         if self.standard == Standard::Lossless {
             self.gates.extend(request.gates.accuracy(&comparison));
         }
+        self.notes.extend(comparison.warning());
         self.passed = self.gates.iter().all(|gate| gate.passed);
         self.comparison = Some(comparison);
         if request.all_values {

@@ -4,7 +4,7 @@ use tempfile::TempDir;
 
 use crate::{
     int8_graph::integer_ops,
-    support::{calib, fixture, folder_of, run},
+    support::{calib, fixture, folder_of, model_of_text, run},
 };
 
 /// Layers in integers, and the report, of the fixture for every target's placement, with a gate.
@@ -96,4 +96,52 @@ fn one_bad_layer_alone_stays_float() {
     assert_eq!(names(&report, &|layer| layer["fate"] != "integer"), ["/fc2/MatMul"], "{}", report["layers"]);
     assert_eq!(names(&report, &|layer| layer["fate"] == "float"), ["/fc2/MatMul"], "{}", report["layers"]);
     assert!(report["quantized"]["outputs"][0]["sqnr_db"].as_f64().unwrap() >= 20.0);
+}
+
+/// A file of numpy's with one array of 32-bit floats.
+fn npy(dims: &str, numbers: &[f32]) -> Vec<u8> {
+    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({dims}), }}");
+    while (10 + header.len() + 1) % 64 > 0 {
+        header.push(' ');
+    }
+    header.push('\n');
+    let length = u16::try_from(header.len()).unwrap().to_le_bytes();
+    let numbers = numbers.iter().flat_map(|number| number.to_le_bytes());
+    b"\x93NUMPY\x01\x00".iter().chain(&length).chain(header.as_bytes()).copied().chain(numbers).collect()
+}
+
+#[test]
+fn a_layer_that_8_bits_ruin_stays_float_though_the_gate_holds() {
+    // `s` reads numbers of about 1 beside one of about 1000, which it leaves out: one range for both leaves it nothing. In the
+    // sum nobody sees that.
+    let wave = |index: usize| (index as f32 * 2.399).sin();
+    let matrix = |is_there: fn(usize) -> bool| {
+        let numbers = (0..128).map(|place| if is_there(place / 8) { wave(place + 1) } else { 0.0 });
+        numbers.map(|number| format!("{number:.4}")).collect::<Vec<_>>().join(",")
+    };
+    let (large, small) = (matrix(|row| row == 0), matrix(|row| row > 0));
+    let text = format!(
+        "<ir_version: 8, opset_import: [\"\" : 17]> g (float[1,16] x) => (float[1,8] y)
+         <float[16,8] v = {{{large}}}, float[16,8] w = {{{small}}}>
+         {{ l = MatMul (x, v) s = MatMul (x, w) r = Relu (s) y = Add (l, r) }}"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("in.onnx"), model_of_text(&text)).unwrap();
+    let data = folder.path().join("calib");
+    std::fs::create_dir(&data).unwrap();
+    for sample in 0..16 {
+        let scale = |place: usize| if place == 0 { 1000.0 } else { 1.0 };
+        let numbers: Vec<f32> = (0..16).map(|place| scale(place) * wave(16 * sample + place)).collect();
+        std::fs::write(data.join(format!("{sample:02}.npy")), npy("1, 16", &numbers)).unwrap();
+    }
+    let reason_of = |more: &[&str]| {
+        let (code, _, report) = shrunk_in(&folder, data.to_str().unwrap(), "sqnr=14", more);
+        assert_eq!(code, 0, "{report}");
+        let layers = report["layers"].as_array().unwrap();
+        let small = layers.iter().find(|layer| layer["name"] == "s").unwrap().clone();
+        small["reason"].as_str().unwrap_or_default().to_owned()
+    };
+    let reason = reason_of(&[]);
+    assert!(reason.starts_with("in 8 bits what it makes of the float model's values has an SQNR of"), "{reason}");
+    assert_eq!(reason_of(&["--place", "wrap"]), "", "who asks for all layers gets them");
 }

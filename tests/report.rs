@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use onnx_shrink::{regions::Regions, report::Culprit};
+use onnx_shrink::{metrics::Part, regions::Regions, report::Culprit};
 use onnx_shrink_passes::{Class, Entry, Outcome};
 use serde_json::Value;
 
@@ -28,7 +28,7 @@ fn documented() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// What stands under a field, by the heading that describes it.
-const OBJECTS: [(&str, &str); 16] = [
+const OBJECTS: [(&str, &str); 17] = [
     ("input", "Side"),
     ("output", "Side"),
     ("journal", "Entry"),
@@ -40,6 +40,7 @@ const OBJECTS: [(&str, &str); 16] = [
     ("quantized", "Comparison"),
     ("total", "Comparison"),
     ("outputs", "Output"),
+    ("parts", "Part"),
     ("accuracy", "Accuracy"),
     ("calibration", "Calibration"),
     ("gates", "Gate result"),
@@ -77,6 +78,16 @@ fn the_fields_are_those_that_are_documented() {
     let missed = Entry { pass: "p", class: Class::Exact, op: String::new(), op_type: String::new(), outcome };
     gather("Entry", &serde_json::to_value(&missed).unwrap(), &mut found);
     let culprit = Culprit::new(&missed, false, String::new(), None);
+    let part = Part {
+        axis: 1,
+        ranges: Vec::new(),
+        rms: 1.0,
+        sqnr_db: None,
+        sqnr_around_mean_db: None,
+        rel_l2: 0.0,
+        error_rms: 0.0,
+    };
+    gather("Part", &serde_json::to_value(part).unwrap(), &mut found);
     gather("Regions", &serde_json::to_value(Regions::default()).unwrap(), &mut found);
     gather("Culprit", &serde_json::to_value(culprit).unwrap(), &mut found);
     assert_eq!(found, documented());

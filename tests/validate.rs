@@ -3,7 +3,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{calib, fixture, folder, model, run};
+use crate::support::{calib, fixture, folder, model, model_of_text, run};
 
 fn eval(name: &str) -> String {
     fixture(name).join("eval.npz").to_str().unwrap().to_owned()
@@ -95,5 +95,36 @@ fn each_model_of_the_bench_is_as_itself() {
         let told = run(folder.path(), &["validate", path, path]);
         // 3: some inputs cannot be made up
         assert!(matches!(told.code, 0 | 3), "{path}: {}{}", told.text(), told.stderr);
+    }
+}
+
+#[test]
+fn scores_that_are_gone_behind_boxes_are_found() {
+    // Boxes of about 100000, and scores of 0.5 in one output with them: 1e-5 of it.
+    let folder = folder();
+    let weights = |count: usize| {
+        let numbers = (0..count).map(|index| format!("{:.4}", (index as f64 * 2.399).sin() * 0.5));
+        numbers.collect::<Vec<_>>().join(",")
+    };
+    let detector = |gain: &str| {
+        let (w, v) = (weights(16), weights(24));
+        model_of_text(&format!(
+            "<ir_version: 8, opset_import: [\"\" : 17]> g (float[1,8] x) => (float[1,5] y)
+             <float[8,2] w = {{{w}}}, float[8,3] v = {{{v}}}, float size = {{100000.0}}, float[3] gain = {{{gain}}}>
+             {{ b = MatMul (x, w) p = Mul (b, size) l = MatMul (x, v) s = Sigmoid (l) z = Mul (s, gain)
+                y = Concat <axis = 1> (p, z) }}"
+        ))
+    };
+    fs::write(folder.path().join("good.onnx"), detector("1.0, 1.0, 1.0")).unwrap();
+    fs::write(folder.path().join("dead.onnx"), detector("0.0, 0.0, 0.0")).unwrap();
+    fs::write(folder.path().join("column.onnx"), detector("1.0, 0.0, 1.0")).unwrap();
+    assert_eq!(run(folder.path(), &["validate", "good.onnx", "good.onnx"]).code, 0);
+    for (file, standard, part) in
+        [("dead", "lossless", "of axis 1"), ("column", "lossless", "3 of axis 1"), ("dead", "int8", "2..5 of axis 1")]
+    {
+        let file = format!("{file}.onnx");
+        let told = run(folder.path(), &["validate", "good.onnx", &file, "--as", standard]);
+        assert_eq!(told.code, 5, "{file} {standard}: {}", told.text());
+        assert!(told.text().contains(part), "{}", told.text());
     }
 }

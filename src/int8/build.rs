@@ -24,8 +24,8 @@ impl Calibrated<'_> {
         let kept: BTreeSet<usize> = if self.storage_only.is_some() {
             (0..self.units.units.len()).collect()
         } else {
-            let float: BTreeSet<usize> = self.user_kept.union(extra).copied().collect();
-            float.union(&self.dynamic).copied().collect()
+            let float = self.user_kept.union(extra).chain(&self.dynamic);
+            float.chain(self.ruined.keys()).copied().collect()
         };
         match self.int8.place {
             Place::Cut => place(&self.costs, &kept),
@@ -41,6 +41,12 @@ impl Calibrated<'_> {
     /// From now on, what goes back to float for a gate is not stored in 8 bits either.
     pub fn leave_returned_unstored(&mut self) {
         self.stores_returned = false;
+    }
+
+    /// From now on `ruined`, with the SQNR of what they make, stay float.
+    pub fn leave_float(&mut self, ruined: BTreeMap<usize, f64>) {
+        self.dynamic.retain(|unit| !ruined.contains_key(unit));
+        self.ruined.extend(ruined);
     }
 
     /// From now on none does.
@@ -192,6 +198,8 @@ impl Calibrated<'_> {
                 reason.clone()
             } else if self.user_kept.contains(&unit) {
                 Miss::Kept("--keep-float names it".to_owned()).sentence(graph)
+            } else if let Some(sqnr) = self.ruined.get(&unit) {
+                format!("in 8 bits what it makes of the float model's values has an SQNR of {sqnr:.1} dB: too little")
             } else if overflowing.contains(&unit) {
                 "its sums could leave 32 bits".to_owned()
             } else if returned.contains(&unit) && paid[unit] {

@@ -8,7 +8,7 @@ use onnx_shrink_passes::quantize::{place::Placement, units::Unit};
 use rayon::prelude::*;
 
 use super::{Calibrated, Quantized};
-use crate::{Failure, Samples};
+use crate::{Failure, Samples, report::Fate};
 
 impl Calibrated<'_> {
     /// Integer units by the error that each adds itself, the worst first.
@@ -25,18 +25,30 @@ impl Calibrated<'_> {
         Ok(added.into_iter().map(|(_, unit)| unit).collect())
     }
 
-    /// Fills in how far the output of each layer is from the float model's, where both have it under one name.
-    pub fn measure_layers(&self, quantized: &mut Quantized, samples: &Samples) -> Result<(), Failure> {
+    /// Fills in how far the output of each layer is from the float model's, where both have it under one name. Units that
+    /// compute in integers and make less than `floor` (an SQNR in dB) of the float model's values, with what they make.
+    pub fn measure_layers(
+        &self,
+        quantized: &mut Quantized,
+        samples: &Samples,
+        floor: f64,
+    ) -> Result<BTreeMap<usize, f64>, Failure> {
         let weighted: Vec<usize> =
             (0..self.units.units.len()).filter(|unit| self.units.units[*unit].is_weighted()).collect();
         let noise = self.noise(quantized.pairs.as_ref().unwrap_or(&quantized.model), samples, &weighted)?;
         let graph = &self.model.graph;
         let mut of_layer: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
+        let mut below: BTreeMap<&str, (usize, f64)> = BTreeMap::new();
         for &index in &weighted {
             let unit = &self.units.units[index];
             let error = unit.outputs.iter().find_map(|output| noise.whole.get(graph.name_of(*output)));
             if let Some(error) = error.filter(|error| **error > 0.0) {
                 of_layer.insert(graph.label_of(unit.op), (*error, noise.added(self, index).max(0.0)));
+            }
+            // Where the float model makes zeros there is nothing to be near to.
+            let sqnr = noise.alone.get(&index).map(|error| -10.0 * error.log10());
+            if let Some(sqnr) = sqnr.filter(|sqnr| (-NO_SIGNAL..floor).contains(sqnr)) {
+                below.insert(graph.label_of(unit.op), (index, sqnr));
             }
         }
         let whole: f64 = of_layer.values().map(|(_, added)| added).sum();
@@ -45,7 +57,8 @@ impl Calibrated<'_> {
             layer.sqnr_db = found.map(|(error, _)| -10.0 * error.log10());
             layer.error_share = found.map(|(_, added)| if whole > 0.0 { added / whole } else { 0.0 });
         }
-        Ok(())
+        let integer = quantized.layers.iter().filter(|layer| matches!(layer.fate, Fate::Integer | Fate::Dynamic));
+        Ok(integer.filter_map(|layer| below.get(layer.name.as_str()).copied()).collect())
     }
 
     /// How far the values of `units` are from the float model's, where both models have them under one name. (They are held in
@@ -162,6 +175,9 @@ fn squares_of(expected: &Tensor, found: &Tensor) -> Option<(f64, f64)> {
     let fit = expected.dims() == found.dims();
     Some(squares(&expected.as_slice::<f32>().filter(|_| fit)?, &found.as_slice::<f32>()?))
 }
+
+/// An SQNR below the negative of this, in dB, is one of nothing.
+const NO_SIGNAL: f64 = 60.0;
 
 /// Units that are run alone, at most: each looks for its ops in the whole graph.
 const ALONE: usize = 512;

@@ -1,7 +1,9 @@
 //! A toy engine stands for the real one: the model is a function from sample to outputs.
 use onnx_shrink_ir::{DataType, EvaluateError, Graph, Observe, Prepared, Tensor};
 
-use super::{Accuracy, Comparison, OutputMetrics, Sums, compare, is_right, sums::argmax};
+use super::{
+    Accuracy, Comparison, Measured, OutputMetrics, compare, is_right, kind::Kind, structure::Structure, sums::argmax,
+};
 use crate::{
     progress::Silent,
     request::Gates,
@@ -25,7 +27,7 @@ fn setting(count: usize) -> (tempfile::TempDir, Graph, Samples) {
         ..ValueInfoProto::default()
     };
     let node = NodeProto {
-        op_type: Some("Identity".to_owned()),
+        op_type: Some("Softmax".to_owned()),
         input: vec!["x".to_owned()],
         output: vec!["out".to_owned()],
         ..NodeProto::default()
@@ -77,11 +79,11 @@ fn any_number_of_threads_gives_the_same_bits() {
 
 fn metrics(before: &[f32], after: &[f32]) -> OutputMetrics {
     let tensor = |numbers: &[f32]| Tensor::from_vec(&[numbers.len()], numbers.to_vec());
-    OutputMetrics::new("y", true, &Sums::of(&tensor(before), &tensor(after)))
+    OutputMetrics::new("y", &Kind::default(), &Measured::of(&tensor(before), &tensor(after), true))
 }
 
 fn comparison(metrics: OutputMetrics) -> Comparison {
-    Comparison { samples: 1, outputs: vec![metrics], accuracy: None }
+    Comparison { samples: 1, made_up: false, outputs: vec![metrics], accuracy: None }
 }
 
 #[test]
@@ -117,7 +119,7 @@ fn a_drop_counts_beyond_two_standard_errors() {
     assert!((accuracy.drop - 0.08).abs() < 1e-12);
     assert!((accuracy.standard_error - (0.1136f64 / 100.0).sqrt()).abs() < 1e-12);
     let judged = |drop| {
-        let comparison = Comparison { samples: 100, outputs: Vec::new(), accuracy: Some(accuracy) };
+        let comparison = Comparison { samples: 100, made_up: false, outputs: Vec::new(), accuracy: Some(accuracy) };
         Gates { drop, ..Gates::default() }.int8(&comparison).remove(0)
     };
     assert!(!judged(0.01).passed && judged(0.013).passed);
@@ -134,4 +136,99 @@ fn the_answer_is_read_as_the_judge_reads_it() {
     assert_eq!(is_right(&tensor(&[1, 2, 2], &[9.0, 0.0, 1.0, 2.0]), 0), Some(true)); // all of it
     assert_eq!(argmax(&[1.0, 3.0, 3.0]), 1);
     assert_eq!(argmax(&[1.0, f64::NAN, 3.0]), 1);
+}
+
+/// An output of several samples, each `[1, places]`.
+fn of_samples(structure: Option<Structure>, before: &[Vec<f32>], after: &[Vec<f32>]) -> Comparison {
+    let mut sums = Measured::default();
+    for (a, b) in before.iter().zip(after) {
+        let tensor = |numbers: &Vec<f32>| Tensor::from_vec(&[1, numbers.len()], numbers.clone());
+        sums.add(&Measured::of(&tensor(a), &tensor(b), true));
+    }
+    let metrics = OutputMetrics::new("y", &Kind { structure, is_classes: false }, &sums);
+    Comparison { samples: before.len(), ..comparison(metrics) }
+}
+
+fn reasons(results: Vec<super::GateResult>) -> Vec<String> {
+    results.into_iter().filter(|gate| !gate.passed).map(|gate| gate.reason).collect()
+}
+
+/// Numbers from -1 to 1 that look like chance.
+fn wave(index: usize) -> f32 {
+    (index as f32 * 2.399).sin()
+}
+
+#[test]
+fn a_dead_part_does_not_hide_behind_a_larger_one() {
+    // Two boxes and three scores, and the scores are gone.
+    let before: Vec<Vec<f32>> = (0..8)
+        .map(|sample| {
+            let boxes = (0..2).map(|place| 200.0 + 80.0 * wave(5 * sample + place));
+            boxes.chain((2..5).map(|place| 0.5 + 0.4 * wave(5 * sample + place))).collect()
+        })
+        .collect();
+    let dead = |row: &Vec<f32>| [&row[..2], &[0.0; 3]].concat();
+    let after: Vec<Vec<f32>> = before.iter().map(dead).collect();
+    let gates = Gates::default();
+    for structure in [None, Some(Structure { axis: 1, parts: [0..2, 2..5].map(|range| vec![range]).to_vec() })] {
+        let found = of_samples(structure, &before, &after);
+        assert!(found.outputs[0].sqnr_db.unwrap() > 40.0 && found.outputs[0].parts.len() == 2, "{found:?}");
+        assert_eq!(found.outputs[0].parts[0].ranges, [(2, 5)]);
+        let failed = reasons(gates.int8(&found));
+        assert!(failed.len() == 1 && failed[0].contains("2..5 of axis 1 of output `y` has an SQNR of -"), "{failed:?}");
+        assert!(failed[0].contains("at least 6 are wanted of each part"), "{failed:?}");
+        let failed = reasons(gates.lossless(&found, false));
+        assert!(failed.iter().any(|reason| reason.contains("of axis 1, at most 1e-2")), "{failed:?}");
+        let made_up = Comparison { made_up: true, ..found };
+        assert_eq!(reasons(gates.int8(&made_up)).len(), 1, "dead on made-up samples, too");
+    }
+    // A part may be noisier than the whole.
+    let noisy = |(sample, row): (usize, &Vec<f32>)| -> Vec<f32> {
+        let places = row.iter().enumerate();
+        places.map(|(place, x)| if place < 2 { *x } else { x + 0.1 * wave(77 * sample + 13 * place) }).collect()
+    };
+    let after: Vec<Vec<f32>> = before.iter().enumerate().map(noisy).collect();
+    let found = of_samples(None, &before, &after);
+    assert!(found.outputs[0].parts[0].judged_db().unwrap() < 14.0);
+    assert_eq!(reasons(gates.int8(&found)), [""; 0]);
+}
+
+#[test]
+fn one_wrong_place_is_no_lossless_rewrite() {
+    let before: Vec<Vec<f32>> =
+        (0..4).map(|sample| (0..2000).map(|place| wave(sample * 2000 + place)).collect()).collect();
+    let mut after = before.clone();
+    after.iter_mut().for_each(|row| row[7] *= 1.002);
+    let gates = Gates::default();
+    assert_eq!(reasons(gates.lossless(&of_samples(None, &before, &after), false)), [""; 0]);
+    after.iter_mut().for_each(|row| row[7] *= 1.05);
+    let found = of_samples(None, &before, &after);
+    let failed = reasons(gates.lossless(&found, false));
+    assert!(failed.iter().any(|reason| reason.contains("at 7 of axis 1")), "{failed:?}");
+}
+
+#[test]
+fn the_mean_of_a_score_is_no_signal() {
+    // A quality of about 3 that varies by 0.4, and a model that always says 3.
+    let before: Vec<Vec<f32>> = (0..12).map(|sample| vec![3.0 + 0.6 * wave(sample)]).collect();
+    let after = vec![vec![3.0]; 12];
+    let gates = Gates::default();
+    let found = of_samples(None, &before, &after);
+    assert!(found.outputs[0].sqnr_db.unwrap() > 14.0);
+    let failed = reasons(gates.int8(&found));
+    assert!(failed.len() == 1 && failed[0].contains("dB around its mean, at least 14 are wanted there"), "{failed:?}");
+    let made_up = Comparison { made_up: true, ..found };
+    assert_eq!(reasons(gates.int8(&made_up)), [""; 0], "made-up samples do not tell how outputs vary");
+    // What hardly varies is judged by its size.
+    let still: Vec<Vec<f32>> = (0..12).map(|sample| vec![3.0 + 0.01 * wave(sample)]).collect();
+    assert_eq!(reasons(gates.int8(&of_samples(None, &still, &after))), [""; 0]);
+}
+
+#[test]
+fn few_samples_do_not_tell_how_a_score_varies() {
+    let rows = |count: usize| (1..=count).map(|sample| vec![3.0 + 0.6 * wave(sample)]).collect::<Vec<_>>();
+    let warning = |count| of_samples(None, &rows(count), &vec![vec![3.0]; count]).warning();
+    assert!(warning(1).unwrap().contains("one sample judged, which does not tell how `y` varies"));
+    assert!(warning(3).is_some() && warning(4).is_none());
+    assert_eq!(of_samples(None, &rows(1), &rows(1)).warning(), None, "nothing differs");
 }

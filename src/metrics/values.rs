@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use onnx_shrink_ir::{Graph, Prepared, Tensor, ValueId};
 use rayon::prelude::*;
 
-use super::{CompareError, OutputMetrics, sums::Sums};
+use super::{CompareError, OutputMetrics, kind::Kind, sums::Measured};
 use crate::{Samples, progress::Stage};
 
 /// Runs two models, each with its graph, on every sample and compares the values that ops of both main graphs make under one
@@ -42,32 +42,30 @@ pub fn compare_values(
             }
         };
         first.run(&sample.inputs, keep).map_err(failed("original"))?;
-        let mut sums: BTreeMap<usize, (bool, Sums)> = BTreeMap::new();
+        let mut sums: BTreeMap<usize, Measured> = BTreeMap::new();
         let compare = &mut |value, tensor: &Tensor| {
             let Some(place) = other_place.get(&value) else { return };
             if let Some(expected) = kept.remove(place)
                 && expected.dtype() == tensor.dtype()
             {
-                sums.insert(*place, (tensor.dtype().is_float(), Sums::of(&expected, tensor)));
+                sums.insert(*place, Measured::of(&expected, tensor, false));
             }
         };
         second.run(&sample.inputs, compare).map_err(failed("new"))?;
         stage.advance(1);
         Ok(sums)
     };
-    let mut totals: BTreeMap<usize, (bool, Sums)> = BTreeMap::new();
+    let mut totals: BTreeMap<usize, Measured> = BTreeMap::new();
     let indices: Vec<usize> = (0..samples.len()).collect();
     for chunk in indices.chunks(rayon::current_num_threads().max(1)) {
         let parts: Vec<Result<_, CompareError>> = chunk.par_iter().map(|&index| one(index)).collect();
         for part in parts {
-            for (place, (float, sum)) in part? {
-                let total = totals.entry(place).or_default();
-                total.0 |= float;
-                total.1.add(&sum);
+            for (place, sum) in part? {
+                totals.entry(place).or_default().add(&sum);
             }
         }
     }
-    let metrics =
-        totals.iter().map(|(&place, (float, sums))| OutputMetrics::new(before.name_of(common[place].0), *float, sums));
+    let (metrics, kind) = (totals.iter(), Kind::default());
+    let metrics = metrics.map(|(&place, sums)| OutputMetrics::new(before.name_of(common[place].0), &kind, sums));
     Ok(metrics.collect())
 }

@@ -4,10 +4,16 @@ use std::{collections::BTreeMap, fmt::Write};
 use onnx_shrink_passes::{Outcome, quantize::Exactness};
 
 use super::{Fate, Report, structure_table::structure_lines};
-use crate::{cli::colour_wanted, columns::bytes, metrics::Comparison};
+use crate::{
+    cli::colour_wanted,
+    columns::bytes,
+    metrics::{Comparison, Part},
+};
 
 /// Longest text, in lines, without `--explain`.
 pub const MAX_LINES: usize = 25;
+/// An SQNR around the mean is shown where it is so much lower, in dB.
+const MEAN_TELLS: f64 = 3.0;
 /// Regions without a proof that are named.
 const MOST_OPEN: usize = 3;
 /// Width where the terminal does not tell its own.
@@ -292,12 +298,26 @@ fn outputs(what: &str, against: &str, comparison: &Comparison, lines: &mut Lines
                 "`{}` {sqnr}, relative L2 {:.2e}, largest error {:.2e}",
                 worst.name, worst.rel_l2, worst.max_abs
             );
+            // Said where the mean makes a difference.
+            let is_lower = |sqnr: &f64| worst.sqnr_db.is_some_and(|whole| whole - sqnr >= MEAN_TELLS);
+            if let Some(sqnr) = worst.sqnr_around_mean_db.filter(is_lower).filter(|_| worst.row && !comparison.made_up)
+            {
+                let _ = write!(line, ", around its mean {sqnr:.1} dB");
+            }
             if let Some(agreement) = worst.top1_agreement {
                 let _ = write!(line, ", top-1 agrees {:.1} %", 100.0 * agreement);
             }
         }
     }
     lines.add(&line);
+    for output in comparison.outputs.iter().filter(|output| output.unequal > 0.0 && output.parts.len() > 1) {
+        let text = |part: &Part| {
+            let sqnr = part.judged_db().map_or_else(|| "equal".to_owned(), |sqnr| format!("{sqnr:.1} dB"));
+            format!("{part} {sqnr} (size {:.2e})", part.rms)
+        };
+        let parts: Vec<String> = output.parts.iter().take(3).map(text).collect();
+        lines.add(&format!("  parts of `{}` around their means: {}", output.name, parts.join(", ")));
+    }
     if let Some(accuracy) = &comparison.accuracy {
         lines.add(&format!(
             "  accuracy: {:.2} % → {:.2} % on {} labels (drop {:.2} ± {:.2} points)",

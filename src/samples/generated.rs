@@ -102,6 +102,10 @@ impl Source for Generated {
         self.count
     }
 
+    fn is_made_up(&self) -> bool {
+        true
+    }
+
     fn name(&self, index: usize) -> String {
         format!("generated sample {index}")
     }

@@ -123,6 +123,11 @@ trait Source: Send + Sync {
     fn len(&self) -> usize;
     fn name(&self, index: usize) -> String;
     fn read(&self, index: usize, inputs: &Inputs) -> Result<Raw, SampleProblem>;
+
+    /// Whether nobody gave them.
+    fn is_made_up(&self) -> bool {
+        false
+    }
 }
 
 /// A list of samples, each read on demand.
@@ -205,6 +210,11 @@ impl Samples {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.indices.is_empty()
+    }
+
+    /// Whether nobody gave them.
+    pub fn are_made_up(&self) -> bool {
+        self.source.is_made_up()
     }
 
     /// Sample `index`, which must be below [`Samples::len`].

@@ -59,6 +59,12 @@ impl Job<'_> {
         Ok(Verdict { comparison, failed })
     }
 
+    /// Says so where too few samples judged what 8 bits made of scores.
+    pub(super) fn warn_of_few_samples(&mut self) {
+        let warning = self.report.quantized.as_ref().and_then(Comparison::warning);
+        self.report.warnings.extend(warning.filter(|warning| !self.report.warnings.contains(warning)));
+    }
+
     /// Judges what several steps did together: the gates that hold for each hold for all of them, too.
     pub(super) fn judge_total(&mut self, model: &Model) -> Result<(), Failure> {
         self.reference = None;

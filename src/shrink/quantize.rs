@@ -20,6 +20,7 @@ use crate::{
     formats::Dynamic,
     int8::{Calibrated, Int8, Quantized},
     metrics::{Comparison, GateResult},
+    qdq::Place,
     ranges_file::{self, Digest, Stamp},
     report::{Calibration, Fate},
     request::{Calibrate, Request},
@@ -28,6 +29,9 @@ use crate::{
 
 /// Largest relative error on made-up inputs with which layers run in 8 bits without samples.
 pub(super) const MOST_MADE_UP_ERROR: f64 = 0.05;
+
+/// Least SQNR of what a layer in integers makes of the float model's values, in dB: half of the signal is left.
+const LAYER_FLOOR: f64 = 6.0;
 
 /// The key in the model's metadata that says what calibrated it, when that was no real sample.
 const CALIBRATION_KEY: &str = "onnx-shrink.calibration";
@@ -215,7 +219,12 @@ impl<'a> Job<'a> {
             let Some(comparison) = self.compare(&first.model, &held_out)? else { return Ok(self.leave_float()) };
             let gates = self.request.gates.int8(&comparison);
             let Some(failed) = gates.iter().find(|gate| !gate.passed) else {
-                return self.accept_measured(&calibrated, first, &held_out, comparison, gates);
+                return self.accept_measured(
+                    &mut calibrated,
+                    (calibrator, &none),
+                    &held_out,
+                    (first, comparison, gates),
+                );
             };
             log::info!("no units in float: {}", failed.reason);
             if !calibrated.is_dynamic() {
@@ -242,7 +251,7 @@ impl<'a> Job<'a> {
             self.report.gates.extend(gates);
             return Err(self.gate_failed(&reason));
         }
-        self.accept_measured(&calibrated, last, &held_out, comparison, gates)
+        self.accept_measured(&mut calibrated, (calibrator, &kept), &held_out, (last, comparison, gates))
     }
 
     /// The fewest units of `order`, the worst first, with which in float the gates hold; `None` when all of them are too few.
@@ -263,16 +272,31 @@ impl<'a> Job<'a> {
         sensitivity::fewest(order, FALL_BACK_RUNS, &mut holds)
     }
 
-    /// Takes a model that the gates hold for, with the error of each layer.
-    pub(super) fn accept_measured(
+    /// Takes a model that the gates hold for, which has `kept` float for them, with the error of each layer. Layers that 8 bits ruin
+    /// go back to float before, though nobody may see it in the outputs of these samples.
+    fn accept_measured(
         &mut self,
-        calibrated: &Calibrated<'_>,
-        mut quantized: Quantized,
+        calibrated: &mut Calibrated<'_>,
+        (calibrator, kept): (Calibrator, &BTreeSet<usize>),
         held_out: &Samples,
-        comparison: Comparison,
-        gates: Vec<GateResult>,
+        (mut quantized, comparison, gates): (Quantized, Comparison, Vec<GateResult>),
     ) -> Result<Option<Model>, Failure> {
-        calibrated.measure_layers(&mut quantized, held_out)?;
+        let floor = LAYER_FLOOR.min(self.request.gates.sqnr);
+        let mut ruined = calibrated.measure_layers(&mut quantized, held_out, floor)?;
+        if self.request.qdq.place == Place::Wrap || self.request.dynamic() == Dynamic::All {
+            ruined.clear(); // They were asked for.
+        }
+        if !ruined.is_empty() {
+            calibrated.leave_float(ruined);
+            let mut next = calibrated.build(&calibrated.placement(kept), calibrator, kept)?;
+            if let Some(found) = self.compare(&next.model, held_out)? {
+                let gates = self.request.gates.int8(&found);
+                if gates.iter().all(|gate| gate.passed) {
+                    calibrated.measure_layers(&mut next, held_out, floor)?;
+                    return Ok(self.accept(next, Some(found), gates));
+                }
+            }
+        }
         Ok(self.accept(quantized, Some(comparison), gates))
     }
 
@@ -349,6 +373,7 @@ impl<'a> Job<'a> {
                 return Ok(None);
             }
             self.report.quantized = Some(comparison);
+            self.warn_of_few_samples();
         }
         self.report.layers = quantized.layers;
         self.report.journal.extend(quantized.journal.entries);
@@ -369,6 +394,7 @@ impl<'a> Job<'a> {
         self.report.gates.extend(gates);
         self.report.journal.extend(quantized.journal.entries);
         self.report.notes.extend(quantized.notes);
+        self.warn_of_few_samples();
         let method = quantized.calibrator.map_or("none", |calibrator| calibrator.name()).to_owned();
         self.report.calibration = Some(Calibration { samples: quantized.samples, method });
         changed.then_some(quantized.model)

@@ -2,9 +2,12 @@
 use super::{Standard, Verdict};
 use crate::{
     columns::{Align, Text, bytes},
-    metrics::OutputMetrics,
+    metrics::{OutputMetrics, Part},
     report::table::Style,
 };
+
+/// Parts of an output that are shown, the worst first.
+const PARTS: usize = 4;
 
 /// Rows of values, without `--all`.
 const ROWS: usize = 20;
@@ -66,8 +69,13 @@ fn gates(verdict: &Verdict) -> String {
     let mut gates: Vec<String> = Vec::new();
     for gate in &verdict.gates {
         let limit = match gate.gate {
+            // Said once where the whole and what varies hold the same.
+            "sqnr" if gate.part.is_some() && !gates.contains(&format!("sqnr at least {} dB", gate.limit)) => {
+                format!("{} dB in parts and around means", gate.limit)
+            }
             "sqnr" => format!("sqnr at least {} dB", gate.limit),
             "drop" => format!("drop at most {}", gate.limit),
+            other if gate.part.is_some() => format!("{other} at most {:.0e} in one place", gate.limit),
             other => format!("{other} at most {:.0e}", gate.limit),
         };
         if !gates.contains(&limit) {
@@ -89,9 +97,11 @@ fn table(what: &str, metrics: &[OutputMetrics], shown: usize, text: &mut Text) {
             (0, count) => format!("{count} finite in one only"),
             (samples, _) => format!("another shape on {samples} samples"),
         };
+        let around_mean = metrics.sqnr_around_mean_db.map_or_else(String::new, |sqnr| format!("{sqnr:.1} dB"));
         vec![
             metrics.name.clone(),
             sqnr,
+            around_mean,
             format!("{:.2e}", metrics.rel_l2),
             format!("{:.2e}", metrics.max_abs),
             metrics.top1_agreement.map_or_else(String::new, |share| format!("{:.1} %", 100.0 * share)),
@@ -102,10 +112,29 @@ fn table(what: &str, metrics: &[OutputMetrics], shown: usize, text: &mut Text) {
     let heads = [
         (what, left),
         ("SQNR", right),
+        ("around its mean", right),
         ("relative L2", right),
         ("largest error", right),
         ("top-1 agrees", right),
         ("", left),
     ];
-    text.table(&heads, &metrics[..shown].iter().map(row).collect::<Vec<_>>());
+    let part_row = |part: &Part| {
+        let decibels = |sqnr: Option<f64>| sqnr.map_or_else(String::new, |sqnr| format!("{sqnr:.1} dB"));
+        let (sqnr, around_mean) = (decibels(part.sqnr_db), decibels(part.sqnr_around_mean_db));
+        let (name, rel) = (format!("  {part}"), format!("{:.2e}", part.rel_l2));
+        vec![name, sqnr, around_mean, rel, String::new(), String::new(), format!("size {:.2e}", part.rms)]
+    };
+    let rows = metrics[..shown].iter().flat_map(|metrics| {
+        let parts = metrics.parts.iter().take(PARTS).map(part_row);
+        std::iter::once(row(metrics)).chain(parts).collect::<Vec<_>>()
+    });
+    let rows: Vec<Vec<String>> = rows.collect();
+    // What nothing has to say in is left out.
+    let shown: Vec<bool> = (0..heads.len()).map(|column| rows.iter().any(|row| !row[column].is_empty())).collect();
+    let kept = |column: &usize| *column == 0 || shown[*column];
+    let columns: Vec<usize> = (0..heads.len()).filter(kept).collect();
+    let heads: Vec<_> = columns.iter().map(|&column| heads[column]).collect();
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| columns.iter().map(|&column| row[column].clone()).collect()).collect();
+    text.table(&heads, &rows);
 }
