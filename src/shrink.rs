@@ -26,6 +26,7 @@ use crate::{
 };
 
 mod by_region;
+mod half;
 mod judge;
 mod mend;
 mod quantize;
@@ -95,6 +96,8 @@ struct Job<'a> {
     calls: usize,
     /// What `--prune` and `--svd` made of it, once they did
     reference: Option<Model>,
+    /// What stands aside while the half of the model that runs is worked on
+    rest: Option<half::Rest>,
     report: Report,
     /// Samples that calibrate, and those that judge
     samples: Option<(Samples, Samples)>,
@@ -169,6 +172,7 @@ impl<'a> Job<'a> {
             original,
             calls,
             reference: None,
+            rest: None,
             report,
             samples,
             dump,
@@ -195,9 +199,10 @@ impl<'a> Job<'a> {
         }
         changed |= self.mend(&mut lossless)?;
         let structure = self.request.structure;
-        let mut model = lossless;
+        let mut model = self.runnable(lossless)?;
         if self.report.unproven.is_some() && (structure.prune.is_some() || structure.svd.is_some()) {
             self.leave_float();
+            let model = self.rest.take().map_or(model, |rest| rest.whole);
             return self.write(model, changed);
         }
         let mut steps = 0;
@@ -231,10 +236,14 @@ impl<'a> Job<'a> {
             model = small;
             steps += 1;
         }
-        changed |= steps > 0;
         if steps > 1 {
             self.judge_total(&model)?;
         }
+        if let Some(rest) = self.rest.take() {
+            let whole = self.whole(rest, (steps > 0).then_some(model), &statistics)?;
+            return self.write(whole.0, changed || whole.1);
+        }
+        changed |= steps > 0;
         self.write(model, changed)
     }
 
@@ -267,9 +276,6 @@ impl<'a> Job<'a> {
         let proven = work.run()?;
         drop(stage);
         self.report.unproven = proof.filter(|proof| !proof.is_possible()).and_then(Proof::unproven);
-        if self.report.unproven.is_none() && self.request.validate {
-            self.report.notes.extend(random::note(&self.original.graph));
-        }
         self.report.warnings.extend(proven.culprits.iter().map(|culprit| culprit.sentence()));
         self.report.culprits = proven.culprits;
         self.report.lossless = proven.comparison;
@@ -285,6 +291,11 @@ impl<'a> Job<'a> {
 
     fn write(mut self, mut model: Model, changed: bool) -> Result<Ran, Failure> {
         let _stage = self.progress.stage("writing", None);
+        let report = &self.report;
+        let compared = [&report.lossless, &report.quantized, &report.split, &report.total];
+        if compared.iter().any(|comparison| comparison.is_some()) || report.structure.is_some() {
+            self.report.notes.extend(random::note(&self.original.graph));
+        }
         let control = &self.request.control;
         let is_fixed = !control.input_shapes.is_empty() || !control.dims.is_empty();
         let changed = changed || is_fixed || control.freeze_initializers;
