@@ -29,6 +29,7 @@ use crate::{
 
 mod by_region;
 mod given;
+mod half;
 mod judge;
 mod mend;
 mod quantize;
@@ -108,6 +109,8 @@ struct Job<'a> {
     calls: usize,
     /// What `--prune` and `--svd` made of it, once they did
     reference: Option<Model>,
+    /// What stands aside while the half of the model that runs is worked on
+    rest: Option<half::Rest>,
     report: Report,
     /// Samples that calibrate, and those that judge
     samples: Option<(Samples, Samples)>,
@@ -188,6 +191,7 @@ impl<'a> Job<'a> {
             original,
             calls,
             reference: None,
+            rest: None,
             report,
             samples: given.samples,
             unreached: Vec::new(),
@@ -211,9 +215,10 @@ impl<'a> Job<'a> {
             self.report.unproven = self.not_run.clone();
         }
         changed |= self.mend(&mut lossless)?;
-        let mut model = lossless;
+        let mut model = self.runnable(lossless)?;
         if self.report.unproven.is_some() && (structure.prune.is_some() || structure.svd.is_some()) {
             self.leave_float();
+            let model = self.rest.take().map_or(model, |rest| rest.whole);
             return self.write(model, changed);
         }
         let mut steps = 0;
@@ -247,10 +252,14 @@ impl<'a> Job<'a> {
             model = small;
             steps += 1;
         }
-        changed |= steps > 0;
         if steps > 1 {
             self.judge_total(&model)?;
         }
+        if let Some(rest) = self.rest.take() {
+            let whole = self.whole(rest, (steps > 0).then_some(model), &statistics)?;
+            return self.write(whole.0, changed || whole.1);
+        }
+        changed |= steps > 0;
         self.write(model, changed)
     }
 
@@ -286,9 +295,6 @@ impl<'a> Job<'a> {
         if self.report.unproven.is_some() && self.samples.is_some() {
             self.blame_samples()?;
         }
-        if self.report.unproven.is_none() && self.request.validate {
-            self.report.notes.extend(random::note(&self.original.graph));
-        }
         let rewrites_weights = self.request.int8 || self.request.weights.weights.is_some();
         if let Some(proof) = proof.filter(|_| rewrites_weights || proven.comparison.is_some()) {
             self.unreached = proof.coverage().map(|found| found.unreached.clone()).unwrap_or_default();
@@ -308,6 +314,11 @@ impl<'a> Job<'a> {
 
     fn write(mut self, mut model: Model, changed: bool) -> Result<Ran, Failure> {
         let _stage = self.progress.stage("writing", None);
+        let report = &self.report;
+        let compared = [&report.lossless, &report.quantized, &report.split, &report.total];
+        if compared.iter().any(|comparison| comparison.is_some()) || report.structure.is_some() {
+            self.report.notes.extend(random::note(&self.original.graph));
+        }
         let control = &self.request.control;
         let is_fixed = !control.input_shapes.is_empty() || !control.dims.is_empty();
         let changed = changed || is_fixed || control.freeze_initializers;

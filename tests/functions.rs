@@ -1,4 +1,4 @@
-//! Models with functions of their own, and with ops that draw random numbers.
+//! Models with functions of their own, with ops that draw random numbers, and with ops that do not run here.
 use std::{fs, path::Path};
 
 use onnx_shrink_ir::{
@@ -127,4 +127,23 @@ fn random_numbers_never_become_constants() {
     fs::write(folder.path().join("in.onnx"), model_of_text(&text)).unwrap();
     assert_eq!(run(folder.path(), &["in.onnx", "-o", "out.onnx"]).code, 0);
     assert!(op_types(&written(folder.path())).contains(&"RandomUniform"));
+}
+
+#[test]
+fn the_half_before_an_op_that_does_not_run_is_made_smaller_and_judged() {
+    let graph = format!(
+        "g (float[1,64] x) => (float[1,64] y) <{}, {}> {{
+           a = MatMul (x, w)  b = Relu (a)  c = own.Strange (b)  d = MatMul (c, v)  y = Add (d, x) }}",
+        matrix("w", 1),
+        matrix("v", 2)
+    );
+    let folder = folder(&graph, Vec::new());
+    let shrunk = run(folder.path(), &["in.onnx", "-o", "out.onnx", "--weights", "fp16"]);
+    assert_eq!(shrunk.code, 0, "{}", shrunk.stderr);
+    let told = "what does not depend on that was made smaller and judged at `b`, the rest stays as it is";
+    assert!(shrunk.text().contains(told), "{}", shrunk.text());
+    let model = written(folder.path());
+    assert_eq!(op_types(&model), ["Cast", "MatMul", "Relu", "Strange", "MatMul", "Add"]);
+    let kinds: Vec<i32> = model.graph.unwrap().initializer.iter().map(|tensor| tensor.data_type()).collect();
+    assert_eq!(kinds.iter().filter(|kind| **kind == 10).count(), 1, "{kinds:?}");
 }

@@ -68,6 +68,11 @@ impl Interpreter {
     pub fn new(options: Options) -> Interpreter {
         Interpreter { options, kept: Arc::default() }
     }
+
+    /// The ops of `graph` that do not run, in its order, and why: what [`Evaluate::prepare`] fails at, and all others.
+    pub fn refused(&self, graph: &Graph) -> Vec<(OpId, EvaluateError)> {
+        Plan::refused(graph, self.options, &self.kept)
+    }
 }
 
 impl Evaluate for Interpreter {

@@ -71,6 +71,15 @@ impl<'g> Plan<'g> {
         kept: &Arc<Kept>,
         known: &BTreeMap<ValueId, Value>,
     ) -> Result<Plan<'g>, EvaluateError> {
+        let mut plan = Plan::empty(graph, options, kept, known);
+        for id in graph.ops() {
+            plan.add(id)?;
+        }
+        plan.find_last_uses();
+        Ok(plan)
+    }
+
+    fn empty(graph: &'g Graph, options: Options, kept: &Arc<Kept>, known: &BTreeMap<ValueId, Value>) -> Plan<'g> {
         let mut constants = vec![None; graph.bound()];
         for value in graph.values() {
             constants[value.index()] = graph.constant(value).cloned().map(Value::from);
@@ -78,12 +87,13 @@ impl<'g> Plan<'g> {
         for (value, constant) in known {
             constants[value.index()] = Some(constant.clone());
         }
-        let mut plan = Plan { graph, options, kept: kept.clone(), steps: Vec::new(), constants };
-        for id in graph.ops() {
-            plan.add(id)?;
-        }
-        plan.find_last_uses();
-        Ok(plan)
+        Plan { graph, options, kept: kept.clone(), steps: Vec::new(), constants }
+    }
+
+    /// The ops of `graph` that cannot be prepared, in its order, and why.
+    pub(crate) fn refused(graph: &'g Graph, options: Options, kept: &Arc<Kept>) -> Vec<(OpId, EvaluateError)> {
+        let mut plan = Plan::empty(graph, options, kept, &BTreeMap::new());
+        graph.ops().into_iter().filter_map(|id| Some((id, plan.add(id).err()?))).collect()
     }
 
     /// The op becomes a step, or, when everything that it uses is constant, its outputs become constants.

@@ -9,6 +9,7 @@ pub mod evaluate;
 mod export;
 mod fix_shape;
 mod graph;
+pub mod halves;
 mod import;
 pub mod infer;
 mod inline_functions;

@@ -48,6 +48,11 @@ pub fn alone(opset: i64, op: NewOp, inputs: Vec<Option<Given>>) -> (Graph, OpId)
 /// The ops `kept` of `graph`, a graph of its own: values that others make become inputs, values that others (or the outputs
 /// of `graph`) read become outputs. Inputs that nothing reads are dropped.
 pub fn neighbourhood(graph: &Graph, kept: &BTreeSet<OpId>) -> Graph {
+    kept_part(graph, kept, false)
+}
+
+/// The same, with all inputs of `graph` where `all_inputs` says so.
+pub(crate) fn kept_part(graph: &Graph, kept: &BTreeSet<OpId>, all_inputs: bool) -> Graph {
     let mut part = graph.detached();
     let others: Vec<OpId> = graph.ops_in_id_order().into_iter().filter(|op| !kept.contains(op)).collect();
     let made_here = |part: &Graph, value: ValueId| part.producer(value).is_some_and(|op| kept.contains(&op));
@@ -84,7 +89,7 @@ pub fn neighbourhood(graph: &Graph, kept: &BTreeSet<OpId>) -> Graph {
         part.push_output(value, info);
     }
     for input in part.inputs().to_vec() {
-        if part.is_unused(input) {
+        if part.is_unused(input) && !(all_inputs && graph.is_input(input)) {
             part.remove_value(input);
         }
     }

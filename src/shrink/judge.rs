@@ -23,10 +23,11 @@ pub(super) struct Verdict {
 }
 
 impl Job<'_> {
-    /// What a step is judged against: the original, or the model that `--prune` and `--svd` made of it, which itself has
-    /// been judged.
+    /// What a step is judged against: the original, or its half that runs, or the model that `--prune` and `--svd` made of it,
+    /// which itself has been judged.
     pub(super) fn reference(&self) -> &Graph {
-        self.reference.as_ref().map_or(&self.original.graph, |model| &model.graph)
+        let half = self.rest.as_ref().map(|rest| &rest.before);
+        &self.reference.as_ref().or(half).unwrap_or(&self.original).graph
     }
 
     /// Held-out samples, when there are any.
