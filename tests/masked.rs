@@ -22,7 +22,7 @@ use onnx_shrink_passes::{
         Branch, Groups, Unit,
         budget::{Budget, Choice},
         layer::Layer,
-        orders::{Criterion, Moments, order},
+        orders::{Criterion, Inverses, Moments, order},
         trial::moments,
     },
 };
@@ -99,7 +99,7 @@ fn gone(subject: &Subject, criterion: Criterion, ratio: f64) -> Option<BTreeSet<
     let open = (0..groups.groups.len()).filter(|&k| !groups.free(&groups.groups[k]).is_empty());
     let choice = |index: usize| {
         let group = &groups.groups[index];
-        let order = order(&model.graph, groups, group, criterion, moments, statistics);
+        let order = order(&model.graph, groups, group, criterion, &mut Inverses::new(moments), statistics);
         let mut choice = Choice::new(index, group.units.len(), order, None, groups.block);
         for candidate in &mut choice.candidates {
             candidate.loss = (candidate.gone as f64).powi(2) / choice.order.len().max(1) as f64;

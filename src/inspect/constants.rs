@@ -93,7 +93,7 @@ fn in_attribute(attribute: &AttributeProto) -> Vec<Weights> {
     let sparse = sparse.flat_map(|tensor| tensor.values.iter().chain(&tensor.indices));
     let tensors = tensors.chain(sparse).filter_map(|tensor| tensor_from_proto(tensor).ok());
     let list = |count: usize, bytes: usize| {
-        (count >= LEAST_LIST).then(|| Weights { count: 1, bytes: bytes as u64, numbers: 0, zeros: 0 })
+        (count >= LEAST_LIST).then_some(Weights { count: 1, bytes: bytes as u64, numbers: 0, zeros: 0 })
     };
     let lists = [
         list(attribute.floats.len(), size_of_val(attribute.floats.as_slice())),
