@@ -153,8 +153,15 @@ mod tests {
 
     #[test]
     fn only_what_was_given_has_to_be_judged_and_by_its_own_limit() {
-        let result =
-            |gate, limit| GateResult { gate, output: None, measured: None, limit, passed: true, reason: String::new() };
+        let result = |gate, limit| GateResult {
+            gate,
+            output: None,
+            part: None,
+            measured: None,
+            limit,
+            passed: true,
+            reason: String::new(),
+        };
         assert!(Gates::default().not_among(&[]).is_empty());
         let gates = given(&["sqnr=60", "drop=0.02"]);
         assert_eq!(gates.not_among(&[]).into_iter().collect::<Vec<_>>(), [Gate::Sqnr, Gate::Drop]);

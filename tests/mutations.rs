@@ -280,6 +280,7 @@ fn judged(mutant: &Mutant, data: Option<PathBuf>) -> Option<Verdict> {
     let after = folder.path().join("mutant.onnx");
     fs::write(&after, &mutant.bytes).unwrap();
     let request = Validate {
+        bad_samples: onnx_shrink::samples::BadSamples::Refuse,
         before: mutant.original.clone(),
         after,
         data,
