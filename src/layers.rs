@@ -96,7 +96,10 @@ impl Constants {
 
 impl<'a> Pair<'a> {
     fn new(before: &'a Graph, after: &'a Graph, captured: BTreeMap<ValueId, [Constants; 2]>) -> Pair<'a> {
-        let computed = [before, after].map(|graph| Computed::with(graph, |value| captured.contains_key(&value)));
+        let side = |side: usize, graph| {
+            Computed::with(graph, |value| captured.get(&value).is_some_and(|sides| sides[side].bytes > 0))
+        };
+        let computed = [side(0, before), side(1, after)];
         Pair { before, after, captured, computed, counted: Default::default() }
     }
 
@@ -134,6 +137,12 @@ impl<'a> Pair<'a> {
 
     fn side(&self, side: usize) -> (&Graph, &Computed) {
         ([self.before, self.after][side], &self.computed[side])
+    }
+
+    /// Whether `op` follows from constants alone.
+    fn is_computed(&self, op: OpId) -> bool {
+        let (graph, computed) = self.side(0);
+        graph.op(op).outputs().iter().flatten().all(|output| computed.has(*output))
     }
 
     /// Whether a weight of `op` was quantized before.
@@ -178,7 +187,8 @@ fn gather(pair: &Pair<'_>, verdict: Verdict<'_>, layers: &mut Vec<Layer>) {
     for id in graph.ops() {
         let op = graph.op(id);
         let is_lookup = pair.is_lookup(id);
-        let is_layer = is_lookup || multiplies(op) && pair.read_by(0, id, false).is_weight;
+        // (What multiplies constants alone makes a weight, and is no layer.)
+        let is_layer = is_lookup || multiplies(op) && !pair.is_computed(id) && pair.read_by(0, id, false).is_weight;
         let [before, mut after] = [pair.read_by(0, id, is_layer), pair.read_by(1, id, is_layer)];
         let dynamic = dynamic.get(graph.label_of(id)).filter(|_| op.is("Gemm") || op.is("MatMul"));
         let is_dynamic = dynamic.is_some();
@@ -207,7 +217,11 @@ fn gather(pair: &Pair<'_>, verdict: Verdict<'_>, layers: &mut Vec<Layer>) {
                 fate,
                 bytes_before: before.own,
                 bytes_after: after.own,
-                accumulator_bits: if is_dynamic { None } else { accumulator_bits(pair.after, id) },
+                accumulator_bits: if is_dynamic || !pair.after.has_op(id) {
+                    None
+                } else {
+                    accumulator_bits(pair.after, id)
+                },
                 sqnr_db: None,
                 error_share: None,
             });
@@ -258,6 +272,19 @@ mod tests {
         let found = layers(&graph, &graph, &|_| None);
         assert_eq!(found.iter().map(|layer| layer.bytes_before).collect::<Vec<_>>(), [4 * 4096]);
         assert!(matches!(found[0].fate, crate::report::Fate::Float { .. }));
+    }
+
+    #[test]
+    fn what_multiplies_constants_alone_is_no_layer() {
+        let model = "g (float[2,2] x) => (float[2,2] y) <float[2,2] a = {1, 2, 3, 4}, float[2,2] b = {1, 2, 3, 4}> {
+            w = MatMul (a, b)  y = MatMul (x, w) }";
+        let mut graph = parse_graph(model, 17).unwrap().graph;
+        onnx_shrink_ir::infer::infer(&mut graph);
+        let after = parse_graph("g (float[2,2] x) => (float[2,2] y) { y = Relu (x) }", 17).unwrap().graph;
+        for after in [&graph, &after] {
+            let found = layers(&graph, after, &|_| Some("a reason".to_owned()));
+            assert_eq!(found.iter().map(|layer| layer.name.as_str()).collect::<Vec<_>>(), ["y"]);
+        }
     }
 
     #[test]

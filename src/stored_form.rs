@@ -76,7 +76,7 @@ pub(crate) fn form_of(graph: &Graph, value: ValueId) -> Option<Form> {
     let largest = constants.max_by_key(|tensor| tensor.len())?;
     Some(match largest.dtype() {
         DataType::Int4 | DataType::Uint4 => Form::Int4,
-        DataType::Uint8 if packed => Form::Int4,
+        DataType::Int8 | DataType::Uint8 if packed => Form::Int4,
         DataType::Int8 | DataType::Uint8 => Form::Int8,
         DataType::Int16 | DataType::Uint16 => Form::Int16,
         DataType::Float16 | DataType::Bfloat16 => Form::Half,

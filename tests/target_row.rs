@@ -214,7 +214,8 @@ impl Check<'_> {
         let target = self.target;
         // Two 4-bit integers to a byte are taken apart by a division.
         let reader = op.output(0).and_then(|output| self.graph.uses(output).first().and_then(|place| place.op()));
-        let packed = dtype == DataType::Uint8 && reader.is_some_and(|reader| self.graph.op(reader).is("Div"));
+        let packed = matches!(dtype, DataType::Int8 | DataType::Uint8)
+            && reader.is_some_and(|reader| self.graph.op(reader).is("Div"));
         match dtype {
             _ if packed => self.holds(target.small.contains(&"int4"), "storage", op, "4 bits"),
             DataType::Int8 | DataType::Uint8 => self.holds(target.stores, "storage", op, "8 bits"),

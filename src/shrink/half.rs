@@ -1,6 +1,6 @@
 //! Models with an op that no engine here runs: what does not depend on it is a model that runs, and is worked on as one.
 //!
-//! Its outputs are the values that the rest reads, and it is judged at these. The rest keeps its bits, or is stored in 8 bits where
+//! Its outputs are the values that the rest reads, and it is judged at these. The rest keeps its bits, or is stored in fewer bits where
 //! [regions](crate::regions) prove that.
 //! **Never** judges labels there: they are about outputs of the whole. **Never** gives up what was done as a whole without samples.
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,17 +93,20 @@ impl Job<'_> {
         let places: Vec<String> =
             before.graph.outputs().iter().map(|value| format!("`{}`", before.graph.name_of(*value))).collect();
         self.report.unproven = Some(reason.clone());
+        // As without samples: none goes through this half.
+        let (samples, layers) = (self.samples.take(), std::mem::take(&mut self.report.layers));
+        let notes = self.report.notes.len();
         let mut stored = None;
         if self.request.int8 {
-            // As without samples: none goes through this half.
-            let (samples, layers) = (self.samples.take(), std::mem::take(&mut self.report.layers));
-            let notes = self.report.notes.len();
             stored = self.int8_by_region(&behind, statistics)?;
-            self.report.notes.truncate(notes);
-            let rest = std::mem::replace(&mut self.report.layers, layers);
-            self.report.layers.extend(rest);
-            self.samples = samples;
         }
+        if let Some(weights) = self.request.weights.weights {
+            stored = self.small_weights_by_region(stored.as_ref().unwrap_or(&behind), weights)?.or(stored);
+        }
+        self.report.notes.truncate(notes);
+        let rest = std::mem::replace(&mut self.report.layers, layers);
+        self.report.layers.extend(rest);
+        self.samples = samples;
         if half.is_none() && stored.is_none() {
             return Ok((whole, false));
         }
@@ -123,7 +126,7 @@ impl Job<'_> {
         };
         infer::infer(&mut joined.graph);
         let fate =
-            if stored.is_some() { "has weights in 8 bits where its regions prove them" } else { "stays as it is" };
+            if stored.is_some() { "has weights in fewer bits where its regions prove them" } else { "stays as it is" };
         self.report.notes.push(format!(
             "the model does not run here as a whole: {reason}; what does not depend on that was made smaller and judged at {shown}, the rest {fate}"
         ));
