@@ -318,9 +318,12 @@ mod tests {
         let path = folder.path().join("m.onnx");
         save_as_read(&weights(1).encode_to_vec(), &path, Some(Path::new("elsewhere.onnx"))).unwrap();
         assert_eq!(names(&folder), ["m.onnx"]);
+        // A name that someone else gave may have other uses.
         write(&folder, "m.onnx", 1, &named("w.bin"));
+        write(&folder, "m.onnx", 2, &always());
+        assert_eq!(names(&folder), ["m.onnx", "m.onnx.data", "w.bin"]);
         write(&folder, "m.onnx", 2, &named("v.bin"));
-        assert_eq!(names(&folder), ["m.onnx", "v.bin"]);
+        assert_eq!(names(&folder), ["m.onnx", "v.bin", "w.bin"]);
         // What another model reads stays, and so does what no model has read.
         let folder = self::folder("m.onnx.data", &["m.onnx", "b.onnx"]);
         fs::write(folder.path().join("notes"), "").unwrap();

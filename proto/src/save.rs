@@ -200,11 +200,12 @@ fn alone(path: &Path, file: TargetFile, staged: Staged, input: Option<&Path>) ->
     Ok(Saved { kept: remove_left_over(&readers, path, None), ..Saved::default() })
 }
 
-/// Removes the data files of the model that was at `path`, which reads `data` now, as far as nobody else reads them. One that
-/// stays because a model cannot be read is the result.
+/// Removes the data files of the model that was at `path`, which reads `data` now, as far as they have names that are given here
+/// and nobody else reads them: a file that someone else named may have other uses. One that stays because a model cannot be read
+/// is the result.
 fn remove_left_over(readers: &Readers, path: &Path, data: Option<&str>) -> Option<Spared> {
     let mut kept = None;
-    for name in readers.own().filter(|name| Some(*name) != data && path.file_name() != Some(OsStr::new(name))) {
+    for name in readers.own().filter(|name| Some(*name) != data && is_usual(path, name)) {
         match readers.unclear(name) {
             Some(model) => kept = Some(Spared { data: name.to_owned(), model: model.to_owned() }),
             None if readers.other(name).is_some() => {}
@@ -283,6 +284,16 @@ enum Wanted {
     Usual(String),
     /// The one that the user gave
     Named(String),
+}
+
+/// Whether `name` is one that data of the model `path` get where none is given: `m.onnx.data`, `m.onnx_1.data` …
+fn is_usual(path: &Path, name: &str) -> bool {
+    let own = path.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
+    let number = name.strip_prefix(own.as_ref()).and_then(|rest| rest.strip_suffix(".data"));
+    number.is_some_and(|number| {
+        let digits = number.strip_prefix('_').unwrap_or("");
+        number.is_empty() || !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit())
+    })
 }
 
 impl Wanted {
