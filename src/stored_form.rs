@@ -182,7 +182,7 @@ fn in_numbers(form: Form) -> &'static str {
     }
 }
 
-/// Whether a layer of `listed` reads what is at `place`, as it is or computed from constants, in `graph` or in a body.
+/// Whether a layer or lookup of `listed` reads what is at `place`, as it is or computed from constants, in `graph` or in a body.
 fn feeds_a_layer(listed: &BTreeSet<&str>, graph: &Graph, place: Use, depth: usize) -> bool {
     let (Use::Input(op, _) | Use::Capture(op, ..)) = place else { return false };
     let node = graph.op(op);
@@ -194,8 +194,9 @@ fn feeds_a_layer(listed: &BTreeSet<&str>, graph: &Graph, place: Use, depth: usiz
             .into_iter()
             .any(|place| feeds_a_layer(listed, &region.graph, place, depth + 1));
     }
-    if multiplies(node) {
-        return listed.contains(graph.label_of(op));
+    let is_listed = listed.contains(graph.label_of(op));
+    if multiplies(node) || is_listed && node.is("Gather") {
+        return is_listed;
     }
     depth < DEEPEST
         && node.regions().is_empty()

@@ -8,6 +8,7 @@ samples: one whose outputs are the same to the bit makes no difference and does 
 (relative L2 of 1e-4, of 16-bit floats 1e-2) is counted apart. Fails when the first tool sees a smaller share than --min says.
 """
 import argparse
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -75,6 +76,28 @@ def error(original, mutant, feeds):
     return 0.0 if same else max([1e-30, *(np.sqrt(num[k] / den[k]) if den[k] else float(num[k] > 0) for k in num)])
 
 
+def error_apart(expected, path, feeds):
+    """`error` of the mutant at `path`, in a process of its own: a wrong shape can end the engine. None where it does not run."""
+    context = multiprocessing.get_context("fork")
+    answer, ask = context.Pipe(duplex=False)
+
+    def work():
+        try:
+            ask.send(error(expected, session(path), feeds))
+        except Exception:
+            ask.send(None)
+
+    process = context.Process(target=work)
+    process.start()
+    ask.close()
+    try:
+        return answer.recv()
+    except EOFError:
+        return None
+    finally:
+        process.join()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--bench", type=Path, default=ROOT.parent / "shared" / "bench")
@@ -108,10 +131,7 @@ def main():
                 known[path] = ([], [], data, MOST)
         feeds, expected, data, rounding = known[path]
         mutant = folder / f"{number}.onnx"
-        try:
-            far = error(expected, session(mutant), feeds) if feeds else float("nan")
-        except Exception:
-            far = None  # it does not even load
+        far = error_apart(expected, mutant, feeds) if feeds else float("nan")
         if far == 0.0:
             equal += 1
             continue
