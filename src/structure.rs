@@ -19,7 +19,7 @@ use onnx_shrink_passes::{
 };
 use serde::Serialize;
 
-use crate::{Failure, Progress, Samples, int8::Source, low_rank::Svd, metrics::Comparison};
+use crate::{Failure, Progress, Samples, coverage::coverage, int8::Source, low_rank::Svd, metrics::Comparison};
 
 /// What is removed, and how it is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -95,6 +95,9 @@ pub struct Pruned {
 /// multiply-adds, 32 lose six).
 const FEW_SAMPLES: usize = 100;
 
+/// Samples that are looked at for what they reach, at most.
+const COVERED_SAMPLES: usize = 12;
+
 /// What pruning needs to know.
 pub struct Pruner<'a> {
     /// The engine
@@ -119,7 +122,10 @@ impl Pruner<'_> {
     ) -> Result<Result<Pruned, String>, Failure> {
         let ratio = self.structure.prune.unwrap_or(0.0);
         let graph = &lossless.graph;
-        let groups = Groups::on(self.target, graph, &self.sizes(graph, samples)?);
+        let mut groups = Groups::on(self.target, graph, &self.sizes(graph, samples)?);
+        if let Some(samples) = samples {
+            groups.freeze_unreached(graph, &self.unreached(graph, samples));
+        }
         let source = samples.map(|samples| Source { samples, keeps: true });
         let source: Option<&dyn SampleSource> = source.as_ref().map(|source| source as &dyn SampleSource);
         let by_default = if source.is_some() { Criterion::Reconstruction } else { Criterion::L2 };
@@ -143,6 +149,15 @@ impl Pruner<'_> {
             solved = reconstruct(graph, &groups, &chosen.removal, self.evaluator, source, &report).map_err(failure)?;
         }
         self.apply(lossless, &groups, &chosen, &solved, samples.map_or(0, Samples::len)).map(Ok)
+    }
+
+    /// Weights on which no output depends on any of the first `samples`.
+    fn unreached(&self, graph: &Graph, samples: &Samples) -> BTreeSet<ValueId> {
+        let first = samples.subset(&(0..samples.len().min(COVERED_SAMPLES)).collect::<Vec<_>>());
+        // (What cannot be run is told of by what has to run it.)
+        let found = self.evaluator.prepare(graph).map(|ready| coverage(self.evaluator, graph, ready.as_ref(), &first));
+        let names = found.map(|found| found.unreached).unwrap_or_default();
+        names.iter().filter_map(|name| graph.find(name)).collect()
     }
 
     /// Lengths of axes on the first sample, or on a made-up one, where the model leaves some open.

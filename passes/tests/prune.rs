@@ -310,3 +310,34 @@ fn each_form_is_pruned() {
     let never: Vec<u8> = (0..16).filter(|what| !is_pruned(what)).collect();
     assert!(never.is_empty(), "never pruned: {never:?}");
 }
+
+#[test]
+fn channels_whose_weights_no_sample_reaches_stay() {
+    // Two experts of four channels, and what chooses between them.
+    let matrix = |name: &str, rows: usize, columns: usize| {
+        let numbers =
+            seeded(DataType::Float, &[rows, columns], name, 3).and_then(|tensor| tensor.to_f64_vec()).unwrap();
+        format!(
+            "float[{rows},{columns}] {name} = {{{}}}",
+            numbers.iter().map(f64::to_string).collect::<Vec<_>>().join(", ")
+        )
+    };
+    let text = format!(
+        "g (float[2,3] x, bool[2,1] route) => (float[2,2] y) <{}, {}, {}, {}> {{
+           a = MatMul (x, first)  b = MatMul (x, second)  e = Where (route, a, b)  r = Relu (e)
+           h = MatMul (r, w)  z = Relu (h)  y = MatMul (z, v) }}",
+        matrix("first", 3, 4),
+        matrix("second", 3, 4),
+        matrix("w", 4, 5),
+        matrix("v", 5, 2)
+    );
+    let mut graph = parse(&text).graph;
+    infer::infer(&mut graph);
+    let mut groups = Groups::of(&graph);
+    let free = |groups: &Groups| groups.groups.iter().map(|group| groups.free(group).len()).sum::<usize>();
+    assert_eq!(free(&groups), 4 + 5);
+    groups.freeze_unreached(&graph, &BTreeSet::from([graph.find("second").unwrap()]));
+    assert_eq!(free(&groups), 5);
+    let reasons: Vec<&str> = groups.groups.iter().filter_map(|group| group.frozen.as_deref()).collect();
+    assert!(reasons.contains(&"no sample reaches `second`"), "{reasons:?}");
+}

@@ -115,6 +115,20 @@ pub struct Groups {
 }
 
 impl Groups {
+    /// Freezes the groups whose channels are made, or read, by the weights `unreached`: no output depends on those on any sample, so
+    /// that samples say nothing of what their channels are worth.
+    pub fn freeze_unreached(&mut self, graph: &Graph, unreached: &BTreeSet<ValueId>) {
+        let weight_of = |op: &OpId| self.weighted.iter().find(|weighted| weighted.op == *op).map(|it| it.weight);
+        for group in &mut self.groups {
+            let made = group.producers.iter().filter_map(weight_of);
+            let read = group.consumers.iter().filter_map(|index| self.consumers.get(*index)).map(|it| it.weight);
+            let Some(weight) = made.chain(read).find(|weight| unreached.contains(weight)) else { continue };
+            let reason = format!("no sample reaches `{}`", graph.name_of(weight));
+            self.frozen.extend(group.units.iter().map(|unit| (*unit, reason.clone())));
+            group.frozen.get_or_insert(reason);
+        }
+    }
+
     /// The groups of `graph`, bodies aside: what they capture is frozen. Multiply-adds are counted for the default target.
     pub fn of(graph: &Graph) -> Groups {
         Groups::on(&ORT_CPU, graph, &Sizes::default())
