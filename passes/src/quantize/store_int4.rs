@@ -17,7 +17,7 @@
 //!
 //! Inputs that no block divides have a shorter last block: zeros fill it, and a Slice cuts them off. Tables that a Gather reads
 //! are stored in 8 bits as `store-int8` does: in 4 their error, which goes into everything behind them, is as large as that of
-//! all layers together, for 6 % of the bytes (stories260k).
+//! all layers together, for 6 % of the bytes (stories260k). Weights that cannot have 4 bits are left to `store-int8`, too.
 //!
 //! **Class:** approximate. **Legal when** one op alone reads the weight.
 //! **Does not** touch grouped convolutions, layers of fewer than [`LEAST_INPUTS`] inputs, or bodies.
