@@ -219,6 +219,15 @@ impl SmallWeights<'_> {
         Ok(planned)
     }
 
+    /// Why `model` cannot have weights in 4 bits: it is of an opset without what they are unpacked by, and cannot be raised.
+    pub fn unfit(weights: Weights, model: &Model) -> Option<String> {
+        if weights == Weights::Fp16 || model.opset() >= 7 {
+            return None;
+        }
+        let error = raise::raise(&mut model.detached(), PLAIN_OPSET).err()?;
+        Some(format!("--weights int4 needs opset {PLAIN_OPSET}: {error}"))
+    }
+
     /// Raises the opset, and rewrites again what that lets.
     fn raise(&self, model: &mut Model, opset: i64) -> Result<(), Failure> {
         raise::raise(model, opset)

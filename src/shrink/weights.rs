@@ -77,6 +77,10 @@ fn fewest_returned(
 impl Job<'_> {
     /// The model with weights in fewer bits, as many as the gates hold for, or what is proven by region; `None` when none got smaller.
     pub(super) fn small_weights(&mut self, model: &Model, weights: Weights) -> Result<Option<Model>, Failure> {
+        if let Some(why) = SmallWeights::unfit(weights, model) {
+            self.report.notes.push(why);
+            return Ok(None);
+        }
         if self.report.unproven.is_none() && self.evaluator.prepare(&model.graph).is_ok() {
             let small = self.small_weights_as_a_whole(model, weights)?;
             if small.is_some() || self.report.unproven.is_none() {
