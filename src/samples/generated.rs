@@ -17,6 +17,9 @@ use super::{
 /// Multiply-adds and elements of a run above which no larger assignment is taken where a smaller one will do.
 const MOST_WORK: u64 = 400_000_000;
 
+/// The same of one with two in the batch: above, what is known of a batch of one has to do.
+const MOST_OF_TWO: u64 = 5 * MOST_WORK;
+
 /// The same where no smaller one does.
 const MOST_SEARCHED: u64 = 10 * MOST_WORK;
 
@@ -140,8 +143,13 @@ impl Fitting {
                     };
                     let made = made(graph, &inputs, &dimensions, &like.with(integers)).map_err(NoSamples::at)?;
                     // A larger one than there is must be worth it, and none of those that look for a length may cost much.
-                    let most = if kinds.is_empty() { MOST_SEARCHED } else { MOST_WORK };
-                    if place > 0 && dimensions.is_open && dimensions.work(graph, &inputs) > most {
+                    let most = match (place, kinds.is_empty()) {
+                        (0, _) if like.batch > 1 => MOST_OF_TWO,
+                        (0, _) => u64::MAX,
+                        (_, true) => MOST_SEARCHED,
+                        (_, false) => MOST_WORK,
+                    };
+                    if dimensions.is_open && most < u64::MAX && dimensions.work(graph, &inputs) > most {
                         continue;
                     }
                     if tries == 0 {
