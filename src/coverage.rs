@@ -21,6 +21,9 @@ const MOST_WORK: u64 = 20_000_000;
 /// Bytes of values that are held.
 const MOST_HELD: usize = 1 << 30;
 
+/// Samples that are looked at for what they reach, at most.
+pub const COVERED_SAMPLES: usize = 12;
+
 /// Names that a sentence holds, at most.
 pub const MOST_NAMED: usize = 8;
 

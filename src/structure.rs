@@ -19,7 +19,13 @@ use onnx_shrink_passes::{
 };
 use serde::Serialize;
 
-use crate::{Failure, Progress, Samples, coverage::coverage, int8::Source, low_rank::Svd, metrics::Comparison};
+use crate::{
+    Failure, Progress, Samples,
+    coverage::{COVERED_SAMPLES, coverage},
+    int8::Source,
+    low_rank::Svd,
+    metrics::Comparison,
+};
 
 /// What is removed, and how it is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -94,9 +100,6 @@ pub struct Pruned {
 /// Below so many samples pruning loses accuracy for want of them (`docs/methods.md` §9: 100 lose a point at half of the
 /// multiply-adds, 32 lose six).
 const FEW_SAMPLES: usize = 100;
-
-/// Samples that are looked at for what they reach, at most.
-const COVERED_SAMPLES: usize = 12;
 
 /// What pruning needs to know.
 pub struct Pruner<'a> {

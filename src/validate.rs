@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::{
     Failure, Gates, Progress, SampleError, SampleOptions, Samples,
-    coverage::{Coverage, MOST_NAMED, constant_named, coverage, reaching},
+    coverage::{COVERED_SAMPLES, Coverage, MOST_NAMED, constant_named, coverage, reaching},
     files,
     functions::{self, Functions},
     gates::Gate,
@@ -32,9 +32,6 @@ pub const SCHEMA: u32 = 1;
 
 /// Made-up samples when there are no real ones: at least, and where they cost little.
 const GENERATED_SAMPLES: (usize, usize) = (4, 8);
-
-/// Samples that tell which constants the outputs depend on, at most.
-const COVERED_SAMPLES: usize = 12;
 
 /// Which gates judge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize)]

@@ -20,9 +20,9 @@ use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, Use, ValueId, 
 use crate::{
     Class, Context, Miss, Pass, Result,
     quantize::{
-        least_bits::{Least, LeastBits},
-        store_int8::{COORDINATE, scales_stored_weights, store_exactly},
-        tables::{Role, Roles, store_in_16_bits},
+        least_bits::LeastBits,
+        store_int8::scales_stored_weights,
+        tables::{Roles, store_before_rounding},
     },
 };
 
@@ -80,20 +80,11 @@ impl StoreFp16<'_> {
             reader = reader.or(Some(op));
         }
         let op = reader.ok_or(None)?;
-        if self.least.and_then(|least| least.of(graph.name_of(value))) == Some(Least::Float) {
-            return Err(Some((op, Miss::Form("in fewer bits a gate failed"))));
-        }
-        if let Some(patch) = store_exactly(graph, value, tensor, op) {
-            return Ok(patch);
-        }
-        let role = roles.role(value);
-        if role != Role::Weight
-            && let Some(patch) = store_in_16_bits(graph, value, tensor, op)
-        {
-            return Ok(patch);
-        }
-        if role == Role::Coordinate {
-            return Err(Some((op, COORDINATE)));
+        let least = self.least.and_then(|least| least.of(graph.name_of(value)));
+        match store_before_rounding(graph, (value, tensor), op, roles.role(value), least) {
+            Ok(Some(patch)) => return Ok(patch),
+            Ok(None) => {}
+            Err(miss) => return Err(Some((op, miss))),
         }
         let array = tensor.to_f64().ok_or(None)?;
         if array.iter().any(|x| !x.is_finite()) {

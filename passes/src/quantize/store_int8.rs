@@ -36,7 +36,7 @@ use crate::{
         moments::clipped,
         rounding::Inputs,
         store_fp16::store_half,
-        tables::{Role, Roles, store_in_16_bits},
+        tables::{Role, Roles, store_before_rounding},
         weights::{Pairing, conv_from_rows, conv_rows, quantize_rows},
     },
 };
@@ -56,11 +56,6 @@ pub struct StoreInt8<'a> {
 
 /// Bytes that the two nodes and their names take.
 pub(super) const OVERHEAD: usize = 120;
-
-/// Why a table is not rounded.
-pub(super) const COORDINATE: Miss = Miss::Form(
-    "it is no weight: it reaches an output or coordinates by arithmetic alone, so its numbers stay as they are",
-);
 
 /// Below this ratio of signal to rounding noise a constant is not worth storing in 8 bits.
 const LEAST_SQNR_DB: f64 = 28.0;
@@ -215,20 +210,10 @@ impl StoreInt8<'_> {
         }
         let Some((op, index)) = first else { return Err(None) };
         let least = self.least.and_then(|least| least.of(graph.name_of(value)));
-        if least == Some(Least::Float) {
-            return Err(Some((op, Miss::Form("in fewer bits a gate failed"))));
-        }
-        if let Some(patch) = store_exactly(graph, value, tensor, op) {
-            return Ok(patch);
-        }
-        let role = roles.role(value);
-        if role != Role::Weight
-            && let Some(patch) = store_in_16_bits(graph, value, tensor, op)
-        {
-            return Ok(patch);
-        }
-        if role == Role::Coordinate {
-            return Err(Some((op, COORDINATE)));
+        match store_before_rounding(graph, (value, tensor), op, roles.role(value), least) {
+            Ok(Some(patch)) => return Ok(patch),
+            Ok(None) => {}
+            Err(miss) => return Err(Some((op, miss))),
         }
         let array = tensor.to_f64().ok_or(None)?;
         if array.iter().any(|x| !x.is_finite()) {
@@ -418,30 +403,6 @@ fn finish(array: &ArrayD<f64>, integers: Tensor, scales: Tensor) -> Option<Store
     let mut error = integers.to_f64()?;
     Zip::from(&mut error).and(array).and_broadcast(&scales.to_f64()?).for_each(|q, w, scale| *q = w - *q * scale);
     Some(Stored { integers, scales, error })
-}
-
-/// A constant of two values, one of them 0: bits times c, or the logarithm of bits.
-pub(super) fn store_exactly(graph: &Graph, value: ValueId, tensor: &Tensor, op: OpId) -> Option<Patch> {
-    let numbers = tensor.as_slice::<f32>()?;
-    let other = numbers.iter().copied().find(|x| *x != 0.0)?;
-    if numbers.iter().any(|x| *x != other && x.to_bits() != 0) || other.is_nan() || other == f32::INFINITY {
-        return None;
-    }
-    let is_log = other == f32::NEG_INFINITY;
-    let bits: Vec<u8> = numbers.iter().map(|x| u8::from((*x == 0.0) == is_log)).collect();
-    let mut patch = Patch::new(op);
-    let ty = graph.ty(value).cloned();
-    let bits = patch.constant("w", Tensor::from_vec(tensor.dims(), bits));
-    let cast = NewOp::new("Cast").with(attributes::int("to", DataType::Float as i64));
-    let cast = patch.op(cast, &[Some(bits)], "c", ty.clone());
-    let result = if is_log {
-        patch.op(NewOp::new("Log"), &[Some(cast)], "m", ty)
-    } else {
-        let factor = patch.constant("s", Tensor::scalar(other));
-        patch.op(NewOp::new("Mul"), &[Some(cast), Some(factor)], "m", ty)
-    };
-    patch.replace(value, result);
-    Some(patch)
 }
 
 /// Adds `shift` to the bias of `op`, unless that is not a constant vector of its length.

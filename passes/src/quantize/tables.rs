@@ -12,6 +12,9 @@ use std::collections::BTreeSet;
 
 use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, ValueId, attributes};
 
+use super::least_bits::Least;
+use crate::Miss;
+
 /// Ops that sum products with weights, or look them up.
 const WEIGHTED: [&str; 12] = [
     "Conv",
@@ -259,8 +262,57 @@ fn weights(graph: &Graph) -> BTreeSet<ValueId> {
     found
 }
 
+/// Why a table is not rounded.
+const COORDINATE: Miss = Miss::Form(
+    "it is no weight: it reaches an output or coordinates by arithmetic alone, so its numbers stay as they are",
+);
+
+/// What is done with `tensor` before any rounding, by the `least` bits that it must have and its role: a form that holds it exactly, if
+/// there is one; `None` where it may be rounded. A miss where it stays as it is.
+pub(super) fn store_before_rounding(
+    graph: &Graph,
+    (value, tensor): (ValueId, &Tensor),
+    op: OpId,
+    role: Role,
+    least: Option<Least>,
+) -> Result<Option<Patch>, Miss> {
+    if least == Some(Least::Float) {
+        return Err(Miss::Form("in fewer bits a gate failed"));
+    }
+    let exactly = || store_two_values(graph, value, tensor, op);
+    let in_16_bits = || (role != Role::Weight).then(|| store_in_16_bits(graph, value, tensor, op)).flatten();
+    match exactly().or_else(in_16_bits) {
+        None if role == Role::Coordinate => Err(COORDINATE),
+        found => Ok(found),
+    }
+}
+
+/// A constant of two values, one of them 0: bits times c, or the logarithm of bits.
+fn store_two_values(graph: &Graph, value: ValueId, tensor: &Tensor, op: OpId) -> Option<Patch> {
+    let numbers = tensor.as_slice::<f32>()?;
+    let other = numbers.iter().copied().find(|x| *x != 0.0)?;
+    if numbers.iter().any(|x| *x != other && x.to_bits() != 0) || other.is_nan() || other == f32::INFINITY {
+        return None;
+    }
+    let is_log = other == f32::NEG_INFINITY;
+    let bits: Vec<u8> = numbers.iter().map(|x| u8::from((*x == 0.0) == is_log)).collect();
+    let mut patch = Patch::new(op);
+    let ty = graph.ty(value).cloned();
+    let bits = patch.constant("w", Tensor::from_vec(tensor.dims(), bits));
+    let cast = NewOp::new("Cast").with(attributes::int("to", DataType::Float as i64));
+    let cast = patch.op(cast, &[Some(bits)], "c", ty.clone());
+    let result = if is_log {
+        patch.op(NewOp::new("Log"), &[Some(cast)], "m", ty)
+    } else {
+        let factor = patch.constant("s", Tensor::scalar(other));
+        patch.op(NewOp::new("Mul"), &[Some(cast), Some(factor)], "m", ty)
+    };
+    patch.replace(value, result);
+    Some(patch)
+}
+
 /// The patch that stores `value`, a table, in at most 16 bits without any loss; `None` where they do not hold it.
-pub(super) fn store_in_16_bits(graph: &Graph, value: ValueId, tensor: &Tensor, op: OpId) -> Option<Patch> {
+fn store_in_16_bits(graph: &Graph, value: ValueId, tensor: &Tensor, op: OpId) -> Option<Patch> {
     let numbers = tensor.as_slice::<f32>()?;
     let (narrow, scale) = narrow(tensor.dims(), &numbers, graph.opset() >= LEAST_OPSET)?;
     let mut patch = Patch::new(op);
