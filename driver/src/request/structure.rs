@@ -17,7 +17,7 @@ pub struct StructureOptions {
 /// How ranks are chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Svd {
-    /// Measured on samples; without them the least that keeps [`AUTO_ENERGY`](crate::low_rank::AUTO_ENERGY)
+    /// Measured on samples; without them the least rank that keeps 99 % of the energy
     Auto,
     /// The least rank that keeps this share of the energy
     Energy(f64),
