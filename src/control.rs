@@ -4,7 +4,10 @@
 use std::path::PathBuf;
 
 use onnx_shrink_ir::{Graph, ValueId};
-use onnx_shrink_passes::{Options, pipeline, pipeline::Pipeline};
+use onnx_shrink_passes::{
+    Options,
+    pipeline::{self, Pipeline},
+};
 
 use crate::{Failure, request::did_you_mean};
 

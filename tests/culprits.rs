@@ -3,7 +3,10 @@ use std::{fs, path::Path};
 
 use onnx_shrink::{Control, Report, Request, Silent, shrink::shrink_with};
 use onnx_shrink_ir::{Graph, NewOp, Patch, import, proto, text};
-use onnx_shrink_passes::{Class, Context, Pass, Result, pipeline, pipeline::Pipeline};
+use onnx_shrink_passes::{
+    Class, Context, Pass, Result,
+    pipeline::{self, Pipeline},
+};
 use tempfile::TempDir;
 
 use crate::support::{folder, names, run};

@@ -1,7 +1,7 @@
 //! An [`Inspection`] as text: the largest first, and not more than fits a screen unless all is asked for.
 use std::collections::BTreeMap;
 
-use onnx_shrink_passes::quantize::saturation;
+use onnx_shrink_passes::analysis::saturation;
 
 use super::{ChannelGroup, Inspection, Outcome, Plan, Port};
 use crate::{

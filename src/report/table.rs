@@ -1,7 +1,7 @@
 //! The report as text: at most 25 lines, unless every decision is asked for.
 use std::{collections::BTreeMap, fmt::Write};
 
-use onnx_shrink_passes::{Outcome, quantize::Exactness};
+use onnx_shrink_passes::{Exactness, Outcome};
 
 use super::{Fate, Report, structure_table::structure_lines};
 use crate::{

@@ -35,25 +35,13 @@ use std::{
 use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, TensorType, Use, ValueId, ValueRef};
 
 use crate::{
-    Class, Context, Miss, Pass, Result, SimplifyIslands,
+    Class, Context, Exactness, Miss, Pass, Result, SimplifyIslands,
     egg::{Rule, qdq},
     quantize::integer_moves::{Move, movable},
 };
 
 static LOCAL: LazyLock<Vec<Rule>> = LazyLock::new(qdq::exact);
 static MEETING: LazyLock<Vec<Rule>> = LazyLock::new(qdq::meeting);
-
-/// What a step of cancelling does to the values of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Exactness {
-    /// Bit-equal, because numbers are only moved, or stay
-    Lossless,
-    /// Bit-equal, because Dequantize keeps their order
-    Monotone,
-    /// A rounding less
-    Approximate,
-}
 
 /// See the [module](self).
 pub struct CancelQdq {

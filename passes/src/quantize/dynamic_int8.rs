@@ -15,8 +15,8 @@
 //! ```
 //! ONNX Runtime fuses all of it into one DynamicQuantizeMatMul (`docs/engines.md` §4.1). A value that several layers read is quantized
 //! once, and they become one MatMulIntegerToFloat each. With samples, and where asked, x is divided by factors that take its outliers
-//! into the weights ([`super::smooth`]): one Mul in front of DynamicQuantizeLinear. Weights are s8 a column, such that no pair of them saturates anywhere
-//! ([`super::weights`]). With samples, the bias takes up what rounding the weights takes from the mean.
+//! into the weights (`numerics::smooth`): one Mul in front of DynamicQuantizeLinear. Weights are s8 a column, such that no pair of them saturates anywhere
+//! ([`crate::numerics::weight_scales`]). With samples, the bias takes up what rounding the weights takes from the mean.
 //!
 //! **Class:** approximate. **Legal when** the weight is a float matrix, the other operand is a float value of two axes or more, Gemm has alpha = beta = 1
 //! and no transA, and the sums provably fit 32 bits. Where **it pays**: [`ratio`]; [`DynamicInt8::always`] does without.
@@ -28,17 +28,14 @@ use onnx_shrink_ir::{DataType, Dim, Graph, NewOp, Op, OpId, Tensor, TensorType, 
 
 use crate::{
     Class, Context, Miss, Pass, Result,
+    calibration::collect::Calibration,
+    numerics::{accumulator::Bound, rounding::Inputs, smooth::factors, weight_scales::quantize_rows},
     quantize::{
-        accumulator::Bound,
-        calibration::Calibration,
         draft::{Constants, Draft},
         insert_qdq::{linear_rows, output_shift},
         requantize::cast,
-        rounding::Inputs,
-        smooth::factors,
-        weights::{Pairing, quantize_rows},
     },
-    target::Processor,
+    target::{Pairing, Processor},
 };
 
 /// See the [module](self).
@@ -48,7 +45,7 @@ pub struct DynamicInt8<'a> {
     pub calibration: Option<&'a Calibration>,
     /// Also where it does not pay
     pub always: bool,
-    /// Whether outliers of what samples showed go into the weights ([`super::smooth`])
+    /// Whether outliers of what samples showed go into the weights (`numerics::smooth`)
     pub smooths: bool,
     /// Ops of the main graph to leave float
     pub kept: &'a [OpId],
@@ -324,7 +321,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        quantize::calibration::calibrate,
+        calibration::collect::calibrate,
         testing::{Reference, Samples, parse, run, seeded},
     };
 

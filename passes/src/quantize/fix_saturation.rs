@@ -13,7 +13,7 @@
 //! y = Gemm <transB = 1> (d, v)
 //! ```
 //! A row in which some pair a, b has a + b outside of −128 … 128 gets the least scale with which none can
-//! ([`super::weights`]) and is rounded so that the sum of its errors is small, too ([`super::rounding`]); all others stay as they
+//! ([`crate::numerics::weight_scales`]) and is rounded so that the sum of its errors is small, too ([`crate::numerics::rounding`]); all others stay as they
 //! are. A bias in 32 bits goes with its weight: its scale is the product of
 //! the scales of input and weight. Convolutions with one scale for all channels get one for each; matrices keep one, which
 //! runs faster.
@@ -25,11 +25,12 @@ use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, ValueId, Value
 
 use crate::{
     Class, Context, Miss, Pass, Result,
-    quantize::{
+    analysis::saturation::{Weight, Written, saturating},
+    numerics::{
         rounding::Inputs,
-        saturation::{Weight, Written, saturating},
-        weights::{Pairing, conv_from_rows, quantize_rows},
+        weight_scales::{conv_from_rows, quantize_rows},
     },
+    target::Pairing,
 };
 
 /// See the [module](self).
@@ -414,7 +415,7 @@ mod tests {
     use super::FixSaturation;
     use crate::{
         Options,
-        quantize::saturation::saturating_layers,
+        analysis::saturation::saturating_layers,
         testing::{check_missed, check_same, parse, run},
     };
 

@@ -19,10 +19,8 @@ use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, TensorType, ValueId};
 
 use crate::{
     Class, Context, Miss, Pass, Result,
-    quantize::{
-        draft::{Constants, Draft},
-        integer_layers::{Quantized, dequantized, quantized},
-    },
+    analysis::integer_layers::{Quantized, dequantized, quantized},
+    quantize::draft::{Constants, Draft},
 };
 
 /// See the [module](self).

@@ -17,17 +17,15 @@
 //! A Gemm or MatMul without bias becomes QLinearMatMul. That op has no bias; with one the layer is a convolution of width 1
 //! (Reshape, QLinearConv, Reshape), which adds it in int32 as the Gemm does. A Relu or Clip that the 8 bits cut off anyhow goes.
 //!
-//! **Class:** rounding. **Legal when** the layer is one of [`super::integer_layers`], ends in 8 bits, and its activation is
+//! **Class:** rounding. **Legal when** the layer is one of [`crate::analysis::integer_layers`], ends in 8 bits, and its activation is
 //! implied by them. **Source:** `docs/methods.md` §3, pair rules 4 and 10. **Does not** touch ops that have no QLinear
 //! form in ONNX itself (Add, pools, Sigmoid): their pairs stay.
 use onnx_shrink_ir::{DataType, Dim, Graph, NewOp, OpId, Tensor, TensorType, ValueId, ValueRef};
 
 use crate::{
     Class, Context, Miss, Pass, Result,
-    quantize::{
-        draft::{Constants, Draft},
-        integer_layers::{End, Layer, Multiply, Quantized, layer_of},
-    },
+    analysis::integer_layers::{End, Layer, Multiply, Quantized, layer_of},
+    quantize::draft::{Constants, Draft},
 };
 
 /// See the [module](self).

@@ -21,7 +21,7 @@
 //! Ranges, weights and biases are those of [`super::InsertQdq`], so that wrapping and cancelling ends where placing all
 //! begins: the tests hold the two against each other.
 //!
-//! **Class:** approximate. **Legal when** the unit's form is one of [`super::units`]. **Does not** ask whether it pays.
+//! **Class:** approximate. **Legal when** the unit's form is one of [`crate::analysis::units`]. **Does not** ask whether it pays.
 use onnx_shrink_ir::{Graph, NewOp, OpId, Patch, ValueRef};
 
 use crate::{Class, Context, Pass, Result, quantize::InsertQdq};
