@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 use onnx_shrink::{Control, Report, Request, Silent, shrink::shrink_with};
 use onnx_shrink_ir::{Graph, NewOp, Patch, import, proto, text};
 use onnx_shrink_passes::{
-    Class, Context, Pass, Result,
+    Class, Context, Description, Pass, Result, When,
     pipeline::{self, Pipeline},
 };
 use tempfile::TempDir;
@@ -29,12 +29,8 @@ struct Saboteur {
 }
 
 impl Pass for Saboteur {
-    fn name(&self) -> &'static str {
-        "saboteur"
-    }
-
-    fn class(&self) -> Class {
-        Class::Exact
+    fn description(&self) -> &'static Description {
+        const { &Description { name: "saboteur", class: Class::Exact, about: "", when: When::Lossless } }
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {

@@ -19,6 +19,7 @@ mod pass;
 pub mod pipeline;
 pub mod prune;
 pub mod quantize;
+pub mod registry;
 pub mod target;
 pub mod testing;
 pub mod weight_only;
@@ -32,5 +33,5 @@ pub use lossless::{
 };
 pub use low_rank::SplitLowRank;
 pub use miss::Miss;
-pub use pass::{Pass, PassError, Result};
+pub use pass::{Description, Pass, PassError, Result, Rewrite, When};
 pub use prune::{LinearizeBranches, PruneChannels};

@@ -29,7 +29,7 @@ use onnx_shrink_ir::{
 };
 
 use crate::{
-    Class, Context, Miss, Pass, Result,
+    Class, Context, Description, Miss, Pass, Result, When,
     prune::{
         Consumer, Groups, Unit,
         ranges::{NOTHING, Ranges, is_padded},
@@ -40,17 +40,17 @@ use crate::{
 /// See the [module](self) for before, after and legality.
 pub struct DropConstantChannels;
 
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "drop-constant-channels",
+    class: Class::Rounding,
+    about: "removes channels that are the same number for every input",
+    when: When::Lossless,
+};
+
 impl Pass for DropConstantChannels {
-    fn name(&self) -> &'static str {
-        "drop-constant-channels"
-    }
-
-    fn class(&self) -> Class {
-        Class::Rounding
-    }
-
-    fn about(&self) -> &'static str {
-        "removes channels that are the same number for every input"
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {

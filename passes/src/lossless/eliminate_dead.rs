@@ -12,22 +12,22 @@
 //! **Does not** remove graph inputs: they are the interface.
 use onnx_shrink_ir::{Graph, Patch, ValueId};
 
-use crate::{Class, Context, Pass, Result};
+use crate::{Class, Context, Description, Pass, Result, When};
 
 /// See the [module](self) for before, after and legality.
 pub struct EliminateDead;
 
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "eliminate-dead",
+    class: Class::Exact,
+    about: "removes ops whose results nobody uses, and constants that nobody reads",
+    when: When::Lossless,
+};
+
 impl Pass for EliminateDead {
-    fn name(&self) -> &'static str {
-        "eliminate-dead"
-    }
-
-    fn class(&self) -> Class {
-        Class::Exact
-    }
-
-    fn about(&self) -> &'static str {
-        "removes ops whose results nobody uses, and constants that nobody reads"
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {

@@ -26,34 +26,26 @@ use onnx_shrink_ir::{
     },
 };
 
-use crate::{Class, Context, Miss, Pass, Result};
+use crate::{Class, Context, Description, Miss, Result, Rewrite, When};
 
 /// See the [module](self) for before, after and legality.
 pub struct EliminateIdentity;
 
-impl Pass for EliminateIdentity {
-    fn name(&self) -> &'static str {
-        "eliminate-identity"
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "eliminate-identity",
+    class: Class::Exact,
+    about: "removes ops whose output is equal to their input",
+    when: When::Lossless,
+};
+
+impl Rewrite for EliminateIdentity {
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
-    fn class(&self) -> Class {
-        Class::Exact
-    }
-
-    fn about(&self) -> &'static str {
-        "removes ops whose output is equal to their input"
-    }
-
-    fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
-        for op in graph.ops() {
-            match eliminate(graph, op) {
-                Ok(patch) => {
-                    cx.apply(graph, patch)?;
-                }
-                Err(miss) => cx.missed(graph, op, &miss),
-            }
-        }
-        Ok(())
+    fn rewrite(&self, graph: &Graph, op: OpId, _: &Context<'_>) -> Result<Patch, Miss> {
+        eliminate(graph, op)
     }
 }
 

@@ -21,36 +21,28 @@ use onnx_shrink_ir::{
 };
 
 use crate::{
-    Class, Context, Miss, Pass, Result,
+    Class, Context, Description, Miss, Result, Rewrite, When,
     lossless::affine::{Affine, Linear, into_producer},
 };
 
 /// See the [module](self) for before, after and legality.
 pub struct FoldArithmetic;
 
-impl Pass for FoldArithmetic {
-    fn name(&self) -> &'static str {
-        "fold-arithmetic"
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "fold-arithmetic",
+    class: Class::Rounding,
+    about: "folds Mul, Div, Add and Sub by a constant into the weights before it",
+    when: When::Lossless,
+};
+
+impl Rewrite for FoldArithmetic {
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
-    fn class(&self) -> Class {
-        Class::Rounding
-    }
-
-    fn about(&self) -> &'static str {
-        "folds Mul, Div, Add and Sub by a constant into the weights before it"
-    }
-
-    fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
-        for op in graph.ops() {
-            match fold(graph, op, cx.options.fold_growth) {
-                Ok(patch) => {
-                    cx.apply(graph, patch)?;
-                }
-                Err(miss) => cx.missed(graph, op, &miss),
-            }
-        }
-        Ok(())
+    fn rewrite(&self, graph: &Graph, op: OpId, cx: &Context<'_>) -> Result<Patch, Miss> {
+        fold(graph, op, cx.options.fold_growth)
     }
 }
 

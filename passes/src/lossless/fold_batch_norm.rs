@@ -26,7 +26,7 @@
 use onnx_shrink_ir::{Graph, NewOp, OpId, Patch, Tensor, TensorType, ValueId, ops::BatchNormalization};
 
 use crate::{
-    Class, Context, Miss, Pass, Result, Statistics,
+    Class, Context, Description, Miss, Pass, Result, Statistics, When,
     lossless::{
         affine::{Affine, into_producer},
         fold_norm_into_scales::into_scales,
@@ -36,17 +36,17 @@ use crate::{
 /// See the [module](self) for before, after and legality.
 pub struct FoldBatchNorm;
 
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "fold-batch-norm",
+    class: Class::Rounding,
+    about: "folds BatchNormalization into the weights before it, or into a Mul and an Add",
+    when: When::Lossless,
+};
+
 impl Pass for FoldBatchNorm {
-    fn name(&self) -> &'static str {
-        "fold-batch-norm"
-    }
-
-    fn class(&self) -> Class {
-        Class::Rounding
-    }
-
-    fn about(&self) -> &'static str {
-        "folds BatchNormalization into the weights before it, or into a Mul and an Add"
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {

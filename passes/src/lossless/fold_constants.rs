@@ -26,7 +26,7 @@ use onnx_shrink_ir::{
     ops::{self, Gather, Shape},
 };
 
-use crate::{Class, Context, Miss, Pass, Result, net_bytes};
+use crate::{Class, Context, Description, Miss, Result, Rewrite, When, net_bytes};
 
 /// See the [module](self) for before, after and legality.
 pub struct FoldConstants(Class);
@@ -43,31 +43,29 @@ impl FoldConstants {
     }
 }
 
-impl Pass for FoldConstants {
-    fn name(&self) -> &'static str {
-        "fold-constants"
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "fold-constants",
+    class: Class::Rounding,
+    about: "computes ops whose inputs are all constant",
+    when: When::Lossless,
+};
+
+impl Rewrite for FoldConstants {
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     fn class(&self) -> Class {
         self.0
     }
 
-    fn about(&self) -> &'static str {
-        "computes ops whose inputs are all constant"
-    }
-
-    fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
-        for op in graph.ops() {
-            match fold(graph, op, self.0, cx) {
-                Ok(patch) => {
-                    cx.apply(graph, patch)?;
-                }
-                // The other half of the pass has met it and said so.
-                Err(_) if self.0 == Class::Rounding && !is_arithmetic(graph, op) => {}
-                Err(miss) => cx.missed(graph, op, &miss),
-            }
+    fn rewrite(&self, graph: &Graph, op: OpId, cx: &Context<'_>) -> Result<Patch, Miss> {
+        match fold(graph, op, self.0, cx) {
+            // The exact half of the pass has met it and said so.
+            Err(_) if self.0 == Class::Rounding && !is_arithmetic(graph, op) => Err(Miss::NotThisPattern),
+            done => done,
         }
-        Ok(())
     }
 }
 

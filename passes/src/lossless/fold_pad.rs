@@ -17,34 +17,30 @@ use onnx_shrink_ir::{
     ops::{AutoPad, Conv, Pad, PadMode},
 };
 
-use crate::{Class, Context, Miss, Pass, Result};
+use crate::{Class, Context, Description, Miss, Result, Rewrite, When};
 
 /// See the [module](self) for before, after and legality.
 pub struct FoldPad;
 
-impl Pass for FoldPad {
-    fn name(&self) -> &'static str {
-        "fold-pad"
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "fold-pad",
+    class: Class::Rounding,
+    about: "folds a Pad with zeros into the padding of the Conv behind it",
+    when: When::Lossless,
+};
+
+impl Rewrite for FoldPad {
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
-    fn class(&self) -> Class {
-        Class::Rounding
+    fn anchors(&self, graph: &Graph) -> Vec<OpId> {
+        graph.ops_of("Conv")
     }
 
-    fn about(&self) -> &'static str {
-        "folds a Pad with zeros into the padding of the Conv behind it"
-    }
-
-    fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
-        for op in graph.ops_of("Conv") {
-            match fold(graph, op) {
-                Ok(patch) => {
-                    cx.apply(graph, patch)?;
-                }
-                Err(miss) => cx.missed(graph, op, &miss),
-            }
-        }
-        Ok(())
+    fn rewrite(&self, graph: &Graph, op: OpId, _: &Context<'_>) -> Result<Patch, Miss> {
+        fold(graph, op)
     }
 }
 

@@ -18,34 +18,26 @@ use onnx_shrink_ir::{
     ops::{AutoPad, AveragePool},
 };
 
-use crate::{Class, Context, Miss, Pass, Result};
+use crate::{Class, Context, Description, Miss, Result, Rewrite, When};
 
 /// See the [module](self) for before, after and legality.
 pub struct FuseGlobalAveragePool;
 
-impl Pass for FuseGlobalAveragePool {
-    fn name(&self) -> &'static str {
-        "fuse-global-average-pool"
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "fuse-global-average-pool",
+    class: Class::Rounding,
+    about: "makes an average over the whole image a GlobalAveragePool",
+    when: When::Lossless,
+};
+
+impl Rewrite for FuseGlobalAveragePool {
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
-    fn class(&self) -> Class {
-        Class::Rounding
-    }
-
-    fn about(&self) -> &'static str {
-        "makes an average over the whole image a GlobalAveragePool"
-    }
-
-    fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
-        for op in graph.ops() {
-            match fuse(graph, op) {
-                Ok(patch) => {
-                    cx.apply(graph, patch)?;
-                }
-                Err(miss) => cx.missed(graph, op, &miss),
-            }
-        }
-        Ok(())
+    fn rewrite(&self, graph: &Graph, op: OpId, _: &Context<'_>) -> Result<Patch, Miss> {
+        fuse(graph, op)
     }
 }
 

@@ -17,34 +17,30 @@ use std::collections::BTreeMap;
 
 use onnx_shrink_ir::{Graph, OpId, Patch, Tensor, TensorType, ValueId, ValueRef};
 
-use crate::{Class, Context, Miss, Pass, Result};
+use crate::{Class, Context, Description, Miss, Result, Rewrite, When};
 
 /// See the [module](self) for before, after and legality.
 pub struct InlineIf;
 
-impl Pass for InlineIf {
-    fn name(&self) -> &'static str {
-        "inline-if"
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "inline-if",
+    class: Class::Exact,
+    about: "puts a branch in the place of an If whose condition is constant",
+    when: When::Lossless,
+};
+
+impl Rewrite for InlineIf {
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
-    fn class(&self) -> Class {
-        Class::Exact
+    fn anchors(&self, graph: &Graph) -> Vec<OpId> {
+        graph.ops_of("If")
     }
 
-    fn about(&self) -> &'static str {
-        "puts a branch in the place of an If whose condition is constant"
-    }
-
-    fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
-        for op in graph.ops_of("If") {
-            match inline(graph, op) {
-                Ok(patch) => {
-                    cx.apply(graph, patch)?;
-                }
-                Err(miss) => cx.missed(graph, op, &miss),
-            }
-        }
-        Ok(())
+    fn rewrite(&self, graph: &Graph, op: OpId, _: &Context<'_>) -> Result<Patch, Miss> {
+        inline(graph, op)
     }
 }
 

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 
 use onnx_shrink_ir::{DataType, Graph, OpId, Patch, Tensor, ValueId, ops::is_random, proto::schema::AttributeProto};
 
-use crate::{Class, Context, Miss, Pass, Result, quantize::dynamic_int8::has_attention};
+use crate::{Class, Context, Description, Miss, Pass, Result, When, quantize::dynamic_int8::has_attention};
 
 /// See the [module](self) for before, after and legality.
 pub struct MergeEqualOps;
@@ -58,17 +58,17 @@ impl Contents {
     }
 }
 
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "merge-equal-ops",
+    class: Class::Exact,
+    about: "merges ops that compute the same value",
+    when: When::Lossless,
+};
+
 impl Pass for MergeEqualOps {
-    fn name(&self) -> &'static str {
-        "merge-equal-ops"
-    }
-
-    fn class(&self) -> Class {
-        Class::Exact
-    }
-
-    fn about(&self) -> &'static str {
-        "merges ops that compute the same value"
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {

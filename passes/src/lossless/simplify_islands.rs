@@ -21,7 +21,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use onnx_shrink_ir::{Graph, OpId, Use, ValueId};
 
 use crate::{
-    Class, Context, Miss, Pass, Result,
+    Class, Context, Description, Miss, Pass, Result, When,
     egg::{
         Rule,
         analysis::Leaf,
@@ -172,17 +172,21 @@ fn grows(graph: &Graph, island: &Island, emitted: &Emitted, ops: u64) -> Option<
     (added > removed).then_some(Miss::Grows { added, removed })
 }
 
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "simplify-islands",
+    class: Class::Rounding,
+    about: "rewrites chains of simple ops by identities and keeps the cheapest form",
+    when: When::Lossless,
+};
+
 impl Pass for SimplifyIslands {
-    fn name(&self) -> &'static str {
-        "simplify-islands"
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     fn class(&self) -> Class {
         self.class
-    }
-
-    fn about(&self) -> &'static str {
-        "rewrites chains of simple ops by identities and keeps the cheapest form"
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {

@@ -18,7 +18,7 @@ use ndarray::{Array1, ArrayD, ArrayView2, IxDyn};
 use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, ValueRef, attributes, ops::Gemm};
 
 use crate::{
-    Class, Context, Miss, Pass, Result,
+    Class, Context, Description, Miss, Pass, Result, When,
     low_rank::directions::{Directions, Splittable},
 };
 
@@ -37,13 +37,17 @@ pub struct SplitLowRank<'a> {
     pub splits: &'a BTreeMap<OpId, Split>,
 }
 
-impl Pass for SplitLowRank<'_> {
-    fn name(&self) -> &'static str {
-        "split-low-rank"
-    }
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "split-low-rank",
+    class: Class::Approximate,
+    about: "splits fully connected layers in two of a lower rank",
+    when: When::Requested("--svd"),
+};
 
-    fn class(&self) -> Class {
-        Class::Approximate
+impl Pass for SplitLowRank<'_> {
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {

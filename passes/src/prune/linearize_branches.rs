@@ -15,7 +15,7 @@
 use onnx_shrink_ir::Graph;
 
 use crate::{
-    Class, Context, Miss, Pass, Result,
+    Class, Context, Description, Miss, Pass, Result, When,
     prune::{Branch, Kernel},
 };
 
@@ -25,17 +25,17 @@ pub struct LinearizeBranches<'a> {
     pub branches: &'a [(Branch, Kernel)],
 }
 
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "linearize-branches",
+    class: Class::Approximate,
+    about: "replaces a branch of two convolutions by one",
+    when: When::Requested("--prune"),
+};
+
 impl Pass for LinearizeBranches<'_> {
-    fn name(&self) -> &'static str {
-        "linearize-branches"
-    }
-
-    fn class(&self) -> Class {
-        Class::Approximate
-    }
-
-    fn about(&self) -> &'static str {
-        "prune: one convolution for a branch of two"
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {

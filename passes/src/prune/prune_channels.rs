@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use onnx_shrink_ir::{Graph, Patch};
 
 use crate::{
-    Class, Context, Pass, Result,
+    Class, Context, Description, Pass, Result, When,
     prune::{Groups, Unit, layer::Layer, reconstruct::Solved},
 };
 
@@ -29,17 +29,17 @@ pub struct PruneChannels<'a> {
     pub solved: &'a [Solved],
 }
 
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "prune-channels",
+    class: Class::Approximate,
+    about: "removes channels and refits the layers that read them",
+    when: When::Requested("--prune"),
+};
+
 impl Pass for PruneChannels<'_> {
-    fn name(&self) -> &'static str {
-        "prune-channels"
-    }
-
-    fn class(&self) -> Class {
-        Class::Approximate
-    }
-
-    fn about(&self) -> &'static str {
-        "prune: removes channels, solves for the rest again"
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {

@@ -35,7 +35,7 @@ use std::{
 use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, TensorType, Use, ValueId, ValueRef};
 
 use crate::{
-    Class, Context, Exactness, Miss, Pass, Result, SimplifyIslands,
+    Class, Context, Description, Exactness, Miss, Pass, Result, SimplifyIslands, When,
     egg::{Rule, qdq},
     quantize::integer_moves::{Move, movable},
 };
@@ -73,9 +73,17 @@ impl CancelQdq {
     }
 }
 
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "cancel-qdq",
+    class: Class::Approximate,
+    about: "moves Q/DQ pairs through data-movement ops and cancels the redundant ones",
+    when: When::Requested("input that is quantized already"),
+};
+
 impl Pass for CancelQdq {
-    fn name(&self) -> &'static str {
-        "cancel-qdq"
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     fn class(&self) -> Class {

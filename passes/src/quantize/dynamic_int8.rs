@@ -27,7 +27,7 @@ use ndarray::{Array1, Array2};
 use onnx_shrink_ir::{DataType, Dim, Graph, NewOp, Op, OpId, Tensor, TensorType, ValueId, ValueRef};
 
 use crate::{
-    Class, Context, Miss, Pass, Result,
+    Class, Context, Description, Miss, Pass, Result, When,
     calibration::collect::Calibration,
     numerics::{accumulator::Bound, rounding::Inputs, smooth::factors, weight_scales::quantize_rows},
     quantize::{
@@ -51,13 +51,17 @@ pub struct DynamicInt8<'a> {
     pub kept: &'a [OpId],
 }
 
-impl Pass for DynamicInt8<'_> {
-    fn name(&self) -> &'static str {
-        "dynamic-int8"
-    }
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "dynamic-int8",
+    class: Class::Approximate,
+    about: "quantizes layers with a constant weight matrix dynamically",
+    when: When::Requested("--int8"),
+};
 
-    fn class(&self) -> Class {
-        Class::Approximate
+impl Pass for DynamicInt8<'_> {
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {

@@ -24,7 +24,7 @@ use ndarray::{Array2, ArrayD, IxDyn};
 use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, ValueId, ValueRef, attributes};
 
 use crate::{
-    Class, Context, Miss, Pass, Result,
+    Class, Context, Description, Miss, Result, Rewrite, When,
     analysis::saturation::{Weight, Written, saturating},
     numerics::{
         rounding::Inputs,
@@ -36,25 +36,21 @@ use crate::{
 /// See the [module](self).
 pub struct FixSaturation;
 
-impl Pass for FixSaturation {
-    fn name(&self) -> &'static str {
-        "fix-saturation"
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "fix-saturation",
+    class: Class::Approximate,
+    about: "gives int8 weights of another tool new scales where sums of products can saturate",
+    when: When::Requested("input that is quantized already"),
+};
+
+impl Rewrite for FixSaturation {
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
-    fn class(&self) -> Class {
-        Class::Approximate
-    }
-
-    fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
-        for op in graph.ops() {
-            match repair(graph, op) {
-                Ok(patch) => {
-                    cx.apply(graph, patch)?;
-                }
-                Err(miss) => cx.missed(graph, op, &miss),
-            }
-        }
-        Ok(())
+    fn rewrite(&self, graph: &Graph, op: OpId, _: &Context<'_>) -> Result<Patch, Miss> {
+        repair(graph, op)
     }
 }
 

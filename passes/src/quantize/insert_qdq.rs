@@ -26,7 +26,7 @@ use ndarray::{Array1, Array2, ArrayD};
 use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, TensorType, ValueId, ValueRef, attributes};
 
 use crate::{
-    Class, Context, Pass, Result,
+    Class, Context, Description, Pass, Result, When,
     analysis::units::{Form, Unit, Units, paired, readers},
     calibration::{calibrators::Calibrator, collect::Calibration},
     numerics::{
@@ -48,13 +48,17 @@ pub struct InsertQdq<'a> {
     pub integer: &'a [bool],
 }
 
-impl Pass for InsertQdq<'_> {
-    fn name(&self) -> &'static str {
-        "insert-qdq"
-    }
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "insert-qdq",
+    class: Class::Approximate,
+    about: "inserts Q/DQ pairs where the target gains from them",
+    when: When::Requested("--int8 with ranges"),
+};
 
-    fn class(&self) -> Class {
-        Class::Approximate
+impl Pass for InsertQdq<'_> {
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     /// Works on the graph that `units` was found in; a body has none of them.

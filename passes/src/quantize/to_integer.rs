@@ -37,7 +37,7 @@ use ndarray::{Array2, ArrayD, Axis, Slice};
 use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Tensor, TensorType, ValueId, ValueRef};
 
 use crate::{
-    Class, Context, Miss, Pass, Result,
+    Class, Context, Description, Miss, Pass, Result, When,
     analysis::integer_layers::{End, Layer, Multiply, layer_of, op_readers},
     numerics::accumulator::Bound,
     quantize::{
@@ -62,13 +62,17 @@ impl Default for ToInteger {
     }
 }
 
-impl Pass for ToInteger {
-    fn name(&self) -> &'static str {
-        "to-integer"
-    }
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "to-integer",
+    class: Class::Approximate,
+    about: "writes integer layers as integer products, requantized by plain ops",
+    when: When::Requested("--format integer"),
+};
 
-    fn class(&self) -> Class {
-        Class::Approximate
+impl Pass for ToInteger {
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {

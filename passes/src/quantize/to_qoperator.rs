@@ -23,7 +23,7 @@
 use onnx_shrink_ir::{DataType, Dim, Graph, NewOp, OpId, Tensor, TensorType, ValueId, ValueRef};
 
 use crate::{
-    Class, Context, Miss, Pass, Result,
+    Class, Context, Description, Miss, Pass, Result, When,
     analysis::integer_layers::{End, Layer, Multiply, Quantized, layer_of},
     quantize::draft::{Constants, Draft},
 };
@@ -31,13 +31,17 @@ use crate::{
 /// See the [module](self).
 pub struct ToQoperator;
 
-impl Pass for ToQoperator {
-    fn name(&self) -> &'static str {
-        "to-qoperator"
-    }
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "to-qoperator",
+    class: Class::Rounding,
+    about: "writes integer layers as the QLinear ops of ONNX",
+    when: When::Requested("--format qoperator"),
+};
 
-    fn class(&self) -> Class {
-        Class::Rounding
+impl Pass for ToQoperator {
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {

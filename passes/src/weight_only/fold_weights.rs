@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use onnx_shrink_ir::{DataType, Graph, OpId, Patch, Tensor, TensorType, Use, ValueId, ValueRef, element_count};
 
 use crate::{
-    Class, Context, Miss, Pass, Result,
+    Class, Context, Description, Miss, Pass, Result, When,
     analysis::computed::{Behind, Computed, holds_few_bits, weight_inputs},
     lossless::fold_constants::contradicts,
     net_bytes,
@@ -38,13 +38,17 @@ pub struct FoldWeights {
     pub tied: bool,
 }
 
-impl Pass for FoldWeights {
-    fn name(&self) -> &'static str {
-        "fold-weights"
-    }
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "fold-weights",
+    class: Class::Rounding,
+    about: "computes weights that follow from constants, where that pays",
+    when: When::Requested("--int8, --weights"),
+};
 
-    fn class(&self) -> Class {
-        Class::Rounding
+impl Pass for FoldWeights {
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
@@ -298,13 +302,17 @@ pub struct RestoreWeights<'a> {
     pub which: Restore,
 }
 
-impl Pass for RestoreWeights<'_> {
-    fn name(&self) -> &'static str {
-        "restore-weights"
-    }
+/// What the command line and docs/PASSES.md say of it.
+pub const RESTORE: Description = Description {
+    name: "restore-weights",
+    class: Class::Rounding,
+    about: "undoes fold-weights where the weight ended in no fewer bits",
+    when: When::Requested("--int8, --weights"),
+};
 
-    fn class(&self) -> Class {
-        Class::Rounding
+impl Pass for RestoreWeights<'_> {
+    fn description(&self) -> &'static Description {
+        &RESTORE
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {

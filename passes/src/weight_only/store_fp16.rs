@@ -18,7 +18,7 @@ use ndarray::ArrayD;
 use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, Use, ValueId, attributes};
 
 use crate::{
-    Class, Context, Miss, Pass, Result,
+    Class, Context, Description, Miss, Pass, Result, When,
     weight_only::{
         least_bits::{LEAST_BYTES, LeastBits},
         stored::scales_stored_weights,
@@ -33,13 +33,17 @@ pub struct StoreFp16<'a> {
     pub least: Option<&'a LeastBits>,
 }
 
-impl Pass for StoreFp16<'_> {
-    fn name(&self) -> &'static str {
-        "store-fp16"
-    }
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "store-fp16",
+    class: Class::Approximate,
+    about: "stores float constants in 16-bit floats",
+    when: When::Requested("--weights fp16, int4"),
+};
 
-    fn class(&self) -> Class {
-        Class::Approximate
+impl Pass for StoreFp16<'_> {
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {

@@ -28,7 +28,7 @@ use ndarray::{Array1, Array2, s};
 use onnx_shrink_ir::{DataType, Graph, OpId, Patch, Tensor, Use, ValueId};
 
 use crate::{
-    Class, Context, Miss, Pass, Result,
+    Class, Context, Description, Miss, Pass, Result, When,
     numerics::{
         bits::{Choice, Form},
         gptq::{Blocks, DAMPINGS},
@@ -92,13 +92,17 @@ pub struct StoreInt4<'a> {
     pub least: Option<&'a LeastBits>,
 }
 
-impl Pass for StoreInt4<'_> {
-    fn name(&self) -> &'static str {
-        "store-int4"
-    }
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "store-int4",
+    class: Class::Approximate,
+    about: "stores weights in 4 bits, rounded by GPTQ where there are samples",
+    when: When::Requested("--weights int4"),
+};
 
-    fn class(&self) -> Class {
-        Class::Approximate
+impl Pass for StoreInt4<'_> {
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {

@@ -27,7 +27,7 @@ use ndarray::{Array1, ArrayD, ArrayViewD, Axis, Zip};
 use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, TensorType, Use, ValueId, attributes};
 
 use crate::{
-    Class, Context, Miss, Pass, Result, Statistics,
+    Class, Context, Description, Miss, Pass, Result, Statistics, When,
     calibration::collect::Calibration,
     numerics::{
         moments::clipped,
@@ -61,13 +61,17 @@ pub struct StoreInt8<'a> {
 /// Bytes that the two nodes and their names take.
 pub(super) const OVERHEAD: usize = 120;
 
-impl Pass for StoreInt8<'_> {
-    fn name(&self) -> &'static str {
-        "store-int8"
-    }
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "store-int8",
+    class: Class::Approximate,
+    about: "stores float constants in 8 bits",
+    when: When::Requested("--int8"),
+};
 
-    fn class(&self) -> Class {
-        Class::Approximate
+impl Pass for StoreInt8<'_> {
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
