@@ -3,7 +3,10 @@ use std::{fs, path::Path};
 
 use onnx_shrink_driver::{Control, Report, Request, Silent, shrink::shrink_with};
 use onnx_shrink_ir::{Graph, NewOp, Patch, import, proto, text};
-use onnx_shrink_passes::{Class, Context, Pass, Result, pipeline, pipeline::Pipeline};
+use onnx_shrink_passes::{
+    Class, Context, Description, Pass, Result, When,
+    pipeline::{self, Pipeline},
+};
 use tempfile::TempDir;
 
 use crate::support::{folder, names, run};
@@ -26,12 +29,8 @@ struct Saboteur {
 }
 
 impl Pass for Saboteur {
-    fn name(&self) -> &'static str {
-        "saboteur"
-    }
-
-    fn class(&self) -> Class {
-        Class::Exact
+    fn description(&self) -> &'static Description {
+        const { &Description { name: "saboteur", class: Class::Exact, about: "", when: When::Lossless } }
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {

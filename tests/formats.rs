@@ -10,15 +10,12 @@ use onnx_shrink_ir::{
     raise, verify,
 };
 use onnx_shrink_passes::{
-    Context, Options, Pass, pipeline,
-    quantize::{
-        InsertQdq, LayoutInU8, Requantize, ToInteger, ToQoperator,
-        calibration::calibrate,
-        calibrators::Calibrator,
-        integer_layers::layer_of,
-        units::find_units,
-        weights::{QuantizedRows, conv_rows},
-    },
+    Context, Options, Pass,
+    analysis::{integer_layers::layer_of, units::find_units},
+    calibration::{calibrators::Calibrator, collect::calibrate},
+    numerics::weight_scales::{QuantizedRows, conv_rows},
+    pipeline,
+    quantize::{InsertQdq, LayoutInU8, Requantize, ToInteger, ToQoperator},
     target::ORT_CPU,
 };
 use serde_json::Value;

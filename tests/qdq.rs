@@ -6,7 +6,7 @@ use onnx_shrink_ir::{
     proto::{Limits, encode, load},
     text,
 };
-use onnx_shrink_passes::quantize::saturation::saturating_layers;
+use onnx_shrink_passes::analysis::saturation::saturating_layers;
 
 use crate::support::{calib, folder_of, run};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use onnx_shrink_ir::{DataType, Graph, Model, Op, OpId, Tensor, Use, ValueId, infer};
 use onnx_shrink_passes::{
-    quantize::weights::Pairing,
+    target::Pairing,
     target::{Bias, Ends, Places, Target},
 };
 

@@ -7,7 +7,7 @@ use onnx_shrink_ir::{
     proto::{Limits, load, load_bytes, schema::ModelProto},
 };
 use onnx_shrink_passes::{
-    quantize::weights::Pairing,
+    target::Pairing,
     target::{Bias, Places, TARGETS, Target, WANT_FLOAT},
 };
 use rayon::prelude::*;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use onnx_shrink_ir::{Graph, OpId, Use, ValueId};
-use onnx_shrink_passes::{Outcome, pipeline};
+use onnx_shrink_passes::{Outcome, registry};
 
 use crate::report::{About, Fate, Report};
 
@@ -16,7 +16,7 @@ impl About {
         for (when, graph) in [("before", before), ("after", after)] {
             about.graph(name, when, graph, "", &mut labels);
         }
-        if let Some(pass) = pipeline::known().into_iter().find(|pass| pass.name == name) {
+        if let Some(pass) = registry::PASSES.iter().find(|pass| pass.name == name) {
             about.lines.push(format!("pass ({:?}): {}", pass.class, pass.about).to_lowercase());
         }
         let is_about =

@@ -4,10 +4,8 @@
 use onnx_shrink_ir::{Graph, Model, OpId, Use, infer};
 use onnx_shrink_passes::{
     Context,
-    quantize::{
-        LayoutInU8, Requantize, ToInteger, ToQoperator,
-        integer_layers::{Multiply, layer_of},
-    },
+    analysis::integer_layers::{Multiply, layer_of},
+    quantize::{LayoutInU8, Requantize, ToInteger, ToQoperator},
 };
 
 use crate::{

@@ -6,18 +6,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use onnx_shrink_ir::{DataType, Evaluate, Graph, Model, OpId, Tensor, infer, raise};
 use onnx_shrink_passes::target::{Places, Target};
 use onnx_shrink_passes::{
-    Context, Options, Outcome, Statistics, pipeline,
-    quantize::{
-        DynamicInt8, StoreInt8,
-        calibration::{Calibration, CalibrationError, SampleSource, calibrate},
-        calibrators::Calibrator,
-        dynamic_int8::{has_attention, pays},
-        fold_weights::Restore,
-        least_bits::LeastBits,
-        model_ranges::{ModelRangesError, model_ranges},
+    Context, Options, Outcome, Statistics,
+    analysis::{
         place::Costs,
         units::{Form, Units, find_units},
     },
+    calibration::{
+        calibrators::Calibrator,
+        collect::{Calibration, CalibrationError, SampleSource, calibrate},
+        model_ranges::{ModelRangesError, model_ranges},
+    },
+    pipeline,
+    quantize::{
+        DynamicInt8,
+        dynamic_int8::{has_attention, pays},
+    },
+    weight_only::{StoreInt8, fold_weights::Restore, least_bits::LeastBits},
 };
 
 use self::choose::choosing;

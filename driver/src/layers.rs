@@ -8,9 +8,9 @@ use std::{
 };
 
 use onnx_shrink_ir::{Graph, OpId, TensorType, ValueId};
-use onnx_shrink_passes::quantize::{
+use onnx_shrink_passes::analysis::{
     computed::{Computed, weight_inputs},
-    is_between_pairs,
+    quantized::is_between_pairs,
 };
 
 use crate::{

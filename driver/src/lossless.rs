@@ -16,7 +16,7 @@ use std::{
 
 use onnx_shrink_ir::{Evaluate, Model, verify};
 use onnx_shrink_passes::{
-    Context, Entry, Journal, Options, Outcome, PassError, Statistics, pipeline::Pipeline, quantize::Exactness,
+    Context, Entry, Exactness, Journal, Options, Outcome, PassError, Statistics, pipeline::Pipeline,
 };
 
 use crate::{

@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 use onnx_shrink_ir::{Evaluate, Graph, Model, OpId, infer};
 use onnx_shrink_passes::{
     Context, Entry, Options, Outcome, SplitLowRank,
-    low_rank::{Directions, Splittable, output_moments},
-    quantize::calibration::CalibrationError,
-    split_low_rank::Split,
+    calibration::collect::CalibrationError,
+    low_rank::{
+        directions::{Directions, Splittable, output_moments},
+        split_low_rank::Split,
+    },
 };
 use rayon::prelude::*;
 

@@ -17,8 +17,8 @@ use onnx_shrink_ir::{
     Graph, Tensor,
     proto::{self, schema::ModelProto},
 };
-use onnx_shrink_passes::quantize::{
-    calibration::{Calibration, Observed},
+use onnx_shrink_passes::calibration::{
+    collect::{Calibration, Observed},
     histogram::{BINS, Histogram},
     largest::Largest,
     means::{MOST_SAMPLES, Means},

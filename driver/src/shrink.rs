@@ -7,9 +7,7 @@ use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
 use onnx_shrink_ir::{DataType, Graph, Model, ValueId, conform, export, infer, verify};
 use onnx_shrink_passes::{
-    Entry, Options, Statistics,
-    pipeline::Pipeline,
-    quantize::{CancelQdq, is_wholly_quantized},
+    Entry, Options, Statistics, analysis::quantized::is_wholly_quantized, pipeline::Pipeline, quantize::CancelQdq,
 };
 
 use crate::{

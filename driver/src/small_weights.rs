@@ -17,18 +17,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use ndarray::Array2;
 use onnx_shrink_ir::{Evaluate, Graph, Model, OpId, Tensor, ValueId, infer, raise};
 use onnx_shrink_passes::{
-    Context, Options, pipeline,
-    private_vectors::{Copied, copy_shared_vectors, share_again},
-    prune::{layer::Layer, reconstruct::one_after_the_other, trial::PruneError},
-    quantize::{
-        StoreFp16, StoreInt4, StoreInt8,
+    Context, Options,
+    calibration::collect::SampleSource,
+    numerics::{
         bits::{Choice, Form, allot},
-        calibration::SampleSource,
-        dynamic_int8::has_attention,
+        solver::Gram,
+    },
+    pipeline,
+    prune::{
+        layer::Layer,
+        private_vectors::{Copied, copy_shared_vectors, share_again},
+        reconstruct::one_after_the_other,
+        trial::PruneError,
+    },
+    quantize::dynamic_int8::has_attention,
+    weight_only::{
+        StoreFp16, StoreInt4, StoreInt8,
         least_bits::{SMALL_SHARE, Storable, storable},
         store_int4::{Int4, LEAST_OPSET, candidate, choices},
     },
-    solver::Gram,
 };
 
 use crate::{

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use onnx_shrink_ir::{DataType, Graph, Op, OpId, Tensor, Use, ValueId};
-use onnx_shrink_passes::quantize::computed::weight_inputs;
+use onnx_shrink_passes::analysis::computed::weight_inputs;
 
 use crate::report::{Fate, Layer};
 

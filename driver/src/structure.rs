@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use onnx_shrink_ir::{Evaluate, Graph, Model, OpId, Tensor, ValueId};
 use onnx_shrink_passes::{
     Context, Entry, LinearizeBranches, Options, Pass, PruneChannels, Statistics,
+    calibration::collect::SampleSource,
     prune::{
         Groups, Removal, Sizes,
         orders::Criterion,
@@ -14,7 +15,6 @@ use onnx_shrink_passes::{
         reconstruct::{Solved, reconstruct},
         trial::PruneError,
     },
-    quantize::calibration::SampleSource,
     target::Target,
 };
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
 use onnx_shrink_ir::{Dim, Evaluate, Graph, Model, infer, proto::schema::ModelProto};
-use onnx_shrink_passes::quantize::is_quantized;
+use onnx_shrink_passes::analysis::quantized::is_quantized;
 use serde::Serialize;
 
 use crate::{

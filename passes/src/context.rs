@@ -6,7 +6,7 @@ use onnx_shrink_ir::{
     verify::{Problem, Violation, verify_graph},
 };
 
-use crate::{Class, Entry, INITIALIZER, Journal, Miss, Outcome, Pass, PassError, Result, quantize::Exactness};
+use crate::{Class, Entry, Exactness, INITIALIZER, Journal, Miss, Outcome, Pass, PassError, Result};
 
 /// What the user asked for, as far as passes need to know.
 #[derive(Clone, Debug, Default)]

@@ -1,6 +1,4 @@
 //! Which passes run, in which order, and why in that order.
-use std::collections::BTreeSet;
-
 use onnx_shrink_ir::Graph;
 
 use crate::{
@@ -25,92 +23,6 @@ pub fn lossless() -> Vec<Box<dyn Pass>> {
         Box::new(SimplifyIslands::rounding()), // what is left when rounding may differ
         Box::new(EliminateDead),        // last: it clears what the others left
     ]
-}
-
-/// Passes behind the lossless part, each with its class and one line: they need a flag, and what it gives them.
-const ON_REQUEST: &[Known] = &[
-    Known { name: "split-low-rank", class: Class::Approximate, about: "--svd: fully connected layers in two" },
-    Known {
-        name: "prune-channels",
-        class: Class::Approximate,
-        about: "prune: removes channels, solves for the rest again",
-    },
-    Known {
-        name: "linearize-branches",
-        class: Class::Approximate,
-        about: "prune: one convolution for a branch of two",
-    },
-    Known {
-        name: "cancel-qdq",
-        class: Class::Approximate,
-        about: "others' Q/DQ pairs: lets them meet and vanish, through ops that move numbers",
-    },
-    Known {
-        name: "fix-saturation",
-        class: Class::Approximate,
-        about: "others' int8 weights: new scales where sums can saturate",
-    },
-    Known {
-        name: "fold-weights",
-        class: Class::Rounding,
-        about: "int8, --weights: computes weights that follow from constants, where that pays",
-    },
-    Known {
-        name: "insert-qdq",
-        class: Class::Approximate,
-        about: "int8: puts Q/DQ pairs where the target gains from them",
-    },
-    Known {
-        name: "wrap-qdq",
-        class: Class::Approximate,
-        about: "int8, --place wrap: a Q/DQ pair for each op of its own, then cancelled",
-    },
-    Known {
-        name: "dynamic-int8",
-        class: Class::Approximate,
-        about: "int8: layers with a weight matrix, with ranges of each run",
-    },
-    Known { name: "store-int8", class: Class::Approximate, about: "int8: stores float constants in 8 bits" },
-    Known {
-        name: "store-int4",
-        class: Class::Approximate,
-        about: "--weights int4: stores weights in 4 bits, rounded with what samples show (GPTQ)",
-    },
-    Known {
-        name: "store-fp16",
-        class: Class::Approximate,
-        about: "--weights fp16|int4: stores float constants in 16-bit floats",
-    },
-];
-
-/// What a user may know of a pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
-    /// Its name
-    pub name: &'static str,
-    /// What it may do to values; for a pass that comes once per class the least exact one
-    pub class: Class,
-    /// One line
-    pub about: &'static str,
-}
-
-/// All passes in their order, by name.
-pub fn known() -> Vec<Known> {
-    let mut known: Vec<Known> = Vec::new();
-    for pass in lossless() {
-        let name = pass.name();
-        match known.iter_mut().find(|known| known.name == name) {
-            Some(known) => known.class = known.class.max(pass.class()),
-            None => known.push(Known { name, class: pass.class(), about: pass.about() }),
-        }
-    }
-    known.extend(ON_REQUEST);
-    known
-}
-
-/// Names of all passes that a user can leave out.
-pub fn names() -> BTreeSet<&'static str> {
-    known().into_iter().map(|known| known.name).collect()
 }
 
 /// Rounds after which the lossless part ends even if something still changes.
@@ -205,9 +117,9 @@ pub fn run_lossless(graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
 mod tests {
     use onnx_shrink_ir::{Graph, NewOp, Patch};
 
-    use super::{Pipeline, known, lossless};
+    use super::Pipeline;
     use crate::{
-        Class, Context, Options, Pass, Result,
+        Class, Context, Description, Options, Pass, Result, When,
         testing::{Reference, parse},
     };
 
@@ -233,12 +145,8 @@ mod tests {
     struct Restless;
 
     impl Pass for Restless {
-        fn name(&self) -> &'static str {
-            "restless"
-        }
-
-        fn class(&self) -> Class {
-            Class::Exact
+        fn description(&self) -> &'static Description {
+            const { &Description { name: "restless", class: Class::Exact, about: "", when: When::Lossless } }
         }
 
         fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
@@ -256,17 +164,5 @@ mod tests {
         let lines = run(&Pipeline::of(vec![Box::new(Restless)]), MODEL);
         assert_eq!(lines.len(), 9);
         assert!(lines[8].1.contains("a limit was met: after 8 rounds"), "{lines:?}");
-    }
-
-    #[test]
-    fn every_pass_says_what_it_does_in_one_line() {
-        let known = known();
-        let silent: Vec<&str> = known
-            .iter()
-            .filter(|known| known.about.is_empty() || known.about.contains('\n'))
-            .map(|known| known.name)
-            .collect();
-        assert!(silent.is_empty(), "give these passes an `about()`: {silent:?}");
-        assert!(lossless().iter().all(|pass| known.iter().any(|known| known.name == pass.name())));
     }
 }

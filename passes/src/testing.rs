@@ -9,7 +9,7 @@ pub use reference::Reference;
 
 use onnx_shrink_ir::{Evaluate, Graph, Model, Tensor, ValueId, text, verify};
 
-use crate::{Class, Context, Options, Outcome, Pass, quantize::calibration::SampleSource};
+use crate::{Class, Context, Options, Outcome, Pass, calibration::collect::SampleSource};
 
 /// ONNX's opset of texts that do not say another.
 pub const OPSET: i64 = 17;

@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 use onnx_shrink_ir::{DataType, Evaluate, Model, text, verify};
 use onnx_shrink_passes::{
-    Class, Context, Options, pipeline,
-    quantize::{InsertQdq, calibration::calibrate, calibrators::Calibrator, histogram::Histogram, units::find_units},
+    Class, Context, Options,
+    analysis::units::find_units,
+    calibration::{calibrators::Calibrator, collect::calibrate, histogram::Histogram},
+    pipeline,
+    quantize::InsertQdq,
     target::ORT_CPU,
     testing::{Reference, Samples, assert_same_values, parse, run, seeded},
 };

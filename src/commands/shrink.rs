@@ -14,7 +14,7 @@ use onnx_shrink_driver::{
     shrink::{ShrinkError, shrink},
 };
 use onnx_shrink_ir::proto::{self, ExternalData};
-use onnx_shrink_passes::pipeline::{self, Known};
+use onnx_shrink_passes::{When, registry::PASSES};
 
 use super::{
     Command, Session,
@@ -280,12 +280,15 @@ fn stream(path: PathBuf, device: &str) -> PathBuf {
 
 /// A line for each pass.
 fn passes_text() -> String {
-    let known = pipeline::known();
-    let width = known.iter().map(|pass| pass.name.len()).max().unwrap_or(0);
+    let width = PASSES.iter().map(|pass| pass.name.len()).max().unwrap_or(0);
     let mut text = String::new();
-    for Known { name, class, about } in known {
-        let class = format!("{class:?}").to_lowercase();
-        let _ = writeln!(text, "{name:width$}  {class:11}  {about}");
+    for pass in PASSES {
+        let class = format!("{:?}", pass.class).to_lowercase();
+        let request = match pass.when {
+            When::Lossless => String::new(),
+            When::Requested(request) => format!(" ({request})"),
+        };
+        let _ = writeln!(text, "{:width$}  {class:11}  {}{request}", pass.name, pass.about);
     }
     text
 }

@@ -6,7 +6,7 @@ use onnx_shrink_driver::{
     inspect::{ChannelGroup, Inspection, Kind, OpLine, Outcome, Plan, Port, Type},
     report::Fate,
 };
-use onnx_shrink_passes::quantize::saturation;
+use onnx_shrink_passes::analysis::saturation;
 
 use super::{
     columns::{Align, Text},

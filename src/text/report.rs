@@ -7,7 +7,7 @@ use onnx_shrink_driver::{
     metrics::{Comparison, Part},
     report::{Fate, Layer, Side},
 };
-use onnx_shrink_passes::{Outcome, quantize::Exactness};
+use onnx_shrink_passes::{Exactness, Outcome};
 
 use super::{structure::structure_lines, style::Style};
 

@@ -12,8 +12,8 @@ use onnx_shrink_ir::{
     proto::schema::{ValueInfoProto, type_proto},
 };
 use onnx_shrink_passes::{
-    quantize::{
-        is_wholly_quantized,
+    analysis::{
+        quantized::is_wholly_quantized,
         saturation::{Saturating, saturating_layers},
     },
     target::Target,

@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use onnx_shrink_ir::{Evaluate, Model, export};
-use onnx_shrink_passes::{Context, Options, Statistics, pipeline, quantize::calibrators::Calibrator, target::Target};
+use onnx_shrink_passes::{
+    Context, Options, Statistics, calibration::calibrators::Calibrator, pipeline, target::Target,
+};
 use serde::Serialize;
 
 use crate::{

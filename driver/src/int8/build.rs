@@ -7,13 +7,13 @@ use std::{
 use onnx_shrink_ir::{Model, OpId};
 use onnx_shrink_passes::{
     Miss,
-    quantize::{
-        CancelQdq, DynamicInt8, InsertQdq, StoreInt8, WrapQdq,
-        calibration::Calibration,
-        calibrators::Calibrator,
+    analysis::place::{Placement, place, place_all},
+    calibration::{calibrators::Calibrator, collect::Calibration},
+    quantize::{CancelQdq, DynamicInt8, InsertQdq, WrapQdq},
+    weight_only::{
+        StoreInt8,
         fold_weights::Restore,
         least_bits::{LeastBits, Storable, storable},
-        place::{Placement, place, place_all},
     },
 };
 

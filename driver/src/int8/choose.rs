@@ -2,7 +2,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use onnx_shrink_ir::{Prepared, Tensor};
-use onnx_shrink_passes::quantize::{calibrators::Calibrator, place::Placement};
+use onnx_shrink_passes::{analysis::place::Placement, calibration::calibrators::Calibrator};
 use rayon::prelude::*;
 
 use super::{Calibrated, Quantized, noise::squares};

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use onnx_shrink_ir::{Evaluate, Model, OpId, infer, raise};
 use onnx_shrink_passes::{
     Context, Entry, Journal, Options,
-    quantize::{
+    analysis::quantized::{is_between_pairs, is_quantized},
+    weight_only::{
         FoldWeights, RestoreWeights,
-        fold_weights::{Restore, Twin, twins},
-        is_between_pairs, is_quantized,
+        fold_weights::Restore,
+        twins::{Twin, twins},
     },
 };
 

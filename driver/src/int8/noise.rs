@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use onnx_shrink_ir::{DataType, Graph, Model, Prepared, Tensor, ValueId};
-use onnx_shrink_passes::quantize::{place::Placement, units::Unit};
+use onnx_shrink_passes::analysis::{place::Placement, units::Unit};
 use rayon::prelude::*;
 
 use super::{Calibrated, Quantized};

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use onnx_shrink_ir::{Graph, Model};
-use onnx_shrink_passes::{Class, Entry, Outcome, quantize::Exactness};
+use onnx_shrink_passes::{Class, Entry, Exactness, Outcome};
 use serde::Serialize;
 
 use crate::{

@@ -4,7 +4,11 @@
 use std::path::PathBuf;
 
 use onnx_shrink_ir::{Graph, ValueId};
-use onnx_shrink_passes::{Options, pipeline, pipeline::Pipeline};
+use onnx_shrink_passes::{
+    Options,
+    pipeline::{self, Pipeline},
+    registry,
+};
 
 use crate::failure::{Failure, did_you_mean};
 
@@ -99,7 +103,7 @@ const KNOWN_ELSEWHERE: &[(&str, &str)] = &[
 
 /// The pass that `name` names, here or in other tools, for the flag `flag`.
 pub fn pass_named(flag: &str, name: &str) -> Result<String, Failure> {
-    let known = pipeline::names();
+    let known = registry::names();
     let elsewhere = KNOWN_ELSEWHERE.iter().find(|(other, _)| *other == name).map(|(_, ours)| *ours);
     let dashed = name.replace('_', "-");
     if let Some(ours) = elsewhere.or_else(|| known.get(dashed.as_str()).copied()) {

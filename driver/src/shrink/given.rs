@@ -1,6 +1,6 @@
 //! The samples that a run is given: those that calibrate, those that judge, and what is wrong with them.
 use onnx_shrink_ir::{Evaluate, Graph};
-use onnx_shrink_passes::quantize::is_quantized;
+use onnx_shrink_passes::analysis::quantized::is_quantized;
 
 use super::Job;
 use crate::{

@@ -2,10 +2,8 @@
 use onnx_shrink_ir::Model;
 use onnx_shrink_passes::{
     Context,
-    quantize::{
-        CancelQdq, FixSaturation,
-        saturation::{self, saturating_layers},
-    },
+    analysis::saturation::{self, saturating_layers},
+    quantize::{CancelQdq, FixSaturation},
 };
 
 use super::Job;

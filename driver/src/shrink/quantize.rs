@@ -9,8 +9,9 @@ use onnx_shrink_exec::Interpreter;
 use onnx_shrink_ir::{Graph, Model, export};
 use onnx_shrink_passes::{
     Options, Statistics,
+    analysis::quantized::is_wholly_quantized,
+    calibration::{calibrators::Calibrator, means::MOST_SAMPLES},
     pipeline::Pipeline,
-    quantize::{calibrators::Calibrator, is_wholly_quantized, means::MOST_SAMPLES},
     target::Places,
 };
 

@@ -2,9 +2,9 @@
 use std::collections::BTreeSet;
 
 use onnx_shrink_ir::Model;
-use onnx_shrink_passes::quantize::{
-    calibrators::Calibrator,
-    least_bits::{Least, LeastBits, Storable, storable},
+use onnx_shrink_passes::{
+    calibration::calibrators::Calibrator,
+    weight_only::least_bits::{Least, LeastBits, Storable, storable},
 };
 
 use super::{Job, quantize::FALL_BACK_RUNS};

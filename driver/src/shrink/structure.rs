@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use onnx_shrink_ir::Model;
 use onnx_shrink_passes::{
     Statistics,
-    private_vectors::{copy_shared_vectors, share_again},
+    prune::private_vectors::{copy_shared_vectors, share_again},
 };
 
 use super::Job;

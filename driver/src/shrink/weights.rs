@@ -2,7 +2,7 @@
 use std::collections::BTreeSet;
 
 use onnx_shrink_ir::{Evaluate, Model, export};
-use onnx_shrink_passes::quantize::{fold_weights::Restore, is_wholly_quantized};
+use onnx_shrink_passes::{analysis::quantized::is_wholly_quantized, weight_only::fold_weights::Restore};
 
 use super::{Job, judge::LEFT_FLOAT, quantize::FALL_BACK_RUNS};
 use crate::{

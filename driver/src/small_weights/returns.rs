@@ -4,7 +4,7 @@
 //! the constants behind them.
 use std::collections::BTreeSet;
 
-use onnx_shrink_passes::quantize::least_bits::{Least, LeastBits};
+use onnx_shrink_passes::weight_only::least_bits::{Least, LeastBits};
 
 use super::{Planned, Size};
 use crate::request::weights::Weights;

@@ -2,7 +2,7 @@
 //!
 //! **Never** looks at samples that judge. Sums run in the order of layers and samples, whatever the number of threads.
 use onnx_shrink_ir::{Evaluate, Graph, Patch, Prepared, Tensor};
-use onnx_shrink_passes::quantize::store_int4::Int4;
+use onnx_shrink_passes::weight_only::store_int4::Int4;
 use rayon::prelude::*;
 
 use crate::{Failure, Progress, Samples, int8::squares};

@@ -11,7 +11,7 @@ use onnx_shrink_ir::{
 };
 
 use super::groups::{Groups, Unit};
-use crate::solver::matrix;
+use crate::numerics::solver::matrix;
 
 /// How weights and rows lie.
 #[derive(Clone, Debug)]

@@ -8,8 +8,11 @@ pub mod budget;
 pub mod groups;
 mod labels;
 pub mod layer;
+pub mod linearize_branches;
 pub mod orders;
 pub mod plan;
+pub mod private_vectors;
+pub mod prune_channels;
 pub(crate) mod ranges;
 pub mod reconstruct;
 mod remove;
@@ -19,3 +22,5 @@ pub mod trial;
 
 pub use branch::{Branch, Kernel, Removal, Window};
 pub use groups::{Consumer, Group, Groups, Sizes, Unit, Weighted};
+pub use linearize_branches::LinearizeBranches;
+pub use prune_channels::PruneChannels;

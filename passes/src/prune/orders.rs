@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Statistics,
-    solver::{Cholesky, DAMPING, Gram, matrix},
+    numerics::solver::{Cholesky, DAMPING, Gram, matrix},
 };
 
 /// How channels are ranked.

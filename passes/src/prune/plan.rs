@@ -14,7 +14,7 @@ use super::{
     search::Search,
     trial::{Judge, Known, PruneError, ROUGH, cut_before, moments, pruned},
 };
-use crate::{Statistics, quantize::calibration::SampleSource};
+use crate::{Statistics, calibration::collect::SampleSource};
 
 /// What is asked for, and with what it is decided.
 pub struct Request<'a> {

@@ -24,8 +24,8 @@ use super::{
     trial::{FINE, PruneError, kept_outputs, not_fitting, positions, pruned},
 };
 use crate::{
-    quantize::calibration::SampleSource,
-    solver::{DAMPING, Gram, LANES, Repair, repair},
+    calibration::collect::SampleSource,
+    numerics::solver::{DAMPING, Gram, LANES, Repair, repair},
 };
 
 /// New weights of one layer.

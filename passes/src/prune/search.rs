@@ -13,7 +13,7 @@ use super::{
     reconstruct::rebuild,
     trial::{Judge, Known, PruneError, ROUGH, pruned},
 };
-use crate::quantize::calibration::SampleSource;
+use crate::calibration::collect::SampleSource;
 
 /// Pairs of groups that exchange steps at most.
 const EXCHANGES: usize = 8;

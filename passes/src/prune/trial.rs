@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     PassError,
-    quantize::calibration::SampleSource,
-    solver::{DAMPING, Gram, LANES, matrix},
+    calibration::collect::SampleSource,
+    numerics::solver::{DAMPING, Gram, LANES, matrix},
 };
 
 /// Why pruning ended.

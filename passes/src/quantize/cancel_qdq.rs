@@ -35,25 +35,13 @@ use std::{
 use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, TensorType, Use, ValueId, ValueRef};
 
 use crate::{
-    Class, Context, Miss, Pass, Result, SimplifyIslands,
+    Class, Context, Description, Exactness, Miss, Pass, Result, SimplifyIslands, When,
     egg::{Rule, qdq},
     quantize::integer_moves::{Move, movable},
 };
 
 static LOCAL: LazyLock<Vec<Rule>> = LazyLock::new(qdq::exact);
 static MEETING: LazyLock<Vec<Rule>> = LazyLock::new(qdq::meeting);
-
-/// What a step of cancelling does to the values of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Exactness {
-    /// Bit-equal, because numbers are only moved, or stay
-    Lossless,
-    /// Bit-equal, because Dequantize keeps their order
-    Monotone,
-    /// A rounding less
-    Approximate,
-}
 
 /// See the [module](self).
 pub struct CancelQdq {
@@ -85,9 +73,17 @@ impl CancelQdq {
     }
 }
 
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "cancel-qdq",
+    class: Class::Approximate,
+    about: "moves Q/DQ pairs through data-movement ops and cancels the redundant ones",
+    when: When::Requested("input that is quantized already"),
+};
+
 impl Pass for CancelQdq {
-    fn name(&self) -> &'static str {
-        "cancel-qdq"
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     fn class(&self) -> Class {

@@ -15,8 +15,8 @@
 //! ```
 //! ONNX Runtime fuses all of it into one DynamicQuantizeMatMul (`docs/engines.md` §4.1). A value that several layers read is quantized
 //! once, and they become one MatMulIntegerToFloat each. With samples, and where asked, x is divided by factors that take its outliers
-//! into the weights ([`super::smooth`]): one Mul in front of DynamicQuantizeLinear. Weights are s8 a column, such that no pair of them saturates anywhere
-//! ([`super::weights`]). With samples, the bias takes up what rounding the weights takes from the mean.
+//! into the weights (`numerics::smooth`): one Mul in front of DynamicQuantizeLinear. Weights are s8 a column, such that no pair of them saturates anywhere
+//! ([`crate::numerics::weight_scales`]). With samples, the bias takes up what rounding the weights takes from the mean.
 //!
 //! **Class:** approximate. **Legal when** the weight is a float matrix, the other operand is a float value of two axes or more, Gemm has alpha = beta = 1
 //! and no transA, and the sums provably fit 32 bits. Where **it pays**: [`ratio`]; [`DynamicInt8::always`] does without.
@@ -27,18 +27,15 @@ use ndarray::{Array1, Array2};
 use onnx_shrink_ir::{DataType, Dim, Graph, NewOp, Op, OpId, Tensor, TensorType, ValueId, ValueRef};
 
 use crate::{
-    Class, Context, Miss, Pass, Result,
+    Class, Context, Description, Miss, Pass, Result, When,
+    calibration::collect::Calibration,
+    numerics::{accumulator::Bound, rounding::Inputs, smooth::factors, weight_scales::quantize_rows},
     quantize::{
-        accumulator::Bound,
-        calibration::Calibration,
         draft::{Constants, Draft},
         insert_qdq::{linear_rows, output_shift},
         requantize::cast,
-        rounding::Inputs,
-        smooth::factors,
-        weights::{Pairing, quantize_rows},
     },
-    target::Processor,
+    target::{Pairing, Processor},
 };
 
 /// See the [module](self).
@@ -48,19 +45,23 @@ pub struct DynamicInt8<'a> {
     pub calibration: Option<&'a Calibration>,
     /// Also where it does not pay
     pub always: bool,
-    /// Whether outliers of what samples showed go into the weights ([`super::smooth`])
+    /// Whether outliers of what samples showed go into the weights (`numerics::smooth`)
     pub smooths: bool,
     /// Ops of the main graph to leave float
     pub kept: &'a [OpId],
 }
 
-impl Pass for DynamicInt8<'_> {
-    fn name(&self) -> &'static str {
-        "dynamic-int8"
-    }
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "dynamic-int8",
+    class: Class::Approximate,
+    about: "quantizes layers with a constant weight matrix dynamically",
+    when: When::Requested("--int8"),
+};
 
-    fn class(&self) -> Class {
-        Class::Approximate
+impl Pass for DynamicInt8<'_> {
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
@@ -324,7 +325,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        quantize::calibration::calibrate,
+        calibration::collect::calibrate,
         testing::{Reference, Samples, parse, run, seeded},
     };
 

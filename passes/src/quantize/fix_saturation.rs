@@ -13,7 +13,7 @@
 //! y = Gemm <transB = 1> (d, v)
 //! ```
 //! A row in which some pair a, b has a + b outside of −128 … 128 gets the least scale with which none can
-//! ([`super::weights`]) and is rounded so that the sum of its errors is small, too ([`super::rounding`]); all others stay as they
+//! ([`crate::numerics::weight_scales`]) and is rounded so that the sum of its errors is small, too ([`crate::numerics::rounding`]); all others stay as they
 //! are. A bias in 32 bits goes with its weight: its scale is the product of
 //! the scales of input and weight. Convolutions with one scale for all channels get one for each; matrices keep one, which
 //! runs faster.
@@ -24,36 +24,33 @@ use ndarray::{Array2, ArrayD, IxDyn};
 use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, ValueId, ValueRef, attributes};
 
 use crate::{
-    Class, Context, Miss, Pass, Result,
-    quantize::{
+    Class, Context, Description, Miss, Result, Rewrite, When,
+    analysis::saturation::{Weight, Written, saturating},
+    numerics::{
         rounding::Inputs,
-        saturation::{Weight, Written, saturating},
-        weights::{Pairing, conv_from_rows, quantize_rows},
+        weight_scales::{conv_from_rows, quantize_rows},
     },
+    target::Pairing,
 };
 
 /// See the [module](self).
 pub struct FixSaturation;
 
-impl Pass for FixSaturation {
-    fn name(&self) -> &'static str {
-        "fix-saturation"
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "fix-saturation",
+    class: Class::Approximate,
+    about: "gives int8 weights of another tool new scales where sums of products can saturate",
+    when: When::Requested("input that is quantized already"),
+};
+
+impl Rewrite for FixSaturation {
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
-    fn class(&self) -> Class {
-        Class::Approximate
-    }
-
-    fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {
-        for op in graph.ops() {
-            match repair(graph, op) {
-                Ok(patch) => {
-                    cx.apply(graph, patch)?;
-                }
-                Err(miss) => cx.missed(graph, op, &miss),
-            }
-        }
-        Ok(())
+    fn rewrite(&self, graph: &Graph, op: OpId, _: &Context<'_>) -> Result<Patch, Miss> {
+        repair(graph, op)
     }
 }
 
@@ -414,7 +411,7 @@ mod tests {
     use super::FixSaturation;
     use crate::{
         Options,
-        quantize::saturation::saturating_layers,
+        analysis::saturation::saturating_layers,
         testing::{check_missed, check_same, parse, run},
     };
 

@@ -15,10 +15,10 @@
 //! ```
 //! So for `ort-cpu`; what another engine wants stands in its row of [`crate::target`]. Activations are u8 per tensor with zero
 //! exact; weights s8 per output channel with zero point 0, such that no pair of them
-//! saturates anywhere ([`super::weights`]); biases s32 with the scale f32(s_x·s_w), corrected by (W − Ŵ)·E\[x\] with the mean
+//! saturates anywhere ([`crate::numerics::weight_scales`]); biases s32 with the scale f32(s_x·s_w), corrected by (W − Ŵ)·E\[x\] with the mean
 //! that calibration saw (Nagel et al. 2019, arXiv 1906.04721, §4.2).
 //!
-//! **Class:** approximate. **Legal when** the unit's form is one of [`super::units`]. Which forms engines fuse,
+//! **Class:** approximate. **Legal when** the unit's form is one of [`crate::analysis::units`]. Which forms engines fuse,
 //! and that Gemm needs the zero point of its weight, was found by looking at what ONNX Runtime 1.16 to 1.32 makes of them.
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,15 +26,14 @@ use ndarray::{Array1, Array2, ArrayD};
 use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, TensorType, ValueId, ValueRef, attributes};
 
 use crate::{
-    Class, Context, Pass, Result,
-    quantize::{
-        calibration::Calibration,
-        calibrators::Calibrator,
+    Class, Context, Description, Pass, Result, When,
+    analysis::units::{Form, Unit, Units, paired, readers},
+    calibration::{calibrators::Calibrator, collect::Calibration},
+    numerics::{
         rounding::Inputs,
-        units::{Form, Unit, Units, paired, readers},
-        weights::{Pairing, QuantizedRows, ScaleRule, conv_from_rows, conv_rows, quantize_rows, up_to_power_of_two},
+        weight_scales::{QuantizedRows, ScaleRule, conv_from_rows, conv_rows, quantize_rows, up_to_power_of_two},
     },
-    target::{Bias, Places, Target},
+    target::{Bias, Pairing, Places, Target},
 };
 
 /// See the [module](self).
@@ -49,13 +48,17 @@ pub struct InsertQdq<'a> {
     pub integer: &'a [bool],
 }
 
-impl Pass for InsertQdq<'_> {
-    fn name(&self) -> &'static str {
-        "insert-qdq"
-    }
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "insert-qdq",
+    class: Class::Approximate,
+    about: "inserts Q/DQ pairs where the target gains from them",
+    when: When::Requested("--int8 with ranges"),
+};
 
-    fn class(&self) -> Class {
-        Class::Approximate
+impl Pass for InsertQdq<'_> {
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     /// Works on the graph that `units` was found in; a body has none of them.

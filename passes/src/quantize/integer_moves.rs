@@ -7,7 +7,7 @@ use onnx_shrink_ir::{
     ops::{MaxPool, Pad, PadMode},
 };
 
-use super::cancel_qdq::Exactness;
+use crate::Exactness;
 
 /// How an op runs on integers.
 #[derive(Clone, Debug, PartialEq, Eq)]

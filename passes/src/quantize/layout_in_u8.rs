@@ -18,11 +18,9 @@
 use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, TensorType, ValueId};
 
 use crate::{
-    Class, Context, Miss, Pass, Result,
-    quantize::{
-        draft::{Constants, Draft},
-        integer_layers::{Quantized, dequantized, quantized},
-    },
+    Class, Context, Description, Miss, Pass, Result, When,
+    analysis::integer_layers::{Quantized, dequantized, quantized},
+    quantize::draft::{Constants, Draft},
 };
 
 /// See the [module](self).
@@ -33,13 +31,17 @@ pub struct LayoutInU8;
 const OPS: [&str; 9] =
     ["Concat", "DepthToSpace", "Flatten", "MaxPool", "Reshape", "Split", "Squeeze", "Transpose", "Unsqueeze"];
 
-impl Pass for LayoutInU8 {
-    fn name(&self) -> &'static str {
-        "layout-in-u8"
-    }
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "layout-in-u8",
+    class: Class::Exact,
+    about: "runs data-movement ops on the 8-bit numbers themselves",
+    when: When::Requested("--format qoperator, integer"),
+};
 
-    fn class(&self) -> Class {
-        Class::Exact
+impl Pass for LayoutInU8 {
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {

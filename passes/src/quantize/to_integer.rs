@@ -25,11 +25,11 @@
 //! Mul by s_x·s_w. Weights of ConvInteger are u8 with zero point 128: ONNX Runtime runs that 2 to 6 times faster than int8, and
 //! u8·u8 sums saturate nowhere. Weights of MatMulInteger stay int8.
 //!
-//! The sums are proven to fit their bits ([`super::accumulator`]); a layer that could overflow is split over its input channels and
+//! The sums are proven to fit their bits ([`crate::numerics::accumulator`]); a layer that could overflow is split over its input channels and
 //! the parts are added in float.
 //!
 //! **Class:** rounding with frozen ranges (within 1 of Quantize/Dequantize, at ties), else approximate. **Legal when** the layer is one of
-//! [`super::integer_layers`], and a grouped convolution cannot overflow. **Source:** `docs/methods.md` §3.
+//! [`crate::analysis::integer_layers`], and a grouped convolution cannot overflow. **Source:** `docs/methods.md` §3.
 //! **Does not** touch ops without weights: their pairs stay.
 use std::ops::Range;
 
@@ -37,11 +37,11 @@ use ndarray::{Array2, ArrayD, Axis, Slice};
 use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Tensor, TensorType, ValueId, ValueRef};
 
 use crate::{
-    Class, Context, Miss, Pass, Result,
+    Class, Context, Description, Miss, Pass, Result, When,
+    analysis::integer_layers::{End, Layer, Multiply, layer_of, op_readers},
+    numerics::accumulator::Bound,
     quantize::{
-        accumulator::Bound,
         draft::{Constants, Draft},
-        integer_layers::{End, Layer, Multiply, layer_of, op_readers},
         layout_in_u8::moved_inputs,
         requantize::{Requantize, cast, frozen, shrunk, with_dtype},
     },
@@ -62,13 +62,17 @@ impl Default for ToInteger {
     }
 }
 
-impl Pass for ToInteger {
-    fn name(&self) -> &'static str {
-        "to-integer"
-    }
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "to-integer",
+    class: Class::Approximate,
+    about: "writes integer layers as integer products, requantized by plain ops",
+    when: When::Requested("--format integer"),
+};
 
-    fn class(&self) -> Class {
-        Class::Approximate
+impl Pass for ToInteger {
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {

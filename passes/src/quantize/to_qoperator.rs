@@ -17,29 +17,31 @@
 //! A Gemm or MatMul without bias becomes QLinearMatMul. That op has no bias; with one the layer is a convolution of width 1
 //! (Reshape, QLinearConv, Reshape), which adds it in int32 as the Gemm does. A Relu or Clip that the 8 bits cut off anyhow goes.
 //!
-//! **Class:** rounding. **Legal when** the layer is one of [`super::integer_layers`], ends in 8 bits, and its activation is
+//! **Class:** rounding. **Legal when** the layer is one of [`crate::analysis::integer_layers`], ends in 8 bits, and its activation is
 //! implied by them. **Source:** `docs/methods.md` §3, pair rules 4 and 10. **Does not** touch ops that have no QLinear
 //! form in ONNX itself (Add, pools, Sigmoid): their pairs stay.
 use onnx_shrink_ir::{DataType, Dim, Graph, NewOp, OpId, Tensor, TensorType, ValueId, ValueRef};
 
 use crate::{
-    Class, Context, Miss, Pass, Result,
-    quantize::{
-        draft::{Constants, Draft},
-        integer_layers::{End, Layer, Multiply, Quantized, layer_of},
-    },
+    Class, Context, Description, Miss, Pass, Result, When,
+    analysis::integer_layers::{End, Layer, Multiply, Quantized, layer_of},
+    quantize::draft::{Constants, Draft},
 };
 
 /// See the [module](self).
 pub struct ToQoperator;
 
-impl Pass for ToQoperator {
-    fn name(&self) -> &'static str {
-        "to-qoperator"
-    }
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "to-qoperator",
+    class: Class::Rounding,
+    about: "writes integer layers as the QLinear ops of ONNX",
+    when: When::Requested("--format qoperator"),
+};
 
-    fn class(&self) -> Class {
-        Class::Rounding
+impl Pass for ToQoperator {
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut Context<'_>) -> Result<()> {

@@ -21,21 +21,25 @@
 //! Ranges, weights and biases are those of [`super::InsertQdq`], so that wrapping and cancelling ends where placing all
 //! begins: the tests hold the two against each other.
 //!
-//! **Class:** approximate. **Legal when** the unit's form is one of [`super::units`]. **Does not** ask whether it pays.
+//! **Class:** approximate. **Legal when** the unit's form is one of [`crate::analysis::units`]. **Does not** ask whether it pays.
 use onnx_shrink_ir::{Graph, NewOp, OpId, Patch, ValueRef};
 
-use crate::{Class, Context, Pass, Result, quantize::InsertQdq};
+use crate::{Class, Context, Description, Pass, Result, When, quantize::InsertQdq};
 
 /// See the [module](self). What it holds says which units, and with which ranges.
 pub struct WrapQdq<'a>(pub InsertQdq<'a>);
 
-impl Pass for WrapQdq<'_> {
-    fn name(&self) -> &'static str {
-        "wrap-qdq"
-    }
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "wrap-qdq",
+    class: Class::Approximate,
+    about: "gives each op a Q/DQ pair of its own, for cancel-qdq to cancel",
+    when: When::Requested("--place wrap"),
+};
 
-    fn class(&self) -> Class {
-        Class::Approximate
+impl Pass for WrapQdq<'_> {
+    fn description(&self) -> &'static Description {
+        &PASS
     }
 
     /// Works on the graph that the units were found in; a body has none of them.

@@ -3,10 +3,10 @@ use std::collections::BTreeMap;
 
 use onnx_shrink_ir::{Graph, text};
 use onnx_shrink_passes::{
-    Class, Context, Options, Pass,
-    quantize::{
-        CancelQdq, Exactness, InsertQdq, WrapQdq, calibration::calibrate, calibrators::Calibrator, units::find_units,
-    },
+    Class, Context, Exactness, Options, Pass,
+    analysis::units::find_units,
+    calibration::{calibrators::Calibrator, collect::calibrate},
+    quantize::{CancelQdq, InsertQdq, WrapQdq},
     target::ORT_CPU,
     testing::{Reference, assert_same_values, check_missed, check_same, parse, run},
 };

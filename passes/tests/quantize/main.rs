@@ -15,13 +15,15 @@ use std::collections::BTreeSet;
 use onnx_shrink_ir::{DataType, Evaluate, Graph, Op, OpId, Tensor, Use, ValueId, element_count};
 use onnx_shrink_passes::{
     Options,
-    quantize::{
-        InsertQdq,
-        calibration::{Calibration, calibrate},
-        calibrators::Calibrator,
-        is_quantized,
+    analysis::{
+        quantized::is_quantized,
         units::{Units, find_units},
     },
+    calibration::{
+        calibrators::Calibrator,
+        collect::{Calibration, calibrate},
+    },
+    quantize::InsertQdq,
     target::{ORT_CPU, Target},
     testing::{Reference, Samples, parse, run, seeded},
 };

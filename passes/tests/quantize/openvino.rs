@@ -1,7 +1,7 @@
 //! What OpenVINO's CPU plugin runs slower or worse than one would think (`docs/engines.md` §10).
 use onnx_shrink_ir::Op;
 use onnx_shrink_passes::{
-    quantize::place::{Costs, place},
+    analysis::place::{Costs, place},
     target::Target,
 };
 

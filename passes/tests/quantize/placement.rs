@@ -3,11 +3,11 @@ use std::collections::BTreeSet;
 
 use onnx_shrink_ir::{DataType, Graph, infer};
 use onnx_shrink_passes::{
-    quantize::{
-        calibration::{Calibration, Observed},
+    analysis::{
         place::{Costs, place},
         units::{Units, find_units},
     },
+    calibration::collect::{Calibration, Observed},
     target::ORT_CPU,
 };
 

@@ -2,8 +2,8 @@
 use onnx_shrink_ir::{DataType, Graph, Tensor, text};
 use onnx_shrink_passes::{
     Options,
-    quantize::{StoreFp16, StoreInt4},
     testing::{parse, run},
+    weight_only::{StoreFp16, StoreInt4},
 };
 
 use crate::{before, declare, evaluate, only, tensor};

@@ -2,8 +2,9 @@
 use onnx_shrink_ir::{DataType, Graph, text, verify};
 use onnx_shrink_passes::{
     Context, Options, Statistics,
-    quantize::{StoreInt8, calibration::calibrate},
+    calibration::collect::calibrate,
     testing::{Reference, check, check_same, parse, run},
+    weight_only::StoreInt8,
 };
 
 use crate::{before, constant, declare, end, numbers, only, ops, samples_of, tensor};

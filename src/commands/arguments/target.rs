@@ -9,7 +9,7 @@ use clap::{
 use onnx_shrink_driver::failure::did_you_mean;
 use onnx_shrink_ir::DataType;
 use onnx_shrink_passes::{
-    quantize::weights::Pairing,
+    target::Pairing,
     target::{Bias, Ends, ORT_CPU, Places, TARGETS, Target, WANT_FLOAT},
 };
 

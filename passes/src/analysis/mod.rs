@@ -1,0 +1,7 @@
+//! Analyses: what is read from a graph, and changes nothing in it.
+pub mod computed;
+pub mod integer_layers;
+pub mod place;
+pub mod quantized;
+pub mod saturation;
+pub mod units;

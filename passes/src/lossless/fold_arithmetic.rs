@@ -1,0 +1,231 @@
+//! Folds Mul, Div, Add and Sub by a constant into the `Conv`, `ConvTranspose`, `Gemm` or `MatMul` before it.
+//!
+//! ```onnx before
+//! # x: float[1,2,4,4]; w: float[3,2,3,3]; k, s: float[3,1,1]
+//! t = Conv (x, w)
+//! u = Mul (t, k)
+//! y = Add (u, s)
+//! ```
+//! ```onnx after
+//! y = Conv (x, w_folded, s_folded)
+//! ```
+//! `w_folded = w · k` and `s_folded = b · k + s` per output channel, in f64, rounded once. A MatMul of matrices becomes a Gemm
+//! when it gets a bias; its weights need not be constant then, only the summand.
+//!
+//! **Class:** rounding. **Legal when** the constant varies along the channel axis only and does not broadcast the result to
+//! a larger shape, what it is folded into is constant and nobody else's, all results are finite, and nothing grows.
+//! **Does not** fold `c / t`, nor a summand into a MatMul of more than two dimensions: it has no bias.
+use onnx_shrink_ir::{
+    Graph, OpId, Patch, ValueId,
+    ops::{Binary, BinaryKind},
+};
+
+use crate::{
+    Class, Context, Description, Miss, Result, Rewrite, When,
+    lossless::affine::{Affine, Linear, into_producer},
+};
+
+/// See the [module](self) for before, after and legality.
+pub struct FoldArithmetic;
+
+/// What the command line and docs/PASSES.md say of it.
+pub const PASS: Description = Description {
+    name: "fold-arithmetic",
+    class: Class::Rounding,
+    about: "folds Mul, Div, Add and Sub by a constant into the weights before it",
+    when: When::Lossless,
+};
+
+impl Rewrite for FoldArithmetic {
+    fn description(&self) -> &'static Description {
+        &PASS
+    }
+
+    fn rewrite(&self, graph: &Graph, op: OpId, cx: &Context<'_>) -> Result<Patch, Miss> {
+        fold(graph, op, cx.options.fold_growth)
+    }
+}
+
+/// The edits that fold the arithmetic op `op` into the op before it, or why it stays.
+fn fold(graph: &Graph, op: OpId, growth: usize) -> Result<Patch, Miss> {
+    let binary = Binary::of(graph, op).ok_or(Miss::NotThisPattern)?;
+    let linear = |value| graph.producer(value).and_then(|op| Linear::of(graph, op));
+    let (from, constant, constant_is_left) = match (graph.constant(binary.a), graph.constant(binary.b)) {
+        (None, Some(_)) => (binary.a, binary.b, false),
+        (Some(_), None) => (binary.b, binary.a, true),
+        _ => return Err(Miss::NotThisPattern),
+    };
+    let linear = linear(from).ok_or(Miss::NotThisPattern)?;
+    let weight = linear.weight();
+    let only_shifts = binary.kind == BinaryKind::Add || (binary.kind == BinaryKind::Sub && !constant_is_left);
+    if !only_shifts && graph.default_of(weight).is_none() {
+        return Err(Miss::NotThisPattern); // a product of two activations
+    }
+    let (numbers, is_vector) = per_channel(graph, &linear, from, constant)?;
+    let negated = || numbers.iter().map(|number| -number).collect::<Vec<f64>>();
+    let (factor, shift) = match (binary.kind, constant_is_left) {
+        (BinaryKind::Mul, _) => (Some(numbers), None),
+        (BinaryKind::Div, false) => (Some(numbers.iter().map(|number| number.recip()).collect()), None),
+        (BinaryKind::Add, _) => (None, Some(numbers)),
+        (BinaryKind::Sub, false) => (None, Some(negated())),
+        (BinaryKind::Sub, true) => (Some(vec![-1.0]), Some(numbers)),
+        _ => return Err(Miss::NotThisPattern),
+    };
+    if !factor.iter().chain(&shift).flatten().all(|number| number.is_finite()) {
+        return Err(Miss::NotFinite(constant));
+    }
+    let shift_value = (is_vector && binary.kind == BinaryKind::Add).then_some(constant);
+    let affine = Affine { factor, shift, shift_value, shift_name: graph.name_of(constant).to_owned() };
+    into_producer(graph, op, (from, binary.y), &affine, growth)
+}
+
+/// The numbers of `constant`, one or one per output channel, and whether it is a plain vector of them.
+fn per_channel(graph: &Graph, linear: &Linear, from: ValueId, constant: ValueId) -> Result<(Vec<f64>, bool), Miss> {
+    let tensor = graph.constant(constant).ok_or(Miss::NotConstant(constant))?;
+    let numbers = tensor.to_f64_vec().ok_or(Miss::NotThisPattern)?;
+    let dims = tensor.dims();
+    if dims.is_empty() {
+        return Ok((numbers, false));
+    }
+    let (rank, channel_axis) = linear.output_axis(graph).ok_or(Miss::UnknownType(from))?;
+    let channels = linear.channels(graph).ok_or(Miss::UnknownType(linear.weight()))?;
+    let outer = rank.checked_sub(dims.len()).ok_or(Miss::Form("a constant of more dimensions than the result"))?;
+    let fits = dims.iter().enumerate().all(|(k, &dim)| dim == 1 || (outer + k == channel_axis && dim == channels));
+    if !fits {
+        return Err(Miss::Form("a constant that varies along more than the channels"));
+    }
+    Ok((numbers, dims == [channels]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FoldArithmetic;
+    use crate::{
+        Class, Options,
+        testing::{assert_same_values, check, check_missed, check_same, parse, run},
+    };
+
+    /// Folds everything into one op that computes the same.
+    fn folds_to_one(model: &str, op_type: &str) {
+        let original = parse(model).graph;
+        let mut graph = original.detached();
+        let misses = run(&FoldArithmetic, &mut graph, Options::default());
+        let types: Vec<_> = graph.ops().into_iter().map(|op| graph.op(op).op_type().to_owned()).collect();
+        assert_eq!(types, [op_type], "{misses:?}");
+        assert_same_values(&original, &graph, Class::Rounding);
+    }
+
+    const CONV: &str = "float[4,1,1,2] w = {1, 2, 3, 4, 5, 6, 7, 8}, float[4,1,1] c = {1, -2, 0.5, 3}, float k = {2}";
+
+    #[test]
+    fn folds_each_operation_on_either_side() {
+        for arithmetic in [
+            "Mul (t, c)",
+            "Mul (c, t)",
+            "Div (t, c)",
+            "Add (c, t)",
+            "Sub (t, c)",
+            "Sub (c, t)",
+            "Mul (t, k)",
+            "Sub (k, t)",
+        ] {
+            folds_to_one(
+                &format!(
+                    "g (float[1,2,3,3] x) => (float[1,4,3,2] y) <{CONV}> {{
+                    t = Conv <group = 2> (x, w)  y = {arithmetic} }}"
+                ),
+                "Conv",
+            );
+        }
+    }
+
+    #[test]
+    fn folds_chains_into_transposed_convs_gemms_and_matmuls() {
+        folds_to_one(
+            "g (float[1,4,3,3] x) => (float[1,4,3,3] y) <float[4,2,1,1] w = {1, 2, 3, 4, 5, 6, 7, 8},
+            float[1,4,1,1] c = {1, -2, 0.5, 3}> { t = ConvTranspose <group = 2> (x, w)  u = Mul (t, c)  y = Add (u, c) }",
+            "ConvTranspose",
+        );
+        let matrix =
+            "float[2,4] w = {1, 2, 3, 4, 5, 6, 7, 8}, float[4] b = {1, 2, 3, 4}, float[1,4] c = {1, -2, 0.5, 3}";
+        folds_to_one(
+            &format!(
+                "g (float[N,2] x) => (float[N,4] y) <{matrix}> {{
+                t = Gemm <beta = 2.0> (x, w, b)  u = Div (t, c)  y = Sub (c, u) }}"
+            ),
+            "Gemm",
+        );
+        folds_to_one(
+            &format!(
+                "g (float[N,2] x) => (float[N,4] y) <{matrix}> {{ t = MatMul (x, w)  u = Mul (t, c)  y = Add (u, b) }}"
+            ),
+            "Gemm",
+        );
+        folds_to_one(
+            &format!("g (float[N,3,2] x) => (float[N,3,4] y) <{matrix}> {{ t = MatMul (x, w)  y = Mul (t, b) }}"),
+            "MatMul",
+        );
+    }
+
+    #[test]
+    fn a_vector_becomes_the_bias_as_it_is() {
+        let before = "g (float[N,2] x, float[2,2] w) => (float[N,2] y) <float[2] b = {1, 2}> {
+            [fc] t = MatMul (x, w)  y = Add (t, b) }";
+        let after =
+            "g (float[N,2] x, float[2,2] w) => (float[N,2] y) <float[2] b = {1, 2}> { [fc] y = Gemm (x, w, b) }";
+        check(&FoldArithmetic, before, after);
+    }
+
+    #[test]
+    fn keeps_a_constant_that_is_not_per_channel() {
+        let spatial = "g (float[1,1,3,3] x) => (float[1,4,3,2] y) <float[4,1,1,2] w = {1, 2, 3, 4, 5, 6, 7, 8},
+            float[1,1,1,2] c = {1, 2}> { t = Conv (x, w)  y = Mul (t, c) }";
+        check_missed(
+            &FoldArithmetic,
+            spatial,
+            "no rule for this form: a constant that varies along more than the channels",
+        );
+        let batch = "g (float[1,1,3,3] x) => (float[2,4,3,2] y) <float[4,1,1,2] w = {1, 2, 3, 4, 5, 6, 7, 8},
+            float[2,1,1,1] c = {1, 2}> { t = Conv (x, w)  y = Add (t, c) }";
+        check_missed(
+            &FoldArithmetic,
+            batch,
+            "no rule for this form: a constant that varies along more than the channels",
+        );
+        let wide = "g (float[2,2] x) => (float[2,2,2] y) <float[2,2] w = {1, 2, 3, 4}, float[2,1,2] c = {1, 2, 3, 4}> {
+            t = MatMul (x, w)  y = Add (t, c) }";
+        check_missed(&FoldArithmetic, wide, "no rule for this form: a constant of more dimensions than the result");
+    }
+
+    #[test]
+    fn keeps_a_single_channel_that_would_broadcast() {
+        let model = "g (float[1,1,2,2] x) => (float[1,3,2,2] y) <float[1,1,1,1] w = {2}, float[3,1,1] c = {1, 2, 3}> {
+            t = Conv (x, w)  y = Add (t, c) }";
+        check_missed(
+            &FoldArithmetic,
+            model,
+            "no rule for this form: a constant that varies along more than the channels",
+        );
+    }
+
+    #[test]
+    fn keeps_integers_three_dimensions_and_what_others_see() {
+        check_same(
+            &FoldArithmetic,
+            "g (int32[2,2] x) => (int32[2,2] y) <int32[2,2] w = {1, 2, 3, 4}, int32[2] b = {1, 2}> {
+            t = MatMul (x, w)  y = Add (t, b) }",
+        );
+        check_same(
+            &FoldArithmetic,
+            "g (float[2,2,2] x) => (float[2,2,2] y) <float[2,2] w = {1, 2, 3, 4}, float[2] b = {1, 2}> {
+            t = MatMul (x, w)  y = Add (t, b) }",
+        );
+        let seen =
+            "g (float[2,2] x) => (float[2,2] y, float[2,2] t) <float[2,2] w = {1, 2, 3, 4}, float[2] b = {1, 2}> {
+            t = MatMul (x, w)  y = Add (t, b) }";
+        check_missed(&FoldArithmetic, seen, "`t` has other uses");
+        let zero = "g (float[2,2] x) => (float[2,2] y) <float[2,2] w = {1, 2, 3, 4}, float[2] b = {1, 0}> {
+            t = MatMul (x, w)  y = Div (t, b) }";
+        check_missed(&FoldArithmetic, zero, "`b` has values that are not finite");
+    }
+}
