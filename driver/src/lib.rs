@@ -32,6 +32,7 @@ pub mod request;
 pub mod samples;
 pub mod sensitivity;
 pub mod shrink;
+mod simplified;
 pub mod small_weights;
 mod stored_form;
 pub mod structure;

@@ -1,7 +1,7 @@
 //! The main job: load, rewrite without loss, quantize, prove, write.
 //!
 //! Order: what is read is proven readable before anything is computed, and nothing is written before every gate holds.
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
@@ -11,7 +11,7 @@ use onnx_shrink_ir::{
     verify,
 };
 use onnx_shrink_passes::{
-    Entry, Options, Statistics, analysis::quantized::is_wholly_quantized, pipeline::Pipeline, quantize::CancelQdq,
+    Entry, Options, analysis::quantized::is_wholly_quantized, pipeline::Pipeline, quantize::CancelQdq,
 };
 
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     report::{About, Report, Side},
     request::io::Output,
     samples::Data,
+    simplified::Simplified,
 };
 
 mod by_region;
@@ -165,14 +166,6 @@ struct Job<'a> {
     model: Option<Vec<u8>>,
 }
 
-/// What the lossless part gives to what follows it.
-struct Lean {
-    model: Model,
-    statistics: BTreeMap<String, Statistics>,
-    /// Whether a rewrite was done
-    changed: bool,
-}
-
 impl<'a> Job<'a> {
     fn new(request: &'a Request, progress: &'a dyn Progress, functions: Functions) -> Result<Job<'a>, Failure> {
         request.checked_output()?;
@@ -230,7 +223,7 @@ impl<'a> Job<'a> {
     }
 
     fn run(&mut self, pipeline: &Pipeline) -> Result<Ran, Failure> {
-        let Lean { model: mut lossless, statistics, mut changed } = self.lossless(pipeline)?;
+        let (Simplified { model: mut lossless, statistics }, mut changed) = self.lossless(pipeline)?;
         if self.request.control.stops_early() {
             return self.write(lossless, changed);
         }
@@ -301,8 +294,8 @@ impl<'a> Job<'a> {
         model
     }
 
-    /// The model after the lossless passes, proven where it can be run.
-    fn lossless(&mut self, pipeline: &Pipeline) -> Result<Lean, Failure> {
+    /// The model after the lossless passes, proven where it can be run, and whether a rewrite was done.
+    fn lossless(&mut self, pipeline: &Pipeline) -> Result<(Simplified, bool), Failure> {
         let stage = self.progress.stage("rewriting", None);
         let judges = self.samples.as_ref().map(|(_, judges)| judges.clone());
         let evaluator = self.evaluator.clone();
@@ -338,7 +331,7 @@ impl<'a> Job<'a> {
         self.report.journal = proven.journal.entries;
         // What is guilty stays out of later runs of the same passes.
         self.options = Options { exact: self.options.exact, ..proven.options };
-        Ok(Lean { model: proven.model, statistics: proven.statistics, changed })
+        Ok((Simplified { model: proven.model, statistics: proven.statistics }, changed))
     }
 
     fn write(&mut self, mut model: Model, changed: bool) -> Result<Ran, Failure> {

@@ -25,6 +25,7 @@ use crate::{
     open::{Defaults, Functions, Opened, Opening},
     request::io::Input,
     samples::{BadSamples, Data, Examiner, Extent},
+    simplified::Simplified,
 };
 
 mod constants;
@@ -33,7 +34,6 @@ mod plan;
 
 pub use constants::{Constants, Weights};
 pub use groups::ChannelGroup;
-use plan::Lean;
 pub use plan::{Outcome, Plan};
 
 /// Version of the JSON. It rises when a field changes its meaning or goes; new fields do not count.
@@ -223,14 +223,14 @@ pub fn inspect(request: &Inspect, progress: &dyn Progress) -> Result<Inspection,
     let planned = request.plan.filter(|_| !is_wholly_quantized(&model.graph));
     if planned.is_some() || request.groups {
         let stage = progress.stage("rewriting a copy", None);
-        let lean = Lean::of(&model, &evaluator)?;
+        let simplified = Simplified::of(&model, &evaluator)?;
         drop(stage);
         if request.groups {
-            found.groups = Some(groups::groups(&lean.model.graph));
+            found.groups = Some(groups::groups(&simplified.model.graph));
         }
         if let Some(target) = planned {
             let stage = progress.stage("planning for 8 bits", None);
-            found.int8 = Some(plan::plan(&lean, target, &evaluator, samples.as_ref(), progress)?);
+            found.int8 = Some(plan::plan(&simplified, target, &evaluator, samples.as_ref(), progress)?);
             drop(stage);
         }
     }

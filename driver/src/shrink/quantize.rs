@@ -12,7 +12,7 @@ use onnx_shrink_passes::{
     target::Places,
 };
 
-use super::{Job, Lean, Shard, judge::LEFT_FLOAT};
+use super::{Job, Shard, judge::LEFT_FLOAT};
 use crate::{
     Failure, Samples,
     int8::{Calibrated, Int8, Quantized},
@@ -23,6 +23,7 @@ use crate::{
     request::{Calibrate, Request, formats::Dynamic, qdq::Place},
     samples::{Data, Examiner, Extent, Usable},
     sensitivity,
+    simplified::Simplified,
 };
 
 /// Largest relative error on made-up inputs with which layers run in 8 bits without samples.
@@ -167,7 +168,7 @@ impl<'a> Job<'a> {
             return Err(Failure::samples(anyhow!("{data}: more than {MOST_SAMPLES} samples")));
         }
         let options = self.options.clone();
-        let Lean { model: lossless, statistics, .. } = self.lossless(pipeline)?;
+        let (Simplified { model: lossless, statistics }, _) = self.lossless(pipeline)?;
         let int8 = self.quantizer(evaluator.as_ref(), &options, &statistics);
         let (folded, unfit) = int8.raised(&lossless)?;
         if let Some(why) = unfit {
