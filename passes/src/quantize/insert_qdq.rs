@@ -33,7 +33,7 @@ use crate::{
         rounding::Inputs,
         weight_scales::{QuantizedRows, ScaleRule, conv_from_rows, conv_rows, quantize_rows, up_to_power_of_two},
     },
-    target::{Bias, Pairing, Places, Target},
+    target::{Bias, Pairing, Target},
 };
 
 /// See the [module](self).
@@ -386,16 +386,13 @@ impl<'a> Insertion<'a> {
     /// Float ops that read the integer value `value` and whose own output is quantized next, each with the axis of
     /// `value` whose length its weight fixes.
     fn float_between(&self, graph: &Graph, value: ValueId) -> Vec<(OpId, usize)> {
-        if !matches!(self.plan.units.target.places, Places::Cheapest(_)) {
-            return Vec::new(); // ONNX Runtime alone does this
-        }
-        const FUSED_BY_ENGINE: [&str; 4] = ["Conv", "ConvTranspose", "Gemm", "MatMul"];
+        let quantized_by_engine = self.plan.units.target.quantizes_between_pairs;
         let rank = self.plan.calibration.values.get(&value).map_or(0, |seen| seen.dims.len());
         let is_float = |op: OpId| self.plan.units.of_op.get(&op).is_none_or(|unit| !self.plan.integer[*unit]);
         let mut between = Vec::new();
         for place in graph.uses(value) {
             let onnx_shrink_ir::Use::Input(op, index) = place else { continue };
-            if !is_float(op) || index != 0 || !FUSED_BY_ENGINE.iter().any(|name| graph.op(op).is(name)) {
+            if !is_float(op) || index != 0 || !quantized_by_engine.iter().any(|name| graph.op(op).is(name)) {
                 continue;
             }
             let mut end = graph.op(op).output(0);
