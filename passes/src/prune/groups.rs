@@ -12,9 +12,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use onnx_shrink_ir::{Graph, OpId, ValueId};
 
-use super::rules::Analysis;
-use crate::target::{ORT_CPU, Target};
-
 /// Channels that go together or not at all; a number of the [`Groups`] that it is of.
 pub type Unit = u32;
 
@@ -127,16 +124,6 @@ impl Groups {
             self.frozen.extend(group.units.iter().map(|unit| (*unit, reason.clone())));
             group.frozen.get_or_insert(reason);
         }
-    }
-
-    /// The groups of `graph`, bodies aside: what they capture is frozen. Multiply-adds are counted for the default target.
-    pub fn of(graph: &Graph) -> Groups {
-        Groups::on(&ORT_CPU, graph, &Sizes::default())
-    }
-
-    /// The same, with multiply-adds as `target` computes them, at `sizes` where the model leaves them open.
-    pub fn on(target: &Target, graph: &Graph, sizes: &Sizes) -> Groups {
-        Groups { block: target.channel_block, ..Analysis::run(graph, sizes) }
     }
 
     /// The units along `axis` of `value`, an activation or a constant; `None` when it has no channels there.
