@@ -1,6 +1,6 @@
 //! The command line: arguments to a command, failures to a line and an exit code.
 //!
-//! **Nothing** else ends the process. (Panics are caught once more where passes run: [`lossless`](crate::lossless).)
+//! **Nothing** else ends the process. (Panics are caught once more where passes run: `onnx_shrink_driver::lossless`.)
 use std::{
     ffi::OsString,
     io::{IsTerminal, Write},
@@ -15,12 +15,12 @@ use clap::{
     builder::{Styles, styling::AnsiColor},
     error::{ContextKind, ContextValue},
 };
+use onnx_shrink_driver::{ExitCode, Failure, panics, request::used_threads};
 use onnx_shrink_ir::{conform::nearest, op_schema};
 
 use crate::{
     commands::{Command as _, OTHERS, Session, shrink::Shrink},
-    panics,
-    request::{ExitCode, Failure, used_threads},
+    text::style::colour_wanted,
 };
 
 const AFTER_HELP: &str = "\
@@ -129,14 +129,6 @@ pub fn main() -> std::process::ExitCode {
     }
 }
 
-/// Whether to colour what goes to a stream that is a terminal or not: NO_COLOR and CLICOLOR=0 say no, CLICOLOR_FORCE yes.
-pub(crate) fn colour_wanted(terminal: bool) -> bool {
-    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
-    let no = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let off = std::env::var_os("CLICOLOR").is_some_and(|value| value == "0");
-    !no && (is_set("CLICOLOR_FORCE") || (terminal && !off))
-}
-
 fn dispatch(matches: &ArgMatches, session: &mut Session<'_>) -> Result<ExitCode, Failure> {
     if let Some((name, matches)) = matches.subcommand()
         && let Some(entry) = OTHERS.iter().find(|entry| entry.name == name)
@@ -224,7 +216,7 @@ fn guarded(work: impl FnOnce() -> Result<ExitCode, Failure>) -> Result<ExitCode,
 mod tests {
     use super::{command, guarded, nearest, sentence, with_dashes};
     use crate::commands::OTHERS;
-    use crate::request::{ExitCode, Failure};
+    use onnx_shrink_driver::{ExitCode, Failure};
 
     #[test]
     fn the_command_line_is_sound() {

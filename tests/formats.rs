@@ -2,7 +2,7 @@
 //! all layers in integers, and the binary on top.
 use std::{collections::BTreeMap, fs};
 
-use onnx_shrink::{SampleOptions, Samples, int8::Source};
+use onnx_shrink_driver::{SampleOptions, Samples, int8::Source};
 use onnx_shrink_exec::Interpreter;
 use onnx_shrink_ir::{
     DataType, Evaluate, Graph, Model, OpId, Tensor, import, infer,

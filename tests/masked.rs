@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use onnx_shrink::{Progress, Samples, Silent, int8::Source, metrics::compare_graphs, samples::MakeUp};
+use onnx_shrink_driver::{Progress, Samples, Silent, int8::Source, metrics::compare_graphs, samples::MakeUp};
 use onnx_shrink_exec::{Interpreter, Options as ExecOptions};
 use onnx_shrink_ir::{
     Graph, Model, Patch, export, import, infer,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use ndarray::{ArrayD, Axis};
-use onnx_shrink::{
+use onnx_shrink_driver::{
     Gates, SampleOptions, Silent,
     validate::{Standard, Validate, Verdict, validate},
 };
@@ -280,7 +280,7 @@ fn judged(mutant: &Mutant, data: Option<PathBuf>) -> Option<Verdict> {
     let after = folder.path().join("mutant.onnx");
     fs::write(&after, &mutant.bytes).unwrap();
     let request = Validate {
-        bad_samples: onnx_shrink::samples::BadSamples::Refuse,
+        bad_samples: onnx_shrink_driver::samples::BadSamples::Refuse,
         before: mutant.original.clone(),
         after,
         data,

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use onnx_shrink::{SampleOptions, Samples};
+use onnx_shrink_driver::{SampleOptions, Samples};
 use onnx_shrink_exec::Interpreter;
 use onnx_shrink_ir::{
     Evaluate, Graph, Tensor, import,

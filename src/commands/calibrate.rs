@@ -2,15 +2,11 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use onnx_shrink_driver::{ExitCode, Failure, Request, paths::Paths, request::checked_file, shrink::calibrate_shard};
 use onnx_shrink_ir::proto;
 
 use super::{Command, Session, shrink::SampleArguments};
-use crate::{
-    paths::Paths,
-    progress,
-    request::{ExitCode, Failure, Request, checked_file},
-    shrink::calibrate_shard,
-};
+use crate::progress;
 
 /// The arguments of `calibrate`.
 #[derive(Debug, Args)]

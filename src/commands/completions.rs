@@ -1,12 +1,10 @@
 //! `completions`: a script that completes the command line in a shell.
 use clap::Args;
 use clap_complete::Shell;
+use onnx_shrink_driver::{ExitCode, Failure};
 
 use super::{Command, Session};
-use crate::{
-    cli,
-    request::{ExitCode, Failure},
-};
+use crate::cli;
 
 /// The arguments of `completions`.
 #[derive(Debug, Args)]

@@ -2,20 +2,18 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use onnx_shrink_exec::Interpreter;
-use onnx_shrink_ir::{
-    Model, infer,
-    proto::{self, schema::ModelProto},
+use onnx_shrink_driver::{
+    ExitCode, Failure,
+    diff::{self, Compared, diff_files},
+    paths::Paths,
+    request::checked_file,
 };
+use onnx_shrink_ir::proto;
 
 use super::{Command, Session};
 use crate::{
-    cli::colour_wanted,
-    diff::{self, html, text},
-    files,
-    functions::{self, Functions},
-    paths::Paths,
-    request::{ExitCode, Failure, checked_file},
+    page,
+    text::{diff as text, style::colour_wanted},
 };
 
 /// The arguments of `diff`.
@@ -51,21 +49,6 @@ pub struct Diff {
     pub ignore_names: bool,
 }
 
-/// A model and its bytes.
-fn load(path: &Path) -> Result<(ModelProto, u64), Failure> {
-    let loaded = files::load(path, true)?;
-    let bytes = files::size_of_input(&loaded);
-    Ok((loaded.model, bytes))
-}
-
-fn open(path: &Path, model: &ModelProto, functions: Functions) -> Result<Model, Failure> {
-    let opened = functions::open(model, functions);
-    let mut model =
-        opened.map_err(|error| Failure::input(anyhow::anyhow!(error).context(format!("{}", path.display()))))?.model;
-    infer::infer_as_read(&mut model.graph);
-    Ok(model)
-}
-
 impl Command for Diff {
     const NAME: &'static str = "diff";
     const ABOUT: &'static str = "Tell what changed between two models; exit code 5 when they differ";
@@ -82,17 +65,10 @@ impl Command for Diff {
             paths = paths.write("--html", page);
         }
         paths.print().check()?;
-        let ((a, bytes_a), (b, bytes_b)) = (load(&self.a)?, load(&self.b)?);
-        // Where they have other functions, what the functions do is compared.
-        let functions = if a.functions == b.functions { Functions::Kept } else { Functions::Inlined };
-        let (a, b) = (open(&self.a, &a, functions)?, open(&self.b, &b, functions)?);
         let options = diff::Options { ignore_names: self.ignore_names };
-        let mut found = diff::diff(&a, &b, &Interpreter::default(), options);
-        found.a.path = self.a.display().to_string();
-        found.b.path = self.b.display().to_string();
-        (found.a.bytes, found.b.bytes) = (bytes_a, bytes_b);
+        let Compared { diff: found, a, b } = diff_files(&self.a, &self.b, options)?;
         if let Some(file) = &self.html {
-            let page = html::render(&found, &a, &b).map_err(Failure::bug)?;
+            let page = page::render(&found, &a, &b).map_err(Failure::bug)?;
             proto::save_bytes(page.as_bytes(), file).map_err(|error| Failure::new(ExitCode::Usage, error))?;
         }
         let text = match self.json {

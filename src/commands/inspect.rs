@@ -2,14 +2,16 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use onnx_shrink_driver::{
+    ExitCode, Failure,
+    inspect::{self, inspect},
+    paths::Paths,
+};
 
 use super::{Command, Session, arguments::target::TargetArguments, shrink::SampleArguments};
 use crate::{
-    inspect::{self, inspect, text},
-    paths::Paths,
     progress,
-    report::table::Style,
-    request::{ExitCode, Failure},
+    text::{inspect as text, style::Style},
 };
 
 /// The arguments of `inspect`.

@@ -1,11 +1,9 @@
 //! `man`: the manual page of the program or of one command.
 use clap::Args;
+use onnx_shrink_driver::{ExitCode, Failure};
 
 use super::{Command, OTHERS, Session};
-use crate::{
-    cli,
-    request::{ExitCode, Failure},
-};
+use crate::cli;
 
 /// The arguments of `man`.
 #[derive(Debug, Args)]

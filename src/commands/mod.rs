@@ -2,8 +2,7 @@
 use std::io::Write;
 
 use clap::{ArgMatches, Args};
-
-use crate::request::{ExitCode, Failure};
+use onnx_shrink_driver::{ExitCode, Failure};
 
 pub mod arguments;
 pub mod calibrate;

@@ -6,23 +6,32 @@ use std::{
 };
 
 use clap::Args;
+use onnx_shrink_driver::{
+    ExitCode, Failure, Gates, Report, Request,
+    paths::Paths,
+    request::{self, Calibrate},
+    samples::{self, BadSamples, Channels, Layout, Resize, SampleOptions},
+    shrink::{ShrinkError, shrink},
+};
 use onnx_shrink_ir::proto::{self, ExternalData};
 use onnx_shrink_passes::{When, registry::PASSES};
 
 use super::{
     Command, Session,
     arguments::{
-        control::ControlArguments, formats::FormatArguments, qdq::QdqArguments, ranges::RangesArguments,
-        structure::StructureArguments, target::TargetArguments, weights::WeightsArguments,
+        choice::{CALIBRATE, CHANNELS, LAYOUT, one_of},
+        control::ControlArguments,
+        formats::FormatArguments,
+        qdq::QdqArguments,
+        ranges::RangesArguments,
+        structure::StructureArguments,
+        target::TargetArguments,
+        weights::WeightsArguments,
     },
 };
 use crate::{
-    paths::Paths,
     progress,
-    report::{Report, table},
-    request::{self, Calibrate, ExitCode, Failure, Gates, Request},
-    samples::{BadSamples, Channels, Layout, Resize, SampleOptions},
-    shrink::shrink,
+    text::{report as text, style::Style},
 };
 
 /// The arguments of the main form.
@@ -53,7 +62,7 @@ pub struct Shrink {
     pub ranges: RangesArguments,
 
     /// How ranges of activations are found
-    #[arg(long, value_enum, default_value = "auto", help_heading = "Quantization")]
+    #[arg(long, value_parser = one_of(CALIBRATE), default_value = "auto", help_heading = "Quantization")]
     #[arg(aliases = ["calibration-method", "calibration_method"])]
     pub calibrate: Calibrate,
 
@@ -162,11 +171,11 @@ pub struct SampleArguments {
     pub scale: Option<f32>,
 
     /// Images: order of the model's axes (default: from its input's shape)
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, value_parser = one_of(LAYOUT), default_value = "auto")]
     pub layout: Layout,
 
     /// Images: order of the channels
-    #[arg(long, value_enum, default_value = "rgb")]
+    #[arg(long, value_parser = one_of(CHANNELS), default_value = "rgb")]
     pub channels: Channels,
 
     /// Images: bring to this size, or the shorter side to N
@@ -174,7 +183,7 @@ pub struct SampleArguments {
     pub resize: Option<Resize>,
 
     /// Images: take the middle of this size, after --resize
-    #[arg(long, value_name = "WxH", value_parser = crate::samples::parse_size)]
+    #[arg(long, value_name = "WxH", value_parser = samples::parse_size)]
     pub crop: Option<(u32, u32)>,
 }
 
@@ -311,10 +320,10 @@ impl Command for Shrink {
         let progress = progress::for_stderr(self.quiet);
         let mut report = match shrink(&request, progress.as_ref()) {
             Ok(report) => report,
-            Err(mut failure) => {
-                if let Some(report) = &mut failure.report {
+            Err(ShrinkError { failure, report }) => {
+                if let Some(mut report) = report {
                     report.timing.seconds = start.elapsed().as_secs_f64();
-                    self.write_report(report)?;
+                    self.write_report(&report)?;
                 }
                 return Err(failure);
             }
@@ -322,11 +331,11 @@ impl Command for Shrink {
         report.timing.seconds = start.elapsed().as_secs_f64();
         self.write_report(&report)?;
         if !self.quiet {
-            let style = table::Style::detect(session.terminal && !request.to_stdout());
+            let style = Style::detect(session.terminal && !request.to_stdout());
             if let (Some(name), None) = (&request.control.explain, &report.about) {
                 report.notes.push(format!("--explain {name}: no op, tensor or pass has this name"));
             }
-            let text = table::render(&report, self.explain.as_deref() == Some(""), &style);
+            let text = text::render(&report, self.explain.as_deref() == Some(""), &style);
             // The model itself is on standard output then. A reader that has gone away is no failure of ours.
             let out = if request.to_stdout() { &mut session.err } else { &mut session.out };
             let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());

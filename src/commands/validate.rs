@@ -2,14 +2,20 @@
 use std::path::PathBuf;
 
 use clap::Args;
-
-use super::{Command, Session, shrink::SampleArguments};
-use crate::{
+use onnx_shrink_driver::{
+    ExitCode, Failure, Gates,
     paths::Paths,
+    validate::{self, Standard, validate},
+};
+
+use super::{
+    Command, Session,
+    arguments::choice::{STANDARD, one_of},
+    shrink::SampleArguments,
+};
+use crate::{
     progress,
-    report::table::Style,
-    request::{ExitCode, Failure, Gates},
-    validate::{self, Standard, text, validate},
+    text::{style::Style, validate as text},
 };
 
 /// The arguments of `validate`.
@@ -36,7 +42,7 @@ pub struct Validate {
     pub json: bool,
 
     /// What B is judged as
-    #[arg(long = "as", value_enum, default_value = "auto", value_name = "STANDARD")]
+    #[arg(long = "as", value_parser = one_of(STANDARD), default_value = "auto", value_name = "STANDARD")]
     pub standard: Standard,
 
     /// Change a gate: lossless-rel, lossless-rel-fp16, sqnr, drop, max-bytes; may be repeated

@@ -2,10 +2,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-
-use crate::{
+use onnx_shrink_driver::{
     Failure,
-    control::{Control, parse_dims, parse_shapes},
+    request::control::{Control, parse_dims, parse_shapes},
 };
 
 /// The arguments of [`Control`], `--explain` aside.

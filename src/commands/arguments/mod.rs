@@ -1,4 +1,5 @@
 //! Arguments of the main form that belong together, each group in a file of its own.
+pub mod choice;
 pub mod control;
 pub mod formats;
 pub mod qdq;

@@ -1,7 +1,6 @@
 //! `--ranges model`, `--input-range`, `--synthetic`, `--ranges-in`: static int8 without samples that calibrate.
 use clap::{Args, ValueEnum};
-
-use crate::request::{Failure, Ranges};
+use onnx_shrink_driver::{Failure, request::Ranges};
 
 /// Where ranges of activations come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

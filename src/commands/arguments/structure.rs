@@ -1,8 +1,9 @@
 //! What is removed of a model's structure.
-use clap::{Args, ValueEnum};
+use clap::Args;
+use onnx_shrink_driver::request::structure::{StructureOptions, Svd};
 use onnx_shrink_passes::prune::orders::Criterion;
 
-use crate::{low_rank::Svd, structure::StructureOptions};
+use super::choice::{CRITERION, one_of};
 
 /// See the [module](self).
 #[derive(Clone, Debug, Default, Args)]
@@ -13,30 +14,13 @@ pub struct StructureArguments {
     pub prune: Option<f64>,
 
     /// How channels are ranked (default: reconstruction with samples, l2 without)
-    #[arg(long, value_enum, value_name = "NAME", requires = "prune", alias = "prune_criterion")]
-    pub prune_criterion: Option<PruneCriterion>,
+    #[arg(long, value_parser = one_of(CRITERION), value_name = "NAME", requires = "prune", alias = "prune_criterion")]
+    pub prune_criterion: Option<Criterion>,
 
     /// Split fully connected layers into two: where that is measured to be near enough, or at a share of the energy (0.95) or of
     /// the rank (25%)
     #[arg(long, value_name = "ENERGY|RANK%|auto", num_args = 0..=1, default_missing_value = "auto")]
     pub svd: Option<Svd>,
-}
-
-/// How channels are ranked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum PruneCriterion {
-    /// Sum of magnitudes of the weights that make a channel
-    L1,
-    /// Sum of their squares
-    L2,
-    /// Factor of the batch norm after it
-    BnGamma,
-    /// How much it varies and what its readers make of that
-    Activation,
-    /// A fixed shuffle
-    Random,
-    /// Least-squares loss of its readers, solved for again
-    Reconstruction,
 }
 
 fn ratio(text: &str) -> Result<f64, String> {
@@ -50,14 +34,6 @@ fn ratio(text: &str) -> Result<f64, String> {
 impl StructureArguments {
     /// What they say.
     pub fn options(&self) -> StructureOptions {
-        let criterion = self.prune_criterion.map(|criterion| match criterion {
-            PruneCriterion::L1 => Criterion::L1,
-            PruneCriterion::L2 => Criterion::L2,
-            PruneCriterion::BnGamma => Criterion::BnGamma,
-            PruneCriterion::Activation => Criterion::Activation,
-            PruneCriterion::Random => Criterion::Random,
-            PruneCriterion::Reconstruction => Criterion::Reconstruction,
-        });
-        StructureOptions { prune: self.prune, criterion, svd: self.svd }
+        StructureOptions { prune: self.prune, criterion: self.prune_criterion, svd: self.svd }
     }
 }

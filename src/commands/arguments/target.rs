@@ -6,13 +6,12 @@ use clap::{
     builder::{PossibleValue, TypedValueParser},
     error::{ContextKind, ContextValue, ErrorKind},
 };
+use onnx_shrink_driver::failure::did_you_mean;
 use onnx_shrink_ir::DataType;
 use onnx_shrink_passes::{
     target::Pairing,
     target::{Bias, Ends, ORT_CPU, Places, TARGETS, Target, WANT_FLOAT},
 };
-
-use crate::request::did_you_mean;
 
 /// The argument that names the target.
 #[derive(Debug, Args)]

@@ -1,7 +1,8 @@
 //! `--weights`: weights in fewer bits, in layers that compute in float.
 use clap::Args;
+use onnx_shrink_driver::request::weights::{Weights, WeightsOptions};
 
-use crate::small_weights::{Weights, WeightsOptions};
+use super::choice::{WEIGHTS, one_of};
 
 /// See the [module](self).
 #[derive(Clone, Debug, Default, Args)]
@@ -9,7 +10,7 @@ use crate::small_weights::{Weights, WeightsOptions};
 pub struct WeightsArguments {
     /// Store weights in fewer bits, compute in float: fp16, or int4 (5 bits a number with the scales; where they matter most 8;
     /// tables in 8, what does not fit in fp16), rounded by GPTQ with --data, to nearest without
-    #[arg(long, value_enum, value_name = "TYPE", conflicts_with = "int8")]
+    #[arg(long, value_parser = one_of(WEIGHTS), value_name = "TYPE", conflicts_with = "int8")]
     pub weights: Option<Weights>,
 }
 

@@ -1,0 +1,152 @@
+//! What `--int8` would do to a model, and why not more: the passes themselves, run on a copy that is thrown away.
+//!
+//! With samples, layers are placed as in a real run, but with ranges from a few of them; without, the placement is that of
+//! made-up samples, since costs depend on shapes and not on numbers. **No** gate is judged: a run may put more in float.
+use std::collections::{BTreeMap, BTreeSet};
+
+use onnx_shrink_ir::{Evaluate, Model, export};
+use onnx_shrink_passes::{
+    Context, Options, Statistics, calibration::calibrators::Calibrator, pipeline, target::Target,
+};
+use serde::Serialize;
+
+use crate::{
+    Failure, Progress, Samples, files,
+    int8::Int8,
+    layers::Reason,
+    report::{Fate, Layer},
+    request::{Calibrate, formats::FormatOptions, qdq::Place},
+};
+
+/// Samples that a plan is made with, at most: shapes do not change, and ranges do not matter to it.
+const SAMPLES: usize = 4;
+
+/// How the reason of a layer begins when the model does not run on the samples.
+const NOT_CALIBRATED: &str = "the model cannot be calibrated";
+
+/// What a run would make of the model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Outcome {
+    /// Layers with weights, in the order of the graph, and what would become of each
+    pub layers: Vec<Layer>,
+    /// Bytes of the model then; `None` when that cannot be told
+    pub bytes: Option<u64>,
+    /// Why nothing would be done, or why it cannot be told; `None` otherwise
+    pub reason: Option<String>,
+}
+
+impl Outcome {
+    fn nothing(reason: String) -> Outcome {
+        Outcome { reason: Some(reason), ..Outcome::default() }
+    }
+
+    /// Number of layers with this fate.
+    pub fn count(&self, which: fn(&Fate) -> bool) -> usize {
+        self.layers.iter().filter(|layer| which(&layer.fate)).count()
+    }
+}
+
+/// What `--int8` would do.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Plan {
+    /// The target that it is for
+    pub target: &'static str,
+    /// Why nothing would be done at all
+    pub nothing: Option<String>,
+    /// Whether `with_data` comes from made-up samples
+    pub made_up: bool,
+    /// With `--data`
+    pub with_data: Outcome,
+    /// Without
+    pub without_data: Outcome,
+}
+
+impl Plan {
+    fn of(target: &Target) -> Plan {
+        Plan { target: target.name, ..Plan::default() }
+    }
+
+    /// The plan for a model that is quantized already.
+    pub(super) fn of_quantized(target: &Target) -> Plan {
+        Plan { nothing: Some("the model is quantized already".to_owned()), made_up: true, ..Plan::of(target) }
+    }
+}
+
+/// A model after the lossless passes: what `--int8` and `--prune` work on.
+pub(super) struct Lean {
+    pub(super) model: Model,
+    statistics: BTreeMap<String, Statistics>,
+}
+
+impl Lean {
+    /// A copy of `model` that the lossless passes have run on.
+    pub(super) fn of(model: &Model, evaluator: &dyn Evaluate) -> Result<Lean, Failure> {
+        let mut model = model.detached();
+        model.graph.freeze_defaults();
+        let mut cx = Context::new(Options::default(), evaluator);
+        pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)?;
+        Ok(Lean { model, statistics: std::mem::take(&mut cx.statistics) })
+    }
+}
+
+/// Makes the plan for `lean` on `target`.
+pub(super) fn plan(
+    lean: &Lean,
+    target: &'static Target,
+    evaluator: &dyn Evaluate,
+    samples: Option<&Samples>,
+    progress: &dyn Progress,
+) -> Result<Plan, Failure> {
+    let mut plan = Plan { made_up: samples.is_none(), ..Plan::of(target) };
+    let options = Options::default();
+    let Lean { model, statistics } = lean;
+    let int8 = Int8 {
+        evaluator,
+        target,
+        calibrate: Calibrate::MinMax,
+        keep_float: &[],
+        place: Place::Cut,
+        formats: FormatOptions::default(),
+        dynamic: FormatOptions::default().dynamic_on(target),
+        options: &options,
+        statistics,
+    };
+    plan.without_data = match int8.without_samples(model, int8.dynamic, &Reason::NoSamples)? {
+        Ok(stored) => {
+            Outcome { bytes: Some(files::size_of(&export(&stored.model))), layers: stored.layers, reason: None }
+        }
+        Err(reason) => Outcome::nothing(reason),
+    };
+    let samples = match samples {
+        Some(samples) => samples.subset(&(0..samples.len().min(SAMPLES)).collect::<Vec<_>>()),
+        None => match Samples::made_up(&model.graph, evaluator, 1) {
+            Ok(samples) => samples,
+            Err(error) => {
+                plan.with_data = Outcome::nothing(format!("{error:#}"));
+                return Ok(plan);
+            }
+        },
+    };
+    plan.with_data = match int8.calibrated(model, &samples, progress) {
+        Ok(calibrated) => {
+            let none = BTreeSet::new();
+            let placement = calibrated.placement(&none);
+            let quantized = calibrated.build(&placement, Calibrator::MinMax, &none)?;
+            let failed = quantized.layers.iter().find_map(|layer| match &layer.fate {
+                Fate::Storage { reason } | Fate::Float { reason } if reason.starts_with(NOT_CALIBRATED) => Some(reason),
+                _ => None,
+            });
+            match failed.filter(|_| plan.made_up) {
+                Some(reason) => Outcome::nothing(format!("{reason}, on a made-up sample; give real ones with --data")),
+                None => Outcome {
+                    bytes: Some(files::size_of(&export(&quantized.model))),
+                    layers: quantized.layers,
+                    reason: None,
+                },
+            }
+        }
+        Err(failure) if plan.made_up => Outcome::nothing(failure.to_string()),
+        Err(failure) => return Err(failure),
+    };
+    Ok(plan)
+}

@@ -1,0 +1,456 @@
+//! The int8 part of the main job: calibrate, place, choose the ranges by measurement, fall back where the gate fails.
+//!
+//! The rewrites are in the passes; here is only what decides between them by running the model.
+use std::collections::{BTreeMap, BTreeSet};
+
+use onnx_shrink_ir::{DataType, Evaluate, Graph, Model, OpId, Tensor, infer, raise};
+use onnx_shrink_passes::target::{Places, Target};
+use onnx_shrink_passes::{
+    Context, Options, Outcome, Statistics,
+    analysis::{
+        place::Costs,
+        units::{Form, Units, find_units},
+    },
+    calibration::{
+        calibrators::Calibrator,
+        collect::{Calibration, CalibrationError, SampleSource, calibrate},
+        model_ranges::{ModelRangesError, model_ranges},
+    },
+    pipeline,
+    quantize::{
+        DynamicInt8,
+        dynamic_int8::{has_attention, pays},
+    },
+    weight_only::{StoreInt8, fold_weights::Restore, least_bits::LeastBits},
+};
+
+use self::choose::choosing;
+pub use self::folded::Folded;
+pub(crate) use self::noise::squares;
+use crate::{
+    Failure, Progress, Samples,
+    keep_float::Patterns,
+    layers::{Reason, layers},
+    report::Layer,
+    request::{
+        Calibrate,
+        formats::{Dynamic, FormatOptions},
+        qdq::Place,
+    },
+};
+
+mod build;
+mod choose;
+mod folded;
+mod noise;
+
+/// A quantized model and how it came about.
+pub struct Quantized {
+    /// The model
+    pub model: Model,
+    /// The same as Quantize/Dequantize pairs, where it is not written so
+    pub pairs: Option<Model>,
+    /// Every rewrite and miss on the way
+    pub journal: onnx_shrink_passes::Journal,
+    /// Layers that multiply by weights, in the order of the graph
+    pub layers: Vec<Layer>,
+    /// The range estimator that was taken; `None` when nothing runs in integers
+    pub calibrator: Option<Calibrator>,
+    /// Samples that calibrated
+    pub samples: usize,
+    /// What the user should know
+    pub notes: Vec<String>,
+}
+
+/// What the int8 part needs to know.
+pub struct Int8<'a> {
+    /// The engine
+    pub evaluator: &'a dyn Evaluate,
+    /// What the model shall run on
+    pub target: &'static Target,
+    /// How ranges are found
+    pub calibrate: Calibrate,
+    /// Ops that the user wants in float: name, type or glob
+    pub keep_float: &'a [String],
+    /// Which layers, and how they are wrapped
+    pub place: Place,
+    /// How integer layers are written
+    pub formats: FormatOptions,
+    /// Which layers with a weight matrix find their ranges in each run
+    pub dynamic: Dynamic,
+    /// Options of the passes
+    pub options: &'a Options,
+    /// What batch norms told of values
+    pub statistics: &'a BTreeMap<String, Statistics>,
+}
+
+/// Samples as the calibration pass reads them.
+pub struct Source<'a> {
+    /// The samples
+    pub samples: &'a Samples,
+    /// Whether outputs are of use that [`Calibrated::choose`] asks for
+    pub keeps: bool,
+}
+
+impl SampleSource for Source<'_> {
+    fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    fn inputs(&self, index: usize) -> Result<Vec<Option<Tensor>>, String> {
+        self.samples.get(index).map(|sample| sample.inputs).map_err(|error| format!("{error:#}"))
+    }
+
+    fn keeps_outputs(&self, index: usize) -> bool {
+        self.keeps && choosing(self.samples.len()).contains(&index)
+    }
+}
+
+/// A graph with what its samples showed: where quantization begins, again for each try.
+pub struct Calibrated<'a> {
+    int8: &'a Int8<'a>,
+    folded: Folded<'a>,
+    calibration: Calibration,
+    units: Units,
+    costs: Costs,
+    user_kept: BTreeSet<usize>,
+    notes: Vec<String>,
+    /// Why nothing at all has calibrated ranges
+    storage_only: Option<String>,
+    /// Units that find their ranges in each run
+    dynamic: BTreeSet<usize>,
+    /// Whether outliers of what these read go into their weights
+    smooths: bool,
+    /// Whether the weights of what went back to float for a gate are stored in 8 bits
+    stores_returned: bool,
+    /// What single constants must have at least
+    least: LeastBits,
+    /// The model before its opset was raised, where it was
+    unraised: Option<Folded<'a>>,
+    /// Units that 8 bits ruin, with the SQNR of what they make of the float model's values, in dB
+    ruined: BTreeMap<usize, f64>,
+}
+
+impl Int8<'_> {
+    fn context(&self) -> Context<'_> {
+        let mut cx = Context::new(self.options.clone(), self.evaluator);
+        cx.statistics = self.statistics.clone();
+        cx
+    }
+
+    /// Without samples: ranges of each run, unless `dynamic` is [`Dynamic::None`], and storage. `Err`, with the reason, where
+    /// there is nothing to do.
+    pub fn without_samples(
+        &self,
+        lossless: &Model,
+        dynamic: Dynamic,
+        why: &Reason,
+    ) -> Result<Result<Quantized, String>, Failure> {
+        self.without_samples_at_least(lossless, dynamic, why, &LeastBits::default())
+    }
+
+    /// The same, with at least so many bits for single constants.
+    pub fn without_samples_at_least(
+        &self,
+        lossless: &Model,
+        dynamic: Dynamic,
+        why: &Reason,
+        least: &LeastBits,
+    ) -> Result<Result<Quantized, String>, Failure> {
+        let folded = Folded::of(lossless.detached(), self)?;
+        let mut model = folded.model.detached();
+        let mut cx = self.context();
+        cx.options.deny.extend(folded.left_alone());
+        let patterns = Patterns::new(self.keep_float)?;
+        if dynamic != Dynamic::None {
+            let kept = model.graph.ops_in_id_order().into_iter().filter(|op| patterns.matches(&model.graph, *op));
+            let kept: Vec<OpId> = kept.collect();
+            let pass = DynamicInt8 {
+                calibration: None,
+                always: dynamic == Dynamic::All,
+                smooths: false,
+                kept: &kept,
+                target: self.target,
+            };
+            cx.run(&pass, &mut model.graph).map_err(Failure::bug)?;
+        }
+        let mut restored = folded.restore(&mut model, Restore::Tied)?;
+        if self.target.stores {
+            let twins = folded.twins();
+            let store = StoreInt8 { least: Some(least), twins: &twins, ..StoreInt8::default() };
+            cx.run(&store, &mut model.graph).map_err(Failure::bug)?;
+        }
+        restored.extend(folded.restore(&mut model, Restore::Larger)?);
+        if cx.journal.done() == 0 {
+            let why = if !self.target.stores {
+                format!("the target {} wants float weights", self.target.name)
+            } else if self.options.skip.contains("store-int8") {
+                "--skip store-int8 says so".to_owned()
+            } else if model.opset() < LEAST_STORAGE_OPSET {
+                format!("that needs opset {LEAST_STORAGE_OPSET}, the model has {}", model.opset())
+            } else {
+                "no constant is a large enough matrix of 32-bit floats in the main graph or its bodies".to_owned()
+            };
+            return Ok(Err(format!("nothing was stored in 8 bits: {why}; {}", self.what_samples_bring())));
+        }
+        let missed = |entry: &onnx_shrink_passes::Entry| match &entry.outcome {
+            Outcome::Missed { reason } if entry.pass == "dynamic-int8" => Some((entry.op.clone(), reason.clone())),
+            _ => None,
+        };
+        let missed: BTreeMap<String, String> = cx.journal.entries.iter().filter_map(missed).collect();
+        let reason = |op: OpId| {
+            let missed = missed.get(lossless.graph.label_of(op));
+            Some(match missed {
+                Some(missed) => Reason::NorDynamic(Box::new(why.clone()), missed.clone()).to_string(),
+                None => why.to_string(),
+            })
+        };
+        let layers = layers(&lossless.graph, &model.graph, &reason);
+        let run = match cx.journal.done_by("dynamic-int8") {
+            0 => "layers run in float".to_owned(),
+            1 => "one layer runs in 8 bits with ranges of each run, the others in float".to_owned(),
+            count => format!("{count} layers run in 8 bits with ranges of each run, the others in float"),
+        };
+        let mut notes = patterns.unused(&lossless.graph);
+        notes
+            .push(format!("no samples were given: weights are stored in 8 bits, {run}; {}", self.what_samples_bring()));
+        notes.extend(open_shapes(&lossless.graph));
+        let journal = folded.journal(&restored, cx.journal);
+        Ok(Ok(Quantized { model, pairs: None, journal, layers, calibrator: None, samples: 0, notes }))
+    }
+
+    /// What `--data` would bring.
+    fn what_samples_bring(&self) -> String {
+        let name = self.target.name;
+        match self.target.places {
+            Places::Cheapest(_) => {
+                let what = "layers would run in 8 bits, too, where the target gains from it";
+                format!("with --data DIR (100 to 300 samples) {what}")
+            }
+            Places::All | Places::EveryTensor => {
+                format!("with --data DIR (100 to 300 samples) all layers that the target {name} runs in 8 bits would")
+            }
+            Places::Nothing => {
+                format!("the target {name} runs no layer in 8 bits: --data DIR would judge, and no more")
+            }
+        }
+    }
+
+    /// The lossless model in the opset that 8-bit layers need, with its weights computed, and why it could not be brought there, if so.
+    pub fn raised(&self, lossless: &Model) -> Result<(Folded<'_>, Option<String>), Failure> {
+        let mut model = lossless.detached();
+        if model.opset() >= LEAST_OPSET {
+            return Ok((Folded::of(model, self)?, None));
+        }
+        if let Err(error) = raise::raise(&mut model, LEAST_OPSET) {
+            let unfit = format!("8-bit layers need opset {LEAST_OPSET}: {error}");
+            return Ok((Folded::of(lossless.detached(), self)?, Some(unfit)));
+        }
+        let mut cx = self.context();
+        infer::infer(&mut model.graph);
+        pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)?;
+        Ok((Folded::of(model, self)?, None))
+    }
+
+    /// What calibration sees of `model` on `samples`; `keeps`: with the outputs that [`Calibrated::choose`] asks for. `Err` inside,
+    /// when the model does not run.
+    pub fn seen(
+        &self,
+        model: &Model,
+        samples: &Samples,
+        keeps: bool,
+        progress: &dyn Progress,
+    ) -> Result<Result<Calibration, CalibrationError>, Failure> {
+        let stage = progress.stage("calibrating", Some(samples.len() as u64));
+        let source = Source { samples, keeps };
+        match calibrate(&model.graph, self.evaluator, &source, &|done| stage.advance(done as u64)) {
+            Err(CalibrationError::Sample(error)) => Err(Failure::samples(anyhow::anyhow!(error))),
+            Err(CalibrationError::Evaluate(error @ onnx_shrink_ir::EvaluateError::Input { .. })) => {
+                Err(Failure::samples(error))
+            }
+            seen => Ok(seen),
+        }
+    }
+
+    /// Finds what could run in integers, with what [`calibrate`] saw of the model that [`Int8::raised`] gave.
+    pub fn from_calibration<'a>(
+        &'a self,
+        model: Folded<'a>,
+        calibration: Calibration,
+    ) -> Result<Calibrated<'a>, Failure> {
+        self.found(model, calibration, Vec::new(), None)
+    }
+
+    /// Runs the model on the samples and finds what could run in integers.
+    pub fn calibrated<'a>(
+        &'a self,
+        lossless: &Model,
+        samples: &Samples,
+        progress: &dyn Progress,
+    ) -> Result<Calibrated<'a>, Failure> {
+        let (mut folded, mut storage_only) = self.raised(lossless)?;
+        let calibration = match self.seen(&folded.model, samples, true, progress)? {
+            Ok(calibration) => calibration,
+            Err(error) => {
+                storage_only = Some(format!("the model cannot be calibrated: {error}"));
+                folded = Folded::of(lossless.detached(), self)?;
+                Calibration::default()
+            }
+        };
+        let was_raised = folded.model.opset() > lossless.opset();
+        let mut calibrated = self.found(folded, calibration, Vec::new(), storage_only)?;
+        if was_raised {
+            calibrated.unraised = Some(Folded::of(lossless.detached(), self)?);
+        }
+        Ok(calibrated)
+    }
+
+    /// The same with ranges that follow from the model, of whose inputs `inputs` tells ranges.
+    pub fn from_model<'a>(
+        &'a self,
+        lossless: &Model,
+        inputs: &BTreeMap<String, (f64, f64)>,
+    ) -> Result<Calibrated<'a>, Failure> {
+        let mut model = lossless.detached();
+        if model.opset() < LEAST_OPSET {
+            raise::raise(&mut model, LEAST_OPSET).map_err(Failure::input)?;
+            let mut cx = self.context();
+            infer::infer(&mut model.graph);
+            pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)?;
+        }
+        let folded = Folded::of(model, self)?;
+        let model = &folded.model;
+        let calibration = model_ranges(&model.graph, self.statistics, inputs).map_err(|error| match error {
+            ModelRangesError::NoBatchNorm => Failure::input(anyhow::anyhow!("--ranges model: {error}")),
+            ModelRangesError::NoInput(..) => Failure::usage(format_args!("--input-range: {error}")),
+        })?;
+        let open = model.graph.inputs().iter().filter(|input| {
+            let is_float = model.graph.ty(**input).is_some_and(|ty| ty.dtype == DataType::Float);
+            is_float && !calibration.values.contains_key(input)
+        });
+        let open: Vec<String> =
+            open.map(|input| format!("--input-range {}=LO,HI", model.graph.name_of(*input))).collect();
+        let notes = if open.is_empty() {
+            Vec::new()
+        } else {
+            let open = open.join(" ");
+            vec![format!("layers that read an input stay float, as its range is not known: {open} states it")]
+        };
+        self.found(folded, calibration, notes, None)
+    }
+
+    /// What of `folded` could run in integers, by what is known of its values.
+    fn found<'a>(
+        &'a self,
+        folded: Folded<'a>,
+        calibration: Calibration,
+        mut notes: Vec<String>,
+        mut storage_only: Option<String>,
+    ) -> Result<Calibrated<'a>, Failure> {
+        let model = &folded.model;
+        let units = find_units(&model.graph, &calibration, self.target);
+        let costs = Costs::new(&model.graph, &units, &calibration);
+        if self.target.places == Places::Nothing {
+            storage_only = Some(format!("the target {} runs 8-bit layers in float, slower", self.target.name));
+        }
+        if storage_only.is_none() && feeds_back(&model.graph) {
+            let reason =
+                "the model's outputs are fed back as inputs: errors of 8-bit layers would add up over the steps";
+            storage_only = Some(reason.to_owned());
+        }
+        let patterns = Patterns::new(self.keep_float)?;
+        let user_kept = (0..units.units.len())
+            .filter(|&unit| patterns.matches(&model.graph, units.units[unit].op))
+            .collect::<BTreeSet<_>>();
+        notes.extend(patterns.unused(&model.graph));
+        // Attention runs faster with ranges of each run: Q/DQ break the engine's other fusions (`docs/engines.md` §0.9).
+        let prefers = storage_only.is_some() || has_attention(&model.graph);
+        let mut calibrated = Calibrated {
+            int8: self,
+            folded,
+            calibration,
+            units,
+            costs,
+            user_kept,
+            notes,
+            storage_only,
+            dynamic: BTreeSet::new(),
+            smooths: false,
+            stores_returned: true,
+            least: LeastBits::default(),
+            unraised: None,
+            ruined: BTreeMap::new(),
+        };
+        let integer = calibrated.placement(&BTreeSet::new()).integer;
+        let Calibrated { folded: Folded { model, .. }, calibration, units, user_kept, .. } = &calibrated;
+        let is_dynamic = |unit: &usize| {
+            let linear = matches!(units.units[*unit].form, Form::Gemm | Form::MatMul) && !user_kept.contains(unit);
+            linear
+                && match self.dynamic {
+                    Dynamic::None => false,
+                    // What calibrated ranges do not pay for may pay with those of each run: rows of one between float layers.
+                    Dynamic::Paying => {
+                        (prefers || !integer[*unit])
+                            && pays(&model.graph, units.units[*unit].op, Some(calibration), self.target)
+                    }
+                    Dynamic::All => true,
+                }
+        };
+        calibrated.dynamic = (0..units.units.len()).filter(is_dynamic).collect();
+        Ok(calibrated)
+    }
+}
+
+/// What is to be said of a model all of whose layers have shapes that inputs leave open: made-up samples are of some length,
+/// real ones of another.
+fn open_shapes(graph: &Graph) -> Option<String> {
+    let shape = |value| graph.ty(value).and_then(|ty| ty.shape.as_ref());
+    let is_layer = |op: &&OpId| {
+        let op = graph.op(**op);
+        let has_weight = op.input(1).is_some_and(|weight| graph.constant(weight).is_some());
+        has_weight && ["Conv", "ConvTranspose", "Gemm", "MatMul"].iter().any(|kind| op.is(kind))
+    };
+    let is_open = |op: &OpId| {
+        let input = graph.op(*op).input(0).and_then(shape);
+        input.is_none_or(|dims| dims.iter().any(|dim| dim.known().is_none()))
+    };
+    let ops = graph.ops_in_id_order();
+    let layers: Vec<&OpId> = ops.iter().filter(is_layer).collect();
+    // (The first axis is the batch, mostly: one is as good as many.)
+    let open = |input: &onnx_shrink_ir::ValueId| {
+        let dims = shape(*input).into_iter().flatten().skip(1);
+        dims.filter(|dim| dim.known().is_none()).map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let mut names: Vec<String> = graph.inputs().iter().flat_map(open).collect();
+    names.sort();
+    names.dedup();
+    let all_open = !layers.is_empty() && layers.iter().all(|op| is_open(op));
+    (all_open && !names.is_empty()).then(|| {
+        format!(
+            "the shapes of all {} layers depend on what the inputs leave open ({}): made-up samples cannot judge what 8 bits gain \
+             and lose there; --data DIR is needed for that",
+            layers.len(),
+            names.join(", ")
+        )
+    })
+}
+
+/// The first opset whose Mul broadcasts: what is stored in 8 bits needs that.
+const LEAST_STORAGE_OPSET: i64 = 7;
+
+/// The first opset with DynamicQuantizeLinear.
+const LEAST_DYNAMIC_OPSET: i64 = 11;
+
+/// The opset with per-channel Quantize and Dequantize.
+const LEAST_OPSET: i64 = 13;
+
+/// Whether a later input has the type of a later output: state that is carried from step to step.
+fn feeds_back(graph: &Graph) -> bool {
+    let inputs: Vec<_> = graph.inputs().iter().skip(1).filter_map(|input| graph.ty(*input)).collect();
+    let outputs: Vec<_> = graph.outputs().iter().skip(1).filter_map(|output| graph.ty(*output)).collect();
+    let is_state =
+        |ty: &onnx_shrink_ir::TensorType| ty.dtype == DataType::Float && ty.rank().is_some_and(|rank| rank >= 2);
+    inputs.iter().any(|input| {
+        is_state(input) && outputs.iter().any(|output| input.dtype == output.dtype && input.rank() == output.rank())
+    })
+}

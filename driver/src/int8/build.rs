@@ -1,0 +1,256 @@
+//! The model with a placement and ranges, and why each layer became what it is.
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use onnx_shrink_ir::{Model, OpId};
+use onnx_shrink_passes::{
+    Miss,
+    analysis::place::{Placement, place, place_all},
+    calibration::{calibrators::Calibrator, collect::Calibration},
+    quantize::{CancelQdq, DynamicInt8, InsertQdq, WrapQdq},
+    weight_only::{
+        StoreInt8,
+        fold_weights::Restore,
+        least_bits::{LeastBits, Storable, storable},
+    },
+};
+
+use super::{Calibrated, Folded, LEAST_DYNAMIC_OPSET, LEAST_STORAGE_OPSET, Quantized};
+use crate::{Failure, formats::written_bytes, layers::layers, request::qdq::Place};
+
+impl Calibrated<'_> {
+    /// What the target gains most from, with `extra` units float besides those that the user named.
+    pub fn placement(&self, extra: &BTreeSet<usize>) -> Placement {
+        let kept: BTreeSet<usize> = if self.storage_only.is_some() {
+            (0..self.units.units.len()).collect()
+        } else {
+            let float = self.user_kept.union(extra).chain(&self.dynamic);
+            float.chain(self.ruined.keys()).copied().collect()
+        };
+        match self.int8.place {
+            Place::Cut => place(&self.costs, &kept),
+            Place::Wrap => place_all(&self.costs, &kept),
+        }
+    }
+
+    /// Whether samples, or the model, told ranges: the model ran, or did not have to.
+    pub fn has_run(&self) -> bool {
+        self.calibration.samples > 0 || self.calibration.from_model
+    }
+
+    /// Whether layers find their ranges in each run.
+    pub fn is_dynamic(&self) -> bool {
+        !self.dynamic.is_empty()
+    }
+
+    /// From now on, what goes back to float for a gate is not stored in 8 bits either.
+    pub fn leave_returned_unstored(&mut self) {
+        self.stores_returned = false;
+    }
+
+    /// From now on, single constants have at least so many bits.
+    pub fn store_at_least(&mut self, least: LeastBits) {
+        self.least = least;
+    }
+
+    /// The constants that may be stored, those of bodies first.
+    pub fn storable(&self) -> Vec<Storable> {
+        storable(&self.folded.model.graph).into_iter().filter(|constant| constant.rank >= 2).collect()
+    }
+
+    /// Adds what the user should know.
+    pub fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
+    /// From now on `ruined`, with the SQNR of what they make, stay float.
+    pub fn leave_float(&mut self, ruined: BTreeMap<usize, f64>) {
+        self.dynamic.retain(|unit| !ruined.contains_key(unit));
+        self.ruined.extend(ruined);
+    }
+
+    /// From now on none does.
+    pub fn leave_out_dynamic(&mut self) {
+        self.dynamic.clear();
+        let note = "no layer finds its ranges in each run: with that a gate failed";
+        self.notes.push(note.to_owned());
+    }
+
+    /// The model with this placement and these ranges; constants that stay float are stored in 8 bits. `returned` are the
+    /// units that went back to float for a gate.
+    pub fn build(
+        &self,
+        placement: &Placement,
+        calibrator: Calibrator,
+        returned: &BTreeSet<usize>,
+    ) -> Result<Quantized, Failure> {
+        self.build_without(placement, calibrator, returned, &BTreeSet::new())
+    }
+
+    /// The same, with the units `overflowing` float.
+    fn build_without(
+        &self,
+        placement: &Placement,
+        calibrator: Calibrator,
+        returned: &BTreeSet<usize>,
+        overflowing: &BTreeSet<usize>,
+    ) -> Result<Quantized, Failure> {
+        let any = placement.integer.contains(&true);
+        let formats = self.int8.formats;
+        let folded = if any { &self.folded } else { self.least_raised() };
+        let before = &folded.model;
+        // Ids of another opset's graph differ, names do not.
+        let twin = |op: OpId| match self.unraised.as_ref().is_some_and(|unraised| std::ptr::eq(unraised, folded)) {
+            true => before.graph.producer(
+                before.graph.find(self.folded.model.graph.name_of(self.folded.model.graph.op(op).output(0)?))?,
+            ),
+            false => Some(op),
+        };
+        let calibration = self.calibration_of(before);
+        let mut model = before.detached();
+        let mut cx = self.int8.context();
+        cx.options.deny.extend(folded.left_alone());
+        if any {
+            let insert = InsertQdq {
+                calibration: &self.calibration,
+                calibrator,
+                units: &self.units,
+                integer: &placement.integer,
+            };
+            match self.int8.place {
+                Place::Cut => cx.run(&insert, &mut model.graph),
+                Place::Wrap => cx.run(&WrapQdq(insert), &mut model.graph),
+            }
+            .map_err(Failure::bug)?;
+        }
+        if !self.dynamic.is_empty() {
+            let ops: BTreeSet<OpId> = self.dynamic.iter().filter_map(|unit| twin(self.units.units[*unit].op)).collect();
+            let kept = model.graph.ops_in_id_order().into_iter().filter(|op| !ops.contains(op));
+            let kept: Vec<OpId> = kept.collect();
+            let pass = DynamicInt8 {
+                calibration: Some(&calibration),
+                always: true,
+                smooths: self.smooths,
+                kept: &kept,
+                target: self.int8.target,
+            };
+            cx.run(&pass, &mut model.graph).map_err(Failure::bug)?;
+        }
+        let mut restored = folded.restore(&mut model, Restore::Tied)?;
+        if self.int8.target.stores {
+            if !self.stores_returned {
+                let label = |unit: &usize| self.folded.model.graph.label_of(self.units.units[*unit].op).to_owned();
+                cx.options.deny.extend(returned.iter().map(|unit| ("store-int8".to_owned(), label(unit))));
+            }
+            let halves = if any { self.int8.target.halves_beside_pairs } else { &[] };
+            let twins = folded.twins();
+            let store = StoreInt8 { calibration: Some(&calibration), halves, least: Some(&self.least), twins: &twins };
+            cx.run(&store, &mut model.graph).map_err(Failure::bug)?;
+        }
+        restored.extend(folded.restore(&mut model, Restore::Larger)?);
+        model.graph.sweep();
+        let overflows =
+            |unit: &usize| placement.integer[*unit] && formats.overflows(&model.graph, self.units.units[*unit].op);
+        let found: BTreeSet<usize> = (0..placement.integer.len()).filter(overflows).collect();
+        if !found.is_empty() {
+            let mut rest = placement.clone();
+            found.iter().for_each(|unit| rest.integer[*unit] = false);
+            let overflowing = found.union(overflowing).copied().collect();
+            return self.build_without(&rest, calibrator, returned, &overflowing);
+        }
+        let reasons = self.reasons(placement, returned, overflowing);
+        let reasons: BTreeMap<OpId, String> =
+            reasons.into_iter().filter_map(|(op, reason)| twin(op).map(|op| (op, reason))).collect();
+        let is_integer: BTreeSet<OpId> =
+            self.units.units.iter().zip(&placement.integer).filter(|(_, is)| **is).map(|(unit, _)| unit.op).collect();
+        let verdict = |op: OpId| match reasons.get(&op) {
+            _ if is_integer.contains(&op) => None,
+            Some(reason) => Some(reason.clone()),
+            None => Some(Miss::Form("its inputs or outputs were not calibrated").sentence(&before.graph)),
+        };
+        let mut layers = layers(&folded.unfolded().graph, &model.graph, &verdict);
+        if any && self.int8.place == Place::Wrap {
+            // Behind everything that knows ops by their ids: these change now.
+            let cancel = if formats.keeps_ranges() { CancelQdq::local() } else { CancelQdq::beside_activations() };
+            cx.run(&cancel, &mut model.graph).map_err(Failure::bug)?;
+        }
+        let (model, pairs) = match if any { formats.write(&model, &mut cx)? } else { None } {
+            Some(written) => (written, Some(model)),
+            None => (model, None),
+        };
+        for layer in layers.iter_mut().filter(|_| pairs.is_some()) {
+            layer.bytes_after = written_bytes(&model.graph, &layer.name).unwrap_or(layer.bytes_after);
+        }
+        Ok(Quantized {
+            model,
+            pairs,
+            journal: folded.journal(&restored, cx.journal),
+            layers,
+            calibrator: any.then_some(calibrator),
+            samples: self.calibration.samples,
+            notes: self.notes.clone(),
+        })
+    }
+
+    /// The model in the opset that it had, where nothing but pairs needs another: ONNX Runtime 1.32 recognizes the attention of
+    /// older exporters below opset 13 alone, where Unsqueeze has its axes as an attribute (0.83 of the time: x_bert_toy).
+    fn least_raised(&self) -> &Folded<'_> {
+        let least = if self.dynamic.is_empty() { LEAST_STORAGE_OPSET } else { LEAST_DYNAMIC_OPSET };
+        self.unraised.as_ref().filter(|unraised| unraised.model.opset() >= least).unwrap_or(&self.folded)
+    }
+
+    /// What calibration saw, by values of `model`, which has those of the calibrated one by name.
+    fn calibration_of(&self, model: &Model) -> Cow<'_, Calibration> {
+        if std::ptr::eq(model, &self.folded.model) {
+            return Cow::Borrowed(&self.calibration);
+        }
+        let values = self.calibration.values.iter();
+        let values = values.filter_map(|(value, seen)| {
+            model.graph.find(self.folded.model.graph.name_of(*value)).map(|value| (value, seen.clone()))
+        });
+        Cow::Owned(Calibration { values: values.collect(), outputs: BTreeMap::new(), ..self.calibration })
+    }
+
+    /// Why each op does not compute in integers, by op; integer units are not in it. `returned` went back to float for
+    /// the gate, `overflowing` because of their sums.
+    fn reasons(
+        &self,
+        placement: &Placement,
+        returned: &BTreeSet<usize>,
+        overflowing: &BTreeSet<usize>,
+    ) -> BTreeMap<OpId, String> {
+        let graph = &self.folded.model.graph;
+        // Units that paid as long as no gate spoke.
+        let paid =
+            if returned.is_empty() { placement.integer.clone() } else { self.placement(&BTreeSet::new()).integer };
+        let reason = |unit: usize| {
+            if let Some(reason) = &self.storage_only {
+                reason.clone()
+            } else if self.user_kept.contains(&unit) {
+                Miss::Kept("--keep-float names it".to_owned()).sentence(graph)
+            } else if let Some(sqnr) = self.ruined.get(&unit) {
+                format!("in 8 bits what it makes of the float model's values has an SQNR of {sqnr:.1} dB: too little")
+            } else if overflowing.contains(&unit) {
+                "its sums could leave 32 bits".to_owned()
+            } else if returned.contains(&unit) && paid[unit] {
+                "it went back to float so that the gate holds".to_owned()
+            } else if paid[unit] {
+                "layers around it went back to float so that the gate holds, and without them it does not pay"
+                    .to_owned()
+            } else if paid.contains(&true) {
+                "with its conversions the target would run it slower in 8 bits, by its cost table".to_owned()
+            } else {
+                "8 bits would not make the model faster on the target, by its cost table".to_owned()
+            }
+        };
+        let units = self.units.units.iter().enumerate().filter(|(index, _)| !placement.integer[*index]);
+        let mut reasons: BTreeMap<OpId, String> = units.map(|(index, unit)| (unit.op, reason(index))).collect();
+        for (op, miss) in &self.units.misses {
+            let reason = self.storage_only.clone().unwrap_or_else(|| miss.sentence(graph));
+            reasons.insert(*op, reason);
+        }
+        reasons
+    }
+}
