@@ -131,6 +131,11 @@ impl Groups {
         self.axes.get(&value)?.get(axis)?.as_deref()
     }
 
+    /// The same, without units where it has no channels.
+    pub fn units_along(&self, value: ValueId, axis: usize) -> &[Unit] {
+        self.units_of(value, axis).unwrap_or(&[])
+    }
+
     /// Why `unit` may not go.
     pub fn reason(&self, unit: Unit) -> Option<&str> {
         self.frozen.get(&unit).map(String::as_str)
@@ -164,7 +169,7 @@ impl Groups {
         if !graph.op(weighted.op).is("Conv") {
             return kept;
         }
-        let dims = graph.constant(weighted.weight).map(|tensor| tensor.dims()).unwrap_or_default();
+        let Some(dims) = graph.constant(weighted.weight).map(|tensor| tensor.dims()) else { return kept };
         let axes = self.axes.get(&weighted.weight);
         let share = |axis: usize| {
             let all = dims.get(axis).copied().unwrap_or(1);

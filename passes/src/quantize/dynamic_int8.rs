@@ -73,7 +73,7 @@ impl Pass for DynamicInt8<'_> {
         let mut constants = Constants::of(graph);
         let mut quantized: BTreeMap<ValueId, [ValueId; 3]> = BTreeMap::new();
         let seen = self.calibration.filter(|_| !cx.is_in_body());
-        let smooth = seen.filter(|_| self.smooths).map(|seen| self.smoothed(graph, seen)).unwrap_or_default();
+        let smooth = seen.filter(|_| self.smooths).map_or_else(Smoothed::new, |seen| self.smoothed(graph, seen));
         for op in graph.ops() {
             if !cx.is_in_body() && self.kept.contains(&op) {
                 continue;

@@ -185,7 +185,7 @@ impl<'a> Insertion<'a> {
         for &value in &quantized {
             let range = match plan.calibration.values.get(&value) {
                 Some(seen) => plan.calibrator.range(&seen.histogram),
-                None => graph.constant(value).map_or((0.0, 0.0), range_of_constant),
+                None => graph.constant(value).and_then(range_of_constant).unwrap_or((0.0, 0.0)),
             };
             ranges.insert(value, range);
         }
@@ -277,7 +277,7 @@ impl<'a> Insertion<'a> {
 
     /// A constant that is in the file once, however many ops read it.
     fn constant(&self, patch: &mut Patch, fresh: &mut Vec<(Key, ValueRef)>, base: &str, tensor: Tensor) -> ValueRef {
-        let bytes = tensor.bytes().map(|bytes| bytes.to_vec()).unwrap_or_default();
+        let bytes = tensor.bytes().expect("scales, zero points and weights are numbers").to_vec();
         let key = (tensor.dtype(), tensor.dims().to_vec(), bytes);
         if let Some(&value) = self.shared.get(&key) {
             return value.into();
@@ -513,10 +513,10 @@ impl<'a> Insertion<'a> {
     }
 }
 
-/// Least and largest number of a float constant.
-fn range_of_constant(constant: &Tensor) -> (f64, f64) {
-    let numbers = constant.to_f64_vec().unwrap_or_default();
-    numbers.iter().fold((0.0, 0.0), |(low, high), x| (f64::min(low, *x), f64::max(high, *x)))
+/// Least and largest number of a constant, and zero; `None` where it has no numbers.
+fn range_of_constant(constant: &Tensor) -> Option<(f64, f64)> {
+    let numbers = constant.to_f64_vec()?;
+    Some(numbers.iter().fold((0.0, 0.0), |(low, high), x| (f64::min(low, *x), f64::max(high, *x))))
 }
 
 /// `constant` in the target's type of activations; `None` where it is not float or not finite.
