@@ -165,7 +165,13 @@ impl Int8<'_> {
         if dynamic != Dynamic::None {
             let kept = model.graph.ops_in_id_order().into_iter().filter(|op| patterns.matches(&model.graph, *op));
             let kept: Vec<OpId> = kept.collect();
-            let pass = DynamicInt8 { calibration: None, always: dynamic == Dynamic::All, smooths: false, kept: &kept };
+            let pass = DynamicInt8 {
+                calibration: None,
+                always: dynamic == Dynamic::All,
+                smooths: false,
+                kept: &kept,
+                target: self.target,
+            };
             cx.run(&pass, &mut model.graph).map_err(Failure::bug)?;
         }
         let mut restored = folded.restore(&mut model, Restore::Tied)?;
@@ -371,7 +377,8 @@ impl Int8<'_> {
                     Dynamic::None => false,
                     // What calibrated ranges do not pay for may pay with those of each run: rows of one between float layers.
                     Dynamic::Paying => {
-                        (prefers || !integer[*unit]) && pays(&model.graph, units.units[*unit].op, Some(calibration))
+                        (prefers || !integer[*unit])
+                            && pays(&model.graph, units.units[*unit].op, Some(calibration), self.target)
                     }
                     Dynamic::All => true,
                 }

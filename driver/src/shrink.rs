@@ -77,7 +77,7 @@ pub fn shrink(request: &Request, progress: &dyn Progress) -> Result<Shrunk, Shri
     let mut pipeline = request.control.pipeline()?;
     let is_named = |only: &String| only.replace('_', "-") == "cancel-qdq";
     if request.qdq.cancel.is_some() || request.control.only.iter().any(is_named) {
-        pipeline = pipeline.and(Box::new(CancelQdq::exact()));
+        pipeline = pipeline.and(Box::new(CancelQdq::exact().on(request.target)));
     }
     shrink_with(request, progress, pipeline)
 }

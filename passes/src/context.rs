@@ -6,7 +6,7 @@ use onnx_shrink_ir::{
     verify::{Problem, Violation, verify_graph},
 };
 
-use crate::{Class, Entry, Exactness, INITIALIZER, Journal, Miss, Outcome, Pass, PassError, Result};
+use crate::{Class, Entry, Exactness, INITIALIZER, Journal, Miss, Outcome, PassError, Result};
 
 /// What the user asked for, as far as passes need to know.
 #[derive(Clone, Debug, Default)]
@@ -28,11 +28,10 @@ pub struct Options {
 }
 
 impl Options {
-    /// Whether `pass` may run.
-    pub fn allows(&self, pass: &dyn Pass) -> bool {
-        let is_wanted =
-            |name: &str| !self.skip.contains(name) && self.only.as_ref().is_none_or(|only| only.contains(name));
-        is_wanted(pass.name()) && (pass.class() == Class::Exact || !self.exact)
+    /// Whether the pass `name` may run in its form of `class`.
+    pub fn allows(&self, name: &str, class: Class) -> bool {
+        let is_wanted = !self.skip.contains(name) && self.only.as_ref().is_none_or(|only| only.contains(name));
+        is_wanted && (class == Class::Exact || !self.exact)
     }
 }
 
@@ -62,10 +61,10 @@ pub struct Context<'a> {
     pub journal: Journal,
     /// Who looks at the graph after each pass
     pub watch: Option<Watch<'a>>,
-    pass: (&'static str, Class),
-    in_body: bool,
+    pub(crate) pass: (&'static str, Class),
+    pub(crate) in_body: bool,
     /// What was wrong with the graph before the pass began, for `verify_each`
-    known: Vec<Violation>,
+    pub(crate) known: Vec<Violation>,
 }
 
 impl<'a> Context<'a> {
@@ -84,25 +83,6 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Runs `pass` on `graph` and all bodies in it, unless the user left it out.
-    pub fn run(&mut self, pass: &dyn Pass, graph: &mut Graph) -> Result<()> {
-        if !self.options.allows(pass) {
-            return Ok(());
-        }
-        self.pass = (pass.name(), pass.class());
-        let (done, lines) = (self.journal.done(), self.journal.entries.len());
-        self.run_everywhere(pass, graph)?;
-        let done = self.journal.done() - done;
-        let missed = self.journal.entries.len() - lines - done;
-        log::info!("{}: {done} rewrites, {missed} not done", pass.name());
-        if done > 0
-            && let Some(watch) = &mut self.watch
-        {
-            watch(pass.name(), graph);
-        }
-        Ok(())
-    }
-
     /// The pass that runs, or ran last; "" before the first.
     pub fn pass(&self) -> &'static str {
         self.pass.0
@@ -112,23 +92,6 @@ impl<'a> Context<'a> {
     /// known by [`OpId`] or `ValueId` of the main graph holds in it.
     pub fn is_in_body(&self) -> bool {
         self.in_body
-    }
-
-    fn run_everywhere(&mut self, pass: &dyn Pass, graph: &mut Graph) -> Result<()> {
-        let outside = self.in_body;
-        self.in_body = true;
-        for op in graph.ops_in_id_order() {
-            for region in 0..graph.op(op).regions().len() {
-                if let Some(body) = graph.region_mut(op, region) {
-                    self.run_everywhere(pass, body)?;
-                }
-            }
-        }
-        self.in_body = outside;
-        if self.options.verify_each {
-            self.known = verify_graph(graph);
-        }
-        pass.run(graph, self)
     }
 
     /// Applies `patch`, unless its rewrite is denied, and writes it down. `None` when it was denied.

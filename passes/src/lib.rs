@@ -9,6 +9,7 @@ pub mod calibration;
 mod class;
 mod context;
 pub mod egg;
+mod error;
 mod journal;
 pub mod lossless;
 pub mod low_rank;
@@ -26,6 +27,7 @@ pub mod weight_only;
 
 pub use class::{Class, Exactness};
 pub use context::{Context, Options, Statistics, Watch};
+pub use error::{PassError, Result};
 pub use journal::{Entry, INITIALIZER, Journal, Outcome};
 pub use lossless::{
     DropConstantChannels, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm, FoldConstants, FoldPad,
@@ -33,5 +35,5 @@ pub use lossless::{
 };
 pub use low_rank::SplitLowRank;
 pub use miss::Miss;
-pub use pass::{Description, Pass, PassError, Result, Rewrite, When};
+pub use pass::{Description, Pass, Rewrite, When};
 pub use prune::{LinearizeBranches, PruneChannels};

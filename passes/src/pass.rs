@@ -1,38 +1,7 @@
 //! The form of a pass.
-use onnx_shrink_ir::{EvaluateError, Graph, OpId, Patch, PatchError};
+use onnx_shrink_ir::{Graph, OpId, Patch, verify::verify_graph};
 
-use crate::{Class, Context, Miss};
-
-/// Why a pass gave up: always a bug or an engine's failure, never a rewrite that does not fit (that is a [`Miss`](crate::Miss)).
-#[derive(Debug, thiserror::Error)]
-pub enum PassError {
-    /// A patch that did not fit
-    #[error("{pass} at `{anchor}`: {source}")]
-    Patch {
-        /// The pass
-        pass: &'static str,
-        /// The op that it would have rewritten, "" when that was gone
-        anchor: String,
-        /// What did not fit
-        source: PatchError,
-    },
-    /// A rewrite that left a broken graph
-    #[error("{pass} at `{anchor}` broke the graph: {violation}")]
-    Broken {
-        /// The pass
-        pass: &'static str,
-        /// The op that it rewrote
-        anchor: String,
-        /// The first violated invariant
-        violation: String,
-    },
-    /// The engine cannot run the model
-    #[error(transparent)]
-    Evaluate(#[from] EvaluateError),
-}
-
-/// The result of a pass.
-pub type Result<T, E = PassError> = std::result::Result<T, E>;
+use crate::{Class, Context, Miss, Result};
 
 /// When a pass runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,5 +85,43 @@ impl<R: Rewrite> Pass for R {
             }
         }
         Ok(())
+    }
+}
+
+impl Context<'_> {
+    /// Runs `pass` on `graph` and all bodies in it, unless the user left it out.
+    pub fn run(&mut self, pass: &dyn Pass, graph: &mut Graph) -> Result<()> {
+        if !self.options.allows(pass.name(), pass.class()) {
+            return Ok(());
+        }
+        self.pass = (pass.name(), pass.class());
+        let (done, lines) = (self.journal.done(), self.journal.entries.len());
+        self.run_everywhere(pass, graph)?;
+        let done = self.journal.done() - done;
+        let missed = self.journal.entries.len() - lines - done;
+        log::info!("{}: {done} rewrites, {missed} not done", pass.name());
+        if done > 0
+            && let Some(watch) = &mut self.watch
+        {
+            watch(pass.name(), graph);
+        }
+        Ok(())
+    }
+
+    fn run_everywhere(&mut self, pass: &dyn Pass, graph: &mut Graph) -> Result<()> {
+        let outside = self.in_body;
+        self.in_body = true;
+        for op in graph.ops_in_id_order() {
+            for region in 0..graph.op(op).regions().len() {
+                if let Some(body) = graph.region_mut(op, region) {
+                    self.run_everywhere(pass, body)?;
+                }
+            }
+        }
+        self.in_body = outside;
+        if self.options.verify_each {
+            self.known = verify_graph(graph);
+        }
+        pass.run(graph, self)
     }
 }

@@ -136,8 +136,13 @@ impl Calibrated<'_> {
             let ops: BTreeSet<OpId> = self.dynamic.iter().filter_map(|unit| twin(self.units.units[*unit].op)).collect();
             let kept = model.graph.ops_in_id_order().into_iter().filter(|op| !ops.contains(op));
             let kept: Vec<OpId> = kept.collect();
-            let pass =
-                DynamicInt8 { calibration: Some(&calibration), always: true, smooths: self.smooths, kept: &kept };
+            let pass = DynamicInt8 {
+                calibration: Some(&calibration),
+                always: true,
+                smooths: self.smooths,
+                kept: &kept,
+                target: self.int8.target,
+            };
             cx.run(&pass, &mut model.graph).map_err(Failure::bug)?;
         }
         let mut restored = folded.restore(&mut model, Restore::Tied)?;

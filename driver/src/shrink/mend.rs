@@ -34,7 +34,7 @@ impl Job<'_> {
         let mut cx = Context::new(self.options.clone(), evaluator.as_ref());
         let mut mended = model.detached();
         if merges {
-            cx.run(&CancelQdq::approximate(), &mut mended.graph).map_err(Failure::bug)?;
+            cx.run(&CancelQdq::approximate().on(self.request.target), &mut mended.graph).map_err(Failure::bug)?;
         }
         if fixes {
             cx.run(&FixSaturation, &mut mended.graph).map_err(Failure::bug)?;

@@ -10,7 +10,7 @@ use onnx_shrink_ir::{Graph, ValueId};
 use crate::{
     analysis::units::{Units, readers},
     calibration::collect::Calibration,
-    target::{Kind, Places, dequantize_time, quantize_time},
+    target::{Kind, Margins, Places, dequantize_time, quantize_time},
 };
 
 /// Which units run in integers, and what the cost tables say of it.
@@ -21,9 +21,6 @@ pub struct Placement {
     /// Time over float time on each of the target's processors, of the ops that the tables know
     pub ratios: Vec<f64>,
 }
-
-/// Float ops that the engine makes integer ones of when they stand between Dequantize and Quantize, 3 to 23 times slower.
-const SLOW_IN_INTEGERS: [&str; 2] = ["AveragePool", "Softmax"];
 
 /// What a value would cost to convert, and who stands at its ends.
 struct Crossing {
@@ -46,6 +43,7 @@ pub struct Costs {
     /// Microseconds of float ops that are in no unit
     rest: f64,
     places: Places,
+    margins: Margins,
     weighted: Vec<bool>,
 }
 
@@ -85,7 +83,8 @@ impl Costs {
             crossings.push(Crossing { producer, units: by, others, quantize: quantize_time(numbers), dequantize });
         }
         let mut barred = BTreeSet::new();
-        for op in graph.ops().into_iter().filter(|op| SLOW_IN_INTEGERS.iter().any(|name| graph.op(*op).is(name))) {
+        for op in graph.ops().into_iter().filter(|op| target.slow_in_integers.iter().any(|name| graph.op(*op).is(name)))
+        {
             // The engine takes a Pad before it into the op, and a Dequantize before that then stands before the op.
             let padded = |x: ValueId| graph.producer(x).filter(|pad| graph.op(*pad).is("Pad"));
             let x = graph.op(op).input(0);
@@ -105,7 +104,17 @@ impl Costs {
             .sum();
         let integer = target.processors().iter().map(times).collect();
         let weighted = units.units.iter().map(|unit| unit.is_weighted()).collect();
-        Costs { float, integer, crossings, tied, barred, rest, places: target.places, weighted }
+        Costs {
+            float,
+            integer,
+            crossings,
+            tied,
+            barred,
+            rest,
+            places: target.places,
+            margins: target.margins,
+            weighted,
+        }
     }
 
     /// Microseconds of a choice on `processor` (an index into the target's).
@@ -219,13 +228,6 @@ impl Costs {
     }
 }
 
-/// All in integers is taken instead of the cheapest choice when it costs at most so much more: the tables are not exact
-/// to a tenth, and integers everywhere were the measured best where the two were near (13 models, ONNX Runtime 1.32).
-const ALL_MARGIN: f64 = 1.08;
-
-/// A choice must promise at least this, or the model stays float: int8 costs accuracy.
-const LEAST_GAIN: f64 = 0.97;
-
 /// Every unit that has an integer form in integers, whether that pays or not; `kept` units stay float.
 pub fn place_all(costs: &Costs, kept: &BTreeSet<usize>) -> Placement {
     costs.placement(costs.all_but(kept))
@@ -257,12 +259,12 @@ pub fn place(costs: &Costs, kept: &BTreeSet<usize>) -> Placement {
     });
     let all = costs.placement(costs.with_ties(all.collect()));
     log::debug!("placement: cheapest {:?}, all {:?}", cheapest.ratios, all.ratios);
-    let chosen = if mean(&all) <= mean(&cheapest) * ALL_MARGIN && all.ratios.iter().all(|ratio| *ratio <= 1.0) {
+    let chosen = if mean(&all) <= mean(&cheapest) * costs.margins.all && all.ratios.iter().all(|ratio| *ratio <= 1.0) {
         all
     } else {
         cheapest
     };
-    if mean(&chosen) > LEAST_GAIN { none } else { chosen }
+    if mean(&chosen) > costs.margins.least_gain { none } else { chosen }
 }
 
 /// A capacity that no cut pays.
@@ -378,6 +380,7 @@ mod tests {
             tied: Vec::new(),
             barred: BTreeSet::new(),
             rest: 0.0,
+            margins: ORT_CPU.margins,
             places: ORT_CPU.places,
             weighted: vec![true; times.len()],
         }

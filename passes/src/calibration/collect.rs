@@ -48,10 +48,11 @@ impl Observed {
     pub fn told(dims: Vec<usize>, (low, high): (f32, f32), means: Option<Vec<f64>>) -> Observed {
         let mut observed = Observed { dims, ..Observed::default() };
         observed.histogram.add(&[low, high]);
-        let means = means.unwrap_or_default();
-        match observed.dims.len() {
-            2 => observed.last = Means::Told(means),
-            _ => observed.channel = Means::Told(means),
+        if let Some(means) = means {
+            match observed.dims.len() {
+                2 => observed.last = Means::Told(means),
+                _ => observed.channel = Means::Told(means),
+            }
         }
         observed
     }

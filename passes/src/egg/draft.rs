@@ -58,8 +58,8 @@ impl Term<'_> {
     /// The op of this term that reads `inputs`, its children that are no attributes.
     pub fn draft(&self, inputs: &[Option<Input>]) -> Option<Draft> {
         let attrs = self.island.attrs(self.node);
-        let origins = self.island.origins.get(&(self.kind, attrs)).map(Vec::as_slice).unwrap_or_default();
-        let copies = origins.iter().filter_map(|origin| self.copied(*origin, inputs));
+        let origins = self.island.origins.get(&(self.kind, attrs)).into_iter().flatten();
+        let copies = origins.filter_map(|origin| self.copied(*origin, inputs));
         copies.chain(self.written(inputs)).find(|draft| self.reads_back(draft))
     }
 

@@ -228,7 +228,7 @@ impl Branch {
 /// `two` with what can be left of the kernel of `like`, from an input to an output of these spatial dimensions; the whole
 /// of it first.
 fn windows(graph: &Graph, like: &Conv, two: &Conv, over_all: bool, (input, output): (&[usize], &[usize])) -> Vec<Form> {
-    let kernel: Vec<usize> = graph.constant(like.w).map(|w| w.dims()[2..].to_vec()).unwrap_or_default();
+    let Some(kernel) = graph.constant(like.w).and_then(|w| w.dims().get(2..)) else { return Vec::new() };
     let rank = kernel.len();
     if !(1..=2).contains(&rank) || input.len() != rank || output.len() != rank {
         return Vec::new();

@@ -12,9 +12,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use onnx_shrink_ir::{Graph, OpId, ValueId};
 
-use super::rules::Analysis;
-use crate::target::{ORT_CPU, Target};
-
 /// Channels that go together or not at all; a number of the [`Groups`] that it is of.
 pub type Unit = u32;
 
@@ -129,19 +126,14 @@ impl Groups {
         }
     }
 
-    /// The groups of `graph`, bodies aside: what they capture is frozen. Multiply-adds are counted for the default target.
-    pub fn of(graph: &Graph) -> Groups {
-        Groups::on(&ORT_CPU, graph, &Sizes::default())
-    }
-
-    /// The same, with multiply-adds as `target` computes them, at `sizes` where the model leaves them open.
-    pub fn on(target: &Target, graph: &Graph, sizes: &Sizes) -> Groups {
-        Groups { block: target.channel_block, ..Analysis::run(graph, sizes) }
-    }
-
     /// The units along `axis` of `value`, an activation or a constant; `None` when it has no channels there.
     pub fn units_of(&self, value: ValueId, axis: usize) -> Option<&[Unit]> {
         self.axes.get(&value)?.get(axis)?.as_deref()
+    }
+
+    /// The same, without units where it has no channels.
+    pub fn units_along(&self, value: ValueId, axis: usize) -> &[Unit] {
+        self.units_of(value, axis).unwrap_or(&[])
     }
 
     /// Why `unit` may not go.
@@ -177,7 +169,7 @@ impl Groups {
         if !graph.op(weighted.op).is("Conv") {
             return kept;
         }
-        let dims = graph.constant(weighted.weight).map(|tensor| tensor.dims()).unwrap_or_default();
+        let Some(dims) = graph.constant(weighted.weight).map(|tensor| tensor.dims()) else { return kept };
         let axes = self.axes.get(&weighted.weight);
         let share = |axis: usize| {
             let all = dims.get(axis).copied().unwrap_or(1);

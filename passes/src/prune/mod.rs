@@ -5,6 +5,7 @@
 //! same door, [`Groups::remove`], and `inspect --groups` shows them without removing any.
 pub mod branch;
 pub mod budget;
+mod find;
 pub mod groups;
 mod labels;
 pub mod layer;

@@ -86,7 +86,7 @@ fn norms(graph: &Graph, groups: &Groups, group: &Group, of: impl Fn(f64) -> f64)
     let mut scores = Scores::new();
     for &producer in &group.producers {
         let Some(weighted) = groups.weighted.iter().find(|weighted| weighted.op == producer) else { continue };
-        let axes = groups.axes.get(&weighted.weight).cloned().unwrap_or_default();
+        let Some(axes) = groups.axes.get(&weighted.weight) else { continue };
         // The axis that the op makes: not the one that it sums over.
         let summed = groups.consumers.iter().find(|consumer| consumer.op == producer).map(|c| c.weight_axis);
         let made = axes.iter().enumerate().find(|(axis, units)| units.is_some() && Some(*axis) != summed);
@@ -126,7 +126,7 @@ fn readers<'m>(graph: &Graph, groups: &Groups, group: &Group, moments: &'m Momen
         let Some(layer) = Layer::of(graph, consumer.op) else { continue };
         let Some(gram) = moments.get(&layer.weight) else { continue };
         let mut columns: BTreeMap<Unit, Vec<usize>> = BTreeMap::new();
-        for (place, &unit) in groups.units_of(layer.x, layer.axis(graph)).unwrap_or_default().iter().enumerate() {
+        for (place, &unit) in groups.units_along(layer.x, layer.axis(graph)).iter().enumerate() {
             columns.entry(unit).or_default().extend(layer.columns(place));
         }
         columns.retain(|unit, _| group.units.binary_search(unit).is_ok());

@@ -116,7 +116,7 @@ pub fn plan(
 fn reading_layers(graph: &Graph, groups: &Groups) -> Vec<Layer> {
     let mut seen = BTreeSet::new();
     let may_go = |consumer: &&super::Consumer| {
-        let units = groups.units_of(consumer.x, consumer.axis).unwrap_or_default();
+        let units = groups.units_along(consumer.x, consumer.axis);
         units.iter().any(|unit| groups.reason(*unit).is_none())
     };
     let layers = groups.consumers.iter().filter(may_go).filter_map(|consumer| Layer::of(graph, consumer.op));

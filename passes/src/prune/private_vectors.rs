@@ -57,7 +57,7 @@ pub fn share_again(graph: &mut Graph, copies: &[Copied]) -> Result<(), PatchErro
 }
 
 fn is_small_vector(tensor: &Tensor) -> bool {
-    let longest = tensor.dims().iter().max().copied().unwrap_or_default();
+    let Some(&longest) = tensor.dims().iter().max() else { return false };
     tensor.dtype().is_float() && tensor.byte_len() <= MOST_BYTES && longest > 1 && tensor.len() == longest
 }
 

@@ -206,7 +206,7 @@ fn targets(graph: &Graph, copy: &Graph, groups: &Groups, removal: &Removal) -> V
     let gone = &removal.gone;
     let place = places(graph);
     let reads_gone = |consumer: &&super::Consumer| {
-        groups.units_of(consumer.x, consumer.axis).unwrap_or_default().iter().any(|unit| gone.contains(unit))
+        groups.units_along(consumer.x, consumer.axis).iter().any(|unit| gone.contains(unit))
     };
     let mut first: BTreeSet<OpId> = groups.consumers.iter().filter(reads_gone).map(|consumer| consumer.op).collect();
     first.extend(removal.branches.iter().map(|(branch, _)| branch.last));
@@ -354,7 +354,7 @@ impl Fitting<'_> {
             rows.iter_mut().zip(&taken).for_each(|(row, taken)| *row -= taken);
             beside = taken;
         }
-        let area = target.dims().get(2..).unwrap_or_default();
+        let area = target.dims().get(2..).unwrap_or(&[]);
         if let Some(inputs) = after.input_rows(&found[0], area, positions)
             && inputs.len() / after.row() * after.outputs == rows.len()
         {

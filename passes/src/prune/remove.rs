@@ -58,7 +58,7 @@ impl Groups {
         let weights: BTreeSet<(ValueId, usize)> =
             self.consumers.iter().map(|consumer| (consumer.weight, consumer.weight_axis)).collect();
         for (weight, axis) in weights {
-            let units = self.units_of(weight, axis).unwrap_or_default();
+            let units = self.units_along(weight, axis);
             let tensor = graph.constant(weight).ok_or(Miss::NotConstant(weight))?;
             let mut numbers = tensor.to_f64().ok_or(Miss::UnknownType(weight))?;
             for (place, _) in units.iter().enumerate().filter(|(_, unit)| gone.contains(unit)) {

@@ -248,8 +248,8 @@ impl<'g> Analysis<'g> {
             }
         }
         for (index, consumer) in self.consumers.iter().enumerate() {
-            let labels = self.axes.get(&consumer.x).and_then(|axes| axes[consumer.axis].clone()).unwrap_or_default();
-            for label in labels {
+            let labels = self.axes.get(&consumer.x).and_then(|axes| axes[consumer.axis].clone());
+            for label in labels.into_iter().flatten() {
                 let group = self.classes.group_of(label);
                 let Some(group) = by_group.get_mut(&group) else { continue };
                 if group.consumers.last() != Some(&index) {

@@ -110,7 +110,7 @@ fn lane_moments(
             let positions = positions(layer, rows, indices.len(), number);
             let dims = &shapes[&layer.y];
             let Some(x) = seen.get(&layer.x) else { continue };
-            let Some(rows) = layer.input_rows(x, dims.get(2..).unwrap_or_default(), positions) else { continue };
+            let Some(rows) = layer.input_rows(x, dims.get(2..).unwrap_or(&[]), positions) else { continue };
             let y = seen.get(&layer.y).filter(|_| *targets).and_then(Tensor::as_slice::<f32>);
             let y = y.map_or_else(Vec::new, |y| layer.target_rows(&y, dims, positions));
             if y.len() == rows.len() / layer.row().max(1) * gram.targets() {
@@ -195,7 +195,7 @@ pub fn pruned(graph: &Graph, groups: &Groups, removal: &Removal, known: Option<&
         }
     }
     for consumer in &groups.consumers {
-        let reads = groups.units_of(consumer.x, consumer.axis).unwrap_or_default().iter().any(|u| gone.contains(u));
+        let reads = groups.units_along(consumer.x, consumer.axis).iter().any(|u| gone.contains(u));
         if !reads || !seen.insert(consumer.op) {
             continue;
         }

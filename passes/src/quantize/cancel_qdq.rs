@@ -38,6 +38,7 @@ use crate::{
     Class, Context, Description, Exactness, Miss, Pass, Result, SimplifyIslands, When,
     egg::{Rule, qdq},
     quantize::integer_moves::{Move, movable},
+    target::{ORT_CPU, Target},
 };
 
 static LOCAL: LazyLock<Vec<Rule>> = LazyLock::new(qdq::exact);
@@ -48,28 +49,35 @@ pub struct CancelQdq {
     moves: bool,
     merges: bool,
     rules: &'static [Rule],
+    target: &'static Target,
 }
 
 impl CancelQdq {
     /// Only pairs that meet already, or stand on the same value: every float value keeps one pair of its own, which some
     /// engines want.
     pub fn local() -> CancelQdq {
-        CancelQdq { moves: false, merges: false, rules: &LOCAL }
+        CancelQdq { moves: false, merges: false, rules: &LOCAL, target: &ORT_CPU }
     }
 
     /// The same, for pairs whose ranges will not be kept: activations that they imply stay.
     pub fn beside_activations() -> CancelQdq {
-        CancelQdq { moves: false, merges: false, rules: &MEETING }
+        CancelQdq { moves: false, merges: false, rules: &MEETING, target: &ORT_CPU }
     }
 
     /// All steps after which every number is the same.
     pub fn exact() -> CancelQdq {
-        CancelQdq { moves: true, merges: false, rules: &LOCAL }
+        CancelQdq { moves: true, merges: false, rules: &LOCAL, target: &ORT_CPU }
     }
 
     /// Also the merging of two Quantizes.
     pub fn approximate() -> CancelQdq {
-        CancelQdq { moves: true, merges: true, rules: &LOCAL }
+        CancelQdq { moves: true, merges: true, rules: &LOCAL, target: &ORT_CPU }
+    }
+
+    /// The same steps for another engine than ONNX Runtime's CPU provider.
+    #[must_use]
+    pub fn on(self, target: &'static Target) -> CancelQdq {
+        CancelQdq { target, ..self }
     }
 }
 
@@ -98,7 +106,7 @@ impl Pass for CancelQdq {
             join(graph, cx)?;
         }
         self.meet(graph, cx)?;
-        let regions = if self.moves { Regions::of(graph, cx).found } else { Vec::new() };
+        let regions = if self.moves { Regions::of(graph, self.target, cx).found } else { Vec::new() };
         for region in &regions {
             let (patch, exactness) = rewrite(graph, region);
             if cx.apply(graph, patch)?.is_some() {
@@ -199,6 +207,7 @@ struct Regions {
 /// What the regions are found in.
 struct Search<'g> {
     graph: &'g Graph,
+    target: &'g Target,
     /// Ops that could run on integers, in the order of the graph
     steps: Vec<Step>,
     /// Parameters of values that a Dequantize or such an op makes
@@ -208,9 +217,9 @@ struct Search<'g> {
 }
 
 impl Regions {
-    fn of(graph: &Graph, cx: &mut Context<'_>) -> Regions {
+    fn of(graph: &Graph, target: &Target, cx: &mut Context<'_>) -> Regions {
         let order = graph.ops();
-        let mut search = Search { graph, steps: Vec::new(), affine: BTreeMap::new(), banned: BTreeSet::new() };
+        let mut search = Search { graph, target, steps: Vec::new(), affine: BTreeMap::new(), banned: BTreeSet::new() };
         loop {
             search.forward(&order);
             search.drop_what_meets_nothing();
@@ -292,8 +301,8 @@ impl Search<'_> {
             let node = self.graph.op(step.op);
             let outputs = || node.outputs().iter().flatten();
             let signed = outputs().any(|y| self.affine.get(y).is_some_and(|own| own.dtype != DataType::Uint8));
-            if signed {
-                let why = "ONNX Runtime runs signed integers fast between the ops of a pair alone";
+            if signed && !self.target.moves_signed {
+                let why = "the target runs signed integers fast between the ops of a pair alone";
                 cx.missed(self.graph, step.op, &Miss::DoesNotPay(why.to_owned()));
                 more.push(step.op);
             } else if step.how.is_slow_alone && outputs().any(|&y| self.is_read(y, &members)) {

@@ -35,7 +35,7 @@ use crate::{
         insert_qdq::{linear_rows, output_shift},
         requantize::cast,
     },
-    target::{Pairing, Processor},
+    target::Target,
 };
 
 /// See the [module](self).
@@ -49,6 +49,8 @@ pub struct DynamicInt8<'a> {
     pub smooths: bool,
     /// Ops of the main graph to leave float
     pub kept: &'a [OpId],
+    /// The engine that runs the result
+    pub target: &'a Target,
 }
 
 /// What the command line and docs/PASSES.md say of it.
@@ -71,7 +73,7 @@ impl Pass for DynamicInt8<'_> {
         let mut constants = Constants::of(graph);
         let mut quantized: BTreeMap<ValueId, [ValueId; 3]> = BTreeMap::new();
         let seen = self.calibration.filter(|_| !cx.is_in_body());
-        let smooth = seen.filter(|_| self.smooths).map(|seen| self.smoothed(graph, seen)).unwrap_or_default();
+        let smooth = seen.filter(|_| self.smooths).map_or_else(Smoothed::new, |seen| self.smoothed(graph, seen));
         for op in graph.ops() {
             if !cx.is_in_body() && self.kept.contains(&op) {
                 continue;
@@ -129,50 +131,26 @@ fn linear_of(graph: &Graph, node: &Op) -> Result<Linear, Miss> {
     Ok(Linear { x, weight, transposed, bias: if is_gemm { node.input(2) } else { None }, y })
 }
 
-/// Time in integers over time in float of `rows` × k times k × n on a processor, DynamicQuantizeLinear included: ONNX Runtime 1.32, one
-/// thread, chains of four layers with bias and Relu, by √(k·n). Without VNNI: `docs/engines.md` §9.6, and between its entries by judgement.
-pub fn ratio(processor: Processor, rows: usize, k: usize, n: usize) -> f64 {
-    type Table = &'static [(f64, f64)];
-    let table: Table = match (processor, rows) {
-        (Processor::Vnni, 0..4) => &[(64.0, 1.5), (128.0, 1.3), (256.0, 0.8), (512.0, 0.5), (1024.0, 0.27)],
-        (Processor::Vnni, 4..16) => &[(64.0, 1.4), (128.0, 1.15), (256.0, 0.7), (512.0, 0.5), (1024.0, 0.2)],
-        (Processor::Vnni, 16..64) => &[(64.0, 1.12), (128.0, 0.72), (256.0, 0.5), (512.0, 0.35)],
-        (Processor::Vnni, _) => &[(64.0, 0.8), (128.0, 0.52), (256.0, 0.4), (512.0, 0.33)],
-        (Processor::Avx2, 0..4) => &[(64.0, 1.4), (128.0, 1.12), (256.0, 0.78), (512.0, 0.51), (1024.0, 0.24)],
-        (Processor::Avx2, 4..16) => &[(64.0, 1.4), (128.0, 1.1), (256.0, 0.77), (512.0, 0.52), (1024.0, 0.24)],
-        (Processor::Avx2, 16..64) => &[(64.0, 1.2), (128.0, 0.93), (256.0, 0.72), (512.0, 0.54)],
-        (Processor::Avx2, _) => &[(64.0, 1.1), (128.0, 0.85), (256.0, 0.65), (512.0, 0.54)],
-    };
-    let size = ((k * n) as f64).sqrt();
-    let after = table.partition_point(|(entry, _)| *entry < size);
-    match (after.checked_sub(1).map(|before| table[before]), table.get(after)) {
-        (Some((low, from)), Some(&(high, to))) => from + (to - from) * (size / low).ln() / (high / low).ln(),
-        (Some((_, last)), None) => last,
-        (None, first) => first.map_or(1.0, |(_, first)| *first),
-    }
-}
-
-/// Mean over both kinds of processor above which a layer stays float: the tables are not exact to a tenth.
-const MOST: f64 = 0.9;
-
-/// Whether the layer `op` of the main graph has a form for which it pays.
-pub fn pays(graph: &Graph, op: OpId, calibration: Option<&Calibration>) -> bool {
+/// Whether the layer `op` of the main graph has a form for which it pays on `target`.
+pub fn pays(graph: &Graph, op: OpId, calibration: Option<&Calibration>, target: &Target) -> bool {
     let Ok(linear) = linear_of(graph, graph.op(op)) else { return false };
     let Some(&[a, b]) = graph.constant(linear.weight).map(Tensor::dims) else { return false };
     let (k, n) = if linear.transposed { (b, a) } else { (a, b) };
-    does_not_pay(rows_of(graph, linear.x, calibration), k, n).is_none()
+    does_not_pay(target, rows_of(graph, linear.x, calibration), k, n).is_none()
 }
 
-/// Why `rows` × k times k × n does not pay, if it does not.
-fn does_not_pay(rows: Option<usize>, k: usize, n: usize) -> Option<Miss> {
-    let ratios = [Processor::Vnni, Processor::Avx2].map(|processor| ratio(processor, rows.unwrap_or(1), k, n));
-    if (ratios[0] + ratios[1]) / 2.0 <= MOST && ratios.iter().all(|ratio| *ratio <= 1.0) {
+/// Why `rows` × k times k × n does not pay on `target`, if it does not.
+fn does_not_pay(target: &Target, rows: Option<usize>, k: usize, n: usize) -> Option<Miss> {
+    let ratios = target.dynamic_ratios(rows.unwrap_or(1), k, n);
+    let mean = ratios.iter().map(|(_, ratio)| ratio).sum::<f64>() / ratios.len() as f64;
+    if mean <= target.margins.dynamic && ratios.iter().all(|(_, ratio)| *ratio <= 1.0) {
         return None;
     }
     let rows = rows.map_or("unknown rows".to_owned(), |rows| format!("rows {rows}"));
-    let [vnni, avx2] = ratios;
-    let times = format!("{vnni:.2} of the float time with VNNI, {avx2:.2} without, by the target's table");
-    Some(Miss::DoesNotPay(format!("a {k}×{n} weight, {rows}: {times}")))
+    let times: Vec<String> = ratios.iter().map(|(processor, ratio)| format!("{ratio:.2} {processor}")).collect();
+    let times = times.join(", ");
+    let name = target.name;
+    Some(Miss::DoesNotPay(format!("a {k}×{n} weight, {rows}: time over float {times}, by the cost model of {name}")))
 }
 
 /// Rows of `x`: the product of all dimensions but the last.
@@ -197,7 +175,7 @@ impl DynamicInt8<'_> {
         let mut readers: BTreeMap<ValueId, Vec<OpId>> = BTreeMap::new();
         for op in graph.ops().into_iter().filter(|op| !self.kept.contains(op)) {
             if let Ok(linear) = linear_of(graph, graph.op(op))
-                && (self.always || pays(graph, op, Some(seen)))
+                && (self.always || pays(graph, op, Some(seen), self.target))
             {
                 readers.entry(linear.x).or_default().push(op);
             }
@@ -230,10 +208,10 @@ impl DynamicInt8<'_> {
         if let Some(factors) = &factors {
             rows *= factors;
         }
-        if let Some(miss) = does_not_pay(rows_of(graph, linear.x, seen), k, n).filter(|_| !self.always) {
+        if let Some(miss) = does_not_pay(self.target, rows_of(graph, linear.x, seen), k, n).filter(|_| !self.always) {
             return Err(miss);
         }
-        let rounded = quantize_rows(&rows, &Inputs::centred(&[]), Pairing::Neighbours, &[]);
+        let rounded = quantize_rows(&rows, &Inputs::centred(&[]), self.target.pairing, &[]);
         let bound = rounded.integers.outer_iter().map(|row| Bound::of(row.iter().copied(), None)).reduce(Bound::or);
         if bound.is_some_and(|bound| bound.bits() > 32) {
             return Err(Miss::Form("its sums could leave 32 bits"));
@@ -326,6 +304,7 @@ mod tests {
     use super::*;
     use crate::{
         calibration::collect::calibrate,
+        target::ORT_CPU,
         testing::{Reference, Samples, parse, run, seeded},
     };
 
@@ -390,7 +369,7 @@ mod tests {
         let before = model("4", k, n, "a1 = MatMul (x, w)  b1 = Gemm (x, w, b)  y = Add (a1, b1)");
         let seen = calibrate(&before, &Reference, &Samples(vec![vec![Some(x)]]), &|_| {}).expect("the model runs");
         let mut graph = before.detached();
-        let pass = DynamicInt8 { calibration: Some(&seen), always: true, smooths: true, kept: &[] };
+        let pass = DynamicInt8 { calibration: Some(&seen), always: true, smooths: true, kept: &[], target: &ORT_CPU };
         run(&pass, &mut graph, crate::Options::default());
         let &[quantize] = graph.ops_of("DynamicQuantizeLinear").as_slice() else { panic!("one for both layers") };
         let smooth = graph.op(quantize).input(0).and_then(|x| graph.producer(x)).expect("a Mul");
@@ -419,8 +398,21 @@ mod tests {
         let misses = run(&DynamicInt8::default(), &mut graph, crate::Options::default());
         assert_eq!(ops(&graph), ["MatMul"]);
         assert!(misses[0].starts_with("does not pay: a 64×64 weight, rows 1"), "{misses:?}");
-        assert!(does_not_pay(None, 784, 300).is_none() && does_not_pay(Some(64), 64, 172).is_none());
-        assert!(does_not_pay(Some(1), 128, 128).is_some() && does_not_pay(Some(16), 64, 64).is_some());
+        assert!(
+            does_not_pay(&ORT_CPU, None, 784, 300).is_none() && does_not_pay(&ORT_CPU, Some(64), 64, 172).is_none()
+        );
+        assert!(
+            does_not_pay(&ORT_CPU, Some(1), 128, 128).is_some() && does_not_pay(&ORT_CPU, Some(16), 64, 64).is_some()
+        );
+    }
+
+    #[test]
+    fn the_target_is_asked_what_pays() {
+        let pays = |target: &str| does_not_pay(Target::named(target).expect("a target"), Some(1), 210, 210).is_none();
+        assert!(pays("ort-x86-avx2") && !pays("ort-x86-vnni") && !pays("ort-cpu"));
+        let miss = does_not_pay(Target::named("ort-x86-vnni").expect("a target"), Some(1), 210, 210).expect("a miss");
+        let sentence = "a 210×210 weight, rows 1: time over float 0.94 with VNNI, by the cost model of ort-x86-vnni";
+        assert_eq!(miss, Miss::DoesNotPay(sentence.to_owned()));
     }
 
     #[test]

@@ -188,10 +188,10 @@ fn name(graph: &Graph, value: ValueId) -> &str {
 
 /// A tensor of float scales: one a row, or of one element as `like` has it.
 fn scale_tensor(graph: &Graph, like: Option<ValueId>, scales: &[f32], whole: bool) -> Tensor {
-    let dims = like.and_then(|like| graph.constant(like)).map(|tensor| tensor.dims().to_vec()).unwrap_or_default();
     if whole {
-        let dims = if dims.iter().product::<usize>() == 1 { dims } else { Vec::new() };
-        return Tensor::from_vec(&dims, vec![scales.first().copied().unwrap_or(1.0)]);
+        let like = like.and_then(|like| graph.constant(like)).filter(|tensor| tensor.len() == 1);
+        let dims = like.map_or(&[][..], Tensor::dims);
+        return Tensor::from_vec(dims, vec![scales.first().copied().unwrap_or(1.0)]);
     }
     Tensor::from_vec(&[scales.len()], scales.to_vec())
 }
@@ -213,7 +213,7 @@ fn integers(bias: &Bias, scales: &[f64]) -> Vec<i32> {
 /// Conv, Gemm or MatMul between Dequantizes; `by` is that of the weight.
 fn pairs(graph: &Graph, op: OpId, weight: &Weight, by: OpId) -> Result<Patch, Miss> {
     let (node, dequantize) = (graph.op(op), graph.op(by));
-    let dims = graph.constant(weight.value).map(Tensor::dims).unwrap_or_default();
+    let dims = graph.constant(weight.value).map(Tensor::dims).ok_or(Miss::NotConstant(weight.value))?;
     let rows = weight.rows(graph).ok_or(Miss::NotThisPattern)?.nrows();
     let scales = Scales::of(graph, dequantize.input(1), dequantize.input(2), rows)?;
     let axis = if weight.is_conv || weight.transposed { 0 } else { dims.len() - 1 };
@@ -256,8 +256,8 @@ fn pairs(graph: &Graph, op: OpId, weight: &Weight, by: OpId) -> Result<Patch, Mi
             })
             .collect();
         let steps_f64: Vec<f64> = steps.iter().map(|step| f64::from(*step)).collect();
-        let dims = graph.constant(*value).map(|tensor| tensor.dims().to_vec()).unwrap_or_default();
-        let numbers = patch.constant(name(graph, *value), Tensor::from_vec(&dims, integers(bias, &steps_f64)));
+        let dims = graph.constant(*value).map(Tensor::dims).ok_or(Miss::NotConstant(*value))?;
+        let numbers = patch.constant(name(graph, *value), Tensor::from_vec(dims, integers(bias, &steps_f64)));
         let old = graph.op(*dequantize);
         let tensor = scale_tensor(graph, old.input(1), &steps, whole);
         let zeros = Tensor::from_vec(tensor.dims(), vec![0i32; tensor.len()]);
@@ -313,7 +313,7 @@ fn bias_of_pairs(graph: &Graph, op: OpId, rows: usize) -> Result<Option<Bias>, M
         let Some(value) = node.input(0).filter(|_| node.is("DequantizeLinear")) else { continue };
         let Some(tensor) = graph.constant(value).filter(|tensor| tensor.dtype() == DataType::Int32) else { continue };
         let scales = Scales::of(graph, node.input(1), node.input(2), rows)?;
-        let numbers = tensor.to_f64_vec().unwrap_or_default();
+        let numbers = tensor.to_f64_vec().ok_or(Miss::NotConstant(value))?;
         if numbers.len() != rows {
             return Err(Miss::Form("the bias is not one number for each output channel"));
         }
@@ -353,12 +353,12 @@ fn operator(graph: &Graph, op: OpId, weight: &Weight) -> Result<Patch, Miss> {
     patch.set_input(op, 5, Some(zero_value));
     if let (Some(bias), Some(x_scale)) = (&bias, x_scale) {
         let steps: Vec<f64> = new_scales.iter().map(|scale| x_scale * f64::from(*scale)).collect();
-        let dims = graph.constant(bias.value).map(|tensor| tensor.dims().to_vec()).unwrap_or_default();
+        let dims = graph.constant(bias.value).map(Tensor::dims).ok_or(Miss::NotConstant(bias.value))?;
         let numbers = integers(bias, &steps);
         if dims.iter().product::<usize>() != numbers.len() || numbers.len() != rows {
             return Err(Miss::Form("the bias is not one number for each output channel"));
         }
-        let value = patch.constant(name(graph, bias.value), Tensor::from_vec(&dims, numbers));
+        let value = patch.constant(name(graph, bias.value), Tensor::from_vec(dims, numbers));
         patch.set_input(op, 8, Some(value));
     }
     Ok(patch)

@@ -33,7 +33,7 @@ use crate::{
         rounding::Inputs,
         weight_scales::{QuantizedRows, ScaleRule, conv_from_rows, conv_rows, quantize_rows, up_to_power_of_two},
     },
-    target::{Bias, Pairing, Places, Target},
+    target::{Bias, Pairing, Target},
 };
 
 /// See the [module](self).
@@ -185,7 +185,7 @@ impl<'a> Insertion<'a> {
         for &value in &quantized {
             let range = match plan.calibration.values.get(&value) {
                 Some(seen) => plan.calibrator.range(&seen.histogram),
-                None => graph.constant(value).map_or((0.0, 0.0), range_of_constant),
+                None => graph.constant(value).and_then(range_of_constant).unwrap_or((0.0, 0.0)),
             };
             ranges.insert(value, range);
         }
@@ -277,7 +277,7 @@ impl<'a> Insertion<'a> {
 
     /// A constant that is in the file once, however many ops read it.
     fn constant(&self, patch: &mut Patch, fresh: &mut Vec<(Key, ValueRef)>, base: &str, tensor: Tensor) -> ValueRef {
-        let bytes = tensor.bytes().map(|bytes| bytes.to_vec()).unwrap_or_default();
+        let bytes = tensor.bytes().expect("scales, zero points and weights are numbers").to_vec();
         let key = (tensor.dtype(), tensor.dims().to_vec(), bytes);
         if let Some(&value) = self.shared.get(&key) {
             return value.into();
@@ -386,16 +386,13 @@ impl<'a> Insertion<'a> {
     /// Float ops that read the integer value `value` and whose own output is quantized next, each with the axis of
     /// `value` whose length its weight fixes.
     fn float_between(&self, graph: &Graph, value: ValueId) -> Vec<(OpId, usize)> {
-        if !matches!(self.plan.units.target.places, Places::Cheapest(_)) {
-            return Vec::new(); // ONNX Runtime alone does this
-        }
-        const FUSED_BY_ENGINE: [&str; 4] = ["Conv", "ConvTranspose", "Gemm", "MatMul"];
+        let quantized_by_engine = self.plan.units.target.quantizes_between_pairs;
         let rank = self.plan.calibration.values.get(&value).map_or(0, |seen| seen.dims.len());
         let is_float = |op: OpId| self.plan.units.of_op.get(&op).is_none_or(|unit| !self.plan.integer[*unit]);
         let mut between = Vec::new();
         for place in graph.uses(value) {
             let onnx_shrink_ir::Use::Input(op, index) = place else { continue };
-            if !is_float(op) || index != 0 || !FUSED_BY_ENGINE.iter().any(|name| graph.op(op).is(name)) {
+            if !is_float(op) || index != 0 || !quantized_by_engine.iter().any(|name| graph.op(op).is(name)) {
                 continue;
             }
             let mut end = graph.op(op).output(0);
@@ -516,10 +513,10 @@ impl<'a> Insertion<'a> {
     }
 }
 
-/// Least and largest number of a float constant.
-fn range_of_constant(constant: &Tensor) -> (f64, f64) {
-    let numbers = constant.to_f64_vec().unwrap_or_default();
-    numbers.iter().fold((0.0, 0.0), |(low, high), x| (f64::min(low, *x), f64::max(high, *x)))
+/// Least and largest number of a constant, and zero; `None` where it has no numbers.
+fn range_of_constant(constant: &Tensor) -> Option<(f64, f64)> {
+    let numbers = constant.to_f64_vec()?;
+    Some(numbers.iter().fold((0.0, 0.0), |(low, high), x| (f64::min(low, *x), f64::max(high, *x))))
 }
 
 /// `constant` in the target's type of activations; `None` where it is not float or not finite.

@@ -79,10 +79,8 @@ fn rewrite<'c>(graph: &Graph, op: OpId, constants: &'c mut Constants) -> Result<
     let moved = moved_inputs(graph, op).ok_or(Miss::NotThisPattern)?;
     let node = graph.op(op);
     let mut common: Option<(f32, u8)> = None;
-    let mut one_scale = |quantized: &Quantized| {
-        let found = quantized.constants(graph);
-        found.is_some() && *common.get_or_insert(found.unwrap_or_default()) == found.unwrap_or_default()
-    };
+    let mut one_scale =
+        |quantized: &Quantized| quantized.constants(graph).is_some_and(|found| *common.get_or_insert(found) == found);
     let mut inputs: Vec<Option<onnx_shrink_ir::ValueRef>> =
         node.inputs().iter().map(|input| input.map(Into::into)).collect();
     for &index in &moved {

@@ -140,9 +140,9 @@ impl ToInteger {
         let ty = graph.ty(end).cloned();
         let mut writer = Writer { graph, layer: &layer, ty, rows, dims, draft: Draft::new(op, constants) };
         let integer_bias = layer.bias.is_some() && known.is_some() && parts.len() == 1;
-        let sums = writer.sums(&parts, integer_bias.then_some(&biases));
+        let sums = writer.sums(&parts, integer_bias.then_some(&biases))?;
         let scaled = writer.scaled(sums, known.map(|(scale, _)| scale), unit)?;
-        let scaled = if layer.bias.is_some() && !integer_bias { writer.biased(scaled, &biases, unit) } else { scaled };
+        let scaled = if layer.bias.is_some() && !integer_bias { writer.biased(scaled, &biases, unit)? } else { scaled };
         let (ty, mut draft) = (writer.ty, writer.draft);
         match (layer.end, dequantizes) {
             (End::Quantized { made, activation, .. }, Some(dequantizes)) => {
@@ -231,9 +231,9 @@ impl Writer<'_, '_> {
     }
 
     /// The sums as floats; `bias` is added in int32.
-    fn sums(&mut self, parts: &[Range<usize>], bias: Option<&Vec<i32>>) -> ValueRef {
+    fn sums(&mut self, parts: &[Range<usize>], bias: Option<&Vec<i32>>) -> Result<ValueRef, Miss> {
         if parts.len() == 1 {
-            let mut sums = self.product(None);
+            let mut sums = self.product(None)?;
             if let Some(bias) = bias {
                 let bias = Tensor::from_vec(&self.shape(), bias.clone());
                 let bias = self.draft.constant(self.graph, "b", bias);
@@ -241,23 +241,23 @@ impl Writer<'_, '_> {
                 sums = self.draft.op(NewOp::new("Add"), &[sums, bias], "a", ty);
             }
             let ty = self.ty(DataType::Float);
-            return self.draft.op(cast(DataType::Float), &[sums], "f", ty);
+            return Ok(self.draft.op(cast(DataType::Float), &[sums], "f", ty));
         }
         let ty = self.ty(DataType::Float);
         let mut total: Option<ValueRef> = None;
         for part in parts {
-            let sums = self.product(Some(part));
+            let sums = self.product(Some(part))?;
             let sums = self.draft.op(cast(DataType::Float), &[sums], "f", ty.clone());
             total = Some(match total {
                 Some(before) => self.draft.op(NewOp::new("Add"), &[before, sums], "f", ty.clone()),
                 None => sums,
             });
         }
-        total.unwrap_or(ValueRef::New(usize::MAX))
+        total.ok_or(Miss::Form("a layer without input channels"))
     }
 
     /// ConvInteger or MatMulInteger over the input channels `part`, or all.
-    fn product(&mut self, part: Option<&Range<usize>>) -> ValueRef {
+    fn product(&mut self, part: Option<&Range<usize>>) -> Result<ValueRef, Miss> {
         let is_conv = matches!(self.layer.multiply, Multiply::Conv { .. });
         let mut x: ValueRef = self.layer.x.value.into();
         if let Some(part) = part {
@@ -272,12 +272,12 @@ impl Writer<'_, '_> {
         let named = |op: NewOp| if part.is_none_or(|part| part.start == 0) { op.named(&name) } else { op };
         let ty = self.ty(DataType::Int32);
         if is_conv {
-            let weight = self.conv_weight(part);
+            let weight = self.conv_weight(part)?;
             let weight = self.draft.constant(self.graph, "w", weight);
             let middle = self.draft.constant(self.graph, "z", Tensor::scalar(128u8));
             let mut op = named(NewOp::new("ConvInteger"));
             op.node.attribute = self.graph.op(self.layer.op).attributes().to_vec();
-            return self.draft.op(op, &[x, weight, zero, middle], "a", ty);
+            return Ok(self.draft.op(op, &[x, weight, zero, middle], "a", ty));
         }
         let weight = match (part, self.layer.multiply) {
             (None, Multiply::MatMul | Multiply::Gemm { transposed: false }) => self.layer.weight.into(),
@@ -289,17 +289,18 @@ impl Writer<'_, '_> {
                 self.draft.constant(self.graph, "w", weight)
             }
         };
-        self.draft.op(named(NewOp::new("MatMulInteger")), &[x, weight, zero], "a", ty)
+        Ok(self.draft.op(named(NewOp::new("MatMulInteger")), &[x, weight, zero], "a", ty))
     }
 
     /// The weight of a Conv in u8 around 128, in its own layout.
-    fn conv_weight(&self, part: Option<&Range<usize>>) -> Tensor {
-        let integers = self.graph.constant(self.layer.weight).and_then(|w| w.as_slice::<i8>()).unwrap_or_default();
+    fn conv_weight(&self, part: Option<&Range<usize>>) -> Result<Tensor, Miss> {
+        let weight = self.layer.weight;
+        let integers = self.graph.constant(weight).and_then(|w| w.as_slice::<i8>()).ok_or(Miss::NotConstant(weight))?;
         let moved: Vec<u8> = integers.iter().map(|w| (i16::from(*w) + 128) as u8).collect();
-        let Some(part) = part else { return Tensor::from_vec(&self.dims, moved) };
-        let array = ArrayD::from_shape_vec(self.dims.clone(), moved).unwrap_or_default();
+        let Some(part) = part else { return Ok(Tensor::from_vec(&self.dims, moved)) };
+        let array = ArrayD::from_shape_vec(self.dims.clone(), moved).expect("the dims are those of the weight");
         let slice = array.slice_axis(Axis(1), Slice::from(part.clone()));
-        Tensor::from_vec(slice.shape(), slice.iter().copied().collect())
+        Ok(Tensor::from_vec(slice.shape(), slice.iter().copied().collect()))
     }
 
     /// `sums`·s_x·s_w/unit.
@@ -318,14 +319,17 @@ impl Writer<'_, '_> {
     }
 
     /// `scaled` plus the bias as a float.
-    fn biased(&mut self, scaled: ValueRef, biases: &[i32], unit: f32) -> ValueRef {
-        let scales = self.layer.bias_scale.and_then(|scale| self.graph.constant(scale));
-        let scales = scales.and_then(Tensor::to_f64_vec).unwrap_or_default();
-        let scale = |row: usize| scales.get(if scales.len() == 1 { 0 } else { row }).copied().unwrap_or(0.0);
-        let numbers = biases.iter().enumerate().map(|(row, b)| (f64::from(*b) * scale(row) / f64::from(unit)) as f32);
+    fn biased(&mut self, scaled: ValueRef, biases: &[i32], unit: f32) -> Result<ValueRef, Miss> {
+        let value = self.layer.bias_scale.ok_or(Miss::Form("a bias without a scale"))?;
+        let scales = self.graph.constant(value).and_then(Tensor::to_f64_vec).ok_or(Miss::NotConstant(value))?;
+        if scales.len() != 1 && scales.len() != biases.len() {
+            return Err(Miss::Form("the scales of the bias are not one, or one for each output channel"));
+        }
+        let scales = scales.iter().cycle();
+        let numbers = biases.iter().zip(scales).map(|(b, scale)| (f64::from(*b) * scale / f64::from(unit)) as f32);
         let bias = Tensor::from_vec(&self.shape(), numbers.collect());
         let bias = self.draft.constant(self.graph, "b", bias);
         let ty = self.ty(DataType::Float);
-        self.draft.op(NewOp::new("Add"), &[scaled, bias], "t", ty)
+        Ok(self.draft.op(NewOp::new("Add"), &[scaled, bias], "t", ty))
     }
 }

@@ -84,8 +84,9 @@ fn rewrite<'c>(graph: &Graph, op: OpId, constants: &'c mut Constants) -> Result<
             writer.conv(x, layer.weight.into(), attributes, ty)
         }
         _ if layer.bias.is_none() => {
-            let weight = writer.matrix(&dims);
-            let scales = Tensor::from_vec(&[outputs], layer.weight_scales(graph, outputs).unwrap_or_default());
+            let weight = writer.matrix(&dims)?;
+            let scales = layer.weight_scales(graph, outputs).ok_or(Miss::NotConstant(layer.weight_scale))?;
+            let scales = Tensor::from_vec(&[outputs], scales);
             let scales = writer.draft.constant(graph, "s", scales);
             let zeros = writer.draft.constant(graph, "z", Tensor::from_vec(&[outputs], vec![0i8; outputs]));
             let (x, y) = (writer.read(layer.x), writer.read(made));
@@ -128,14 +129,15 @@ impl Writer<'_, '_> {
     }
 
     /// The weight of a Gemm or MatMul as [K, N].
-    fn matrix(&mut self, dims: &[usize]) -> ValueRef {
+    fn matrix(&mut self, dims: &[usize]) -> Result<ValueRef, Miss> {
         if self.layer.multiply != (Multiply::Gemm { transposed: true }) {
-            return self.layer.weight.into();
+            return Ok(self.layer.weight.into());
         }
-        let [n, k] = dims else { return self.layer.weight.into() };
-        let integers = self.graph.constant(self.layer.weight).and_then(|w| w.as_slice::<i8>()).unwrap_or_default();
+        let weight = self.layer.weight;
+        let [n, k] = dims else { return Err(Miss::UnknownType(weight)) };
+        let integers = self.graph.constant(weight).and_then(|w| w.as_slice::<i8>()).ok_or(Miss::NotConstant(weight))?;
         let turned: Vec<i8> = (0..k * n).map(|at| integers[(at % n) * k + at / n]).collect();
-        self.draft.constant(self.graph, "w", Tensor::from_vec(&[*k, *n], turned))
+        Ok(self.draft.constant(self.graph, "w", Tensor::from_vec(&[*k, *n], turned)))
     }
 
     /// A Gemm or MatMul with bias as a convolution of width 1: [rows, K, 1] with [N, K, 1].

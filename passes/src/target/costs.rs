@@ -1,7 +1,7 @@
 //! What an op costs in float and in integers: facts, measured, as numbers.
 //!
 //! ONNX Runtime's CPU kernels with one thread. Source: `docs/engines.md` §3, §8.6 (with VNNI) and §9.6 (without).
-use super::Processor;
+use crate::target::processor::Processor;
 
 /// What an op does, as far as its time depends on it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,7 +67,7 @@ pub struct Work {
 }
 
 /// A ratio by size, linear in the logarithm of the size between the entries.
-fn by_size(size: f64, table: &[(f64, f64)]) -> f64 {
+pub(super) fn by_size(size: f64, table: &[(f64, f64)]) -> f64 {
     let Some(after) = table.iter().position(|(entry, _)| size <= *entry) else {
         return table.last().map_or(1.0, |(_, ratio)| *ratio);
     };

@@ -35,6 +35,7 @@ use crate::{
         solver::Gram,
     },
     prune::layer::Layer,
+    target::onnx_runtime::GEMM_ACTIVATIONS,
     weight_only::{
         StoreInt8,
         int4_forms::{Fresh, LEAST_PACKED, Shared, Weight, halved},
@@ -57,10 +58,6 @@ const LEAST_INPUTS: usize = 16;
 
 /// Bytes that the nodes and their names take.
 const OVERHEAD: usize = 420;
-
-/// Ops that ONNX Runtime draws into a Gemm before it looks at its weight.
-const DRAWN_IN: [&str; 9] =
-    ["Elu", "HardSigmoid", "LeakyRelu", "Relu", "Selu", "Sigmoid", "Softplus", "Tanh", "ThresholdedRelu"];
 
 /// A layer's weights in 4 bits.
 #[derive(Clone, Debug)]
@@ -372,7 +369,7 @@ fn suits_a_kernel(graph: &Graph, layer: &Layer) -> bool {
 fn is_drawn_in(graph: &Graph, layer: &Layer) -> bool {
     let becomes_gemm = graph.op(layer.op).is("Gemm") || layer.bias.is_some();
     let follows = |place: &Use| match place {
-        Use::Input(op, _) if becomes_gemm => DRAWN_IN.contains(&graph.op(*op).op_type()),
+        Use::Input(op, _) if becomes_gemm => GEMM_ACTIVATIONS.contains(&graph.op(*op).op_type()),
         // A sum of a product and something computed is a Gemm with that as its bias.
         Use::Input(op, _) => graph.op(*op).is("Add"),
         _ => false,

@@ -119,7 +119,7 @@ fn signed_pairs_stay_around_their_ops() {
         &CancelQdq::exact(),
         "g (int8[2,3] x) => (float[3,2] y) <float s = {0.5}, int8 z = {3}> {
             d = DequantizeLinear (x, s, z)  m = Transpose (d)  q = QuantizeLinear (m, s, z)  y = DequantizeLinear (q, s, z) }",
-        "does not pay: ONNX Runtime runs signed integers fast between the ops of a pair alone",
+        "does not pay: the target runs signed integers fast between the ops of a pair alone",
     );
 }
 

@@ -34,7 +34,9 @@ impl Analysis<'_> {
     fn freeze_others(&mut self, x: ValueId, axis: usize, op: OpId) {
         let reason = format!("they are no channels to {}", self.name(op));
         for (_, labels) in self.axes_of(x).iter().enumerate().filter(|(k, _)| *k != axis) {
-            self.classes.freeze(labels.as_deref().unwrap_or_default(), &reason);
+            if let Some(labels) = labels {
+                self.classes.freeze(labels, &reason);
+            }
         }
     }
 
@@ -200,8 +202,14 @@ impl Analysis<'_> {
             return Err(format!("{} broadcasts by the older rules", self.name(op)));
         }
         let y = self.output(op)?;
-        let inputs: Vec<ValueId> =
-            self.graph.op(op).inputs().iter().copied().collect::<Option<_>>().unwrap_or_default();
+        let inputs: Vec<ValueId> = self
+            .graph
+            .op(op)
+            .inputs()
+            .iter()
+            .copied()
+            .collect::<Option<_>>()
+            .ok_or_else(|| format!("{} leaves an input out", self.name(op)))?;
         let rank = inputs.iter().map(|&input| self.rank(input)).collect::<Option<Vec<_>>>();
         let Some(rank) = rank.and_then(|ranks| ranks.into_iter().max()) else {
             return Err(format!("the rank of an input of {} is not known", self.name(op)));
@@ -258,9 +266,9 @@ impl Analysis<'_> {
         let from_input =
             node.input(1).map(|value| self.constant(value).map(|tensor| tensor.to_i64_vec())).transpose()?;
         let reduced = from_input.flatten().or_else(|| node.ints("axes").map(<[i64]>::to_vec));
+        let from_front = |reduced: Vec<i64>| reduced.iter().map(|&axis| axis_from_front(axis, axes.len())).collect();
         let reduced: Option<Vec<usize>> =
-            reduced.unwrap_or_default().iter().map(|&axis| axis_from_front(axis, axes.len())).collect();
-        let reduced = reduced.filter(|reduced| !reduced.is_empty());
+            reduced.and_then(from_front).filter(|reduced: &Vec<usize>| !reduced.is_empty());
         let Some(reduced) = reduced else { return Err(format!("{} runs over the channels", self.name(op))) };
         if reduced.iter().any(|&axis| axes[axis].is_some()) {
             return Err(format!("{} runs over the channels", self.name(op)));

@@ -54,7 +54,12 @@ impl Analysis<'_> {
         let axes = self.axes_of(x);
         let node = self.graph.op(op);
         let axis = self.axis(op, node.int("axis").unwrap_or(0), axes.len())?;
-        let outputs: Vec<ValueId> = node.outputs().iter().copied().collect::<Option<_>>().unwrap_or_default();
+        let outputs: Vec<ValueId> = node
+            .outputs()
+            .iter()
+            .copied()
+            .collect::<Option<_>>()
+            .ok_or_else(|| format!("{} leaves an output out", self.name(op)))?;
         let mut rest = axes[axis].clone();
         let mut parts = Vec::new();
         for &output in &outputs {
@@ -165,7 +170,7 @@ impl Analysis<'_> {
                 [axis] => axis,
                 _ => return Err(format!("{} mixes axes", self.name(op))),
             };
-            let labels = axes[axis].clone().unwrap_or_default();
+            let Some(labels) = axes[axis].clone() else { continue };
             let length = |dims: &[Dim], axes: std::ops::Range<usize>| {
                 axes.map(|axis| dims[axis].known()).product::<Option<usize>>()
             };
@@ -255,7 +260,10 @@ impl Analysis<'_> {
             axes.iter().enumerate().filter_map(|(axis, labels)| Some((axis, labels.clone()?))).collect();
         let sizes = node.input(3).filter(|_| node.is("Resize") && self.graph.opset() >= 11);
         if let Some(sizes) = sizes {
-            let sizes = self.constant(sizes)?.to_i64_vec().unwrap_or_default();
+            let sizes = self
+                .constant(sizes)?
+                .to_i64_vec()
+                .ok_or_else(|| format!("the sizes of {} are not integers", self.name(op)))?;
             if labelled.iter().any(|(axis, labels)| sizes.get(*axis) != Some(&(labels.len() as i64))) {
                 return Err(format!("{} changes the number of channels", self.name(op)));
             }
@@ -263,7 +271,10 @@ impl Analysis<'_> {
         } else {
             let index = if node.is("Resize") && self.graph.opset() >= 11 { 2 } else { 1 };
             let scales: Vec<f64> = match (node.input(index), node.floats("scales")) {
-                (Some(value), _) => self.constant(value)?.to_f64_vec().unwrap_or_default(),
+                (Some(value), _) => self
+                    .constant(value)?
+                    .to_f64_vec()
+                    .ok_or_else(|| format!("the scales of {} are not numbers", self.name(op)))?,
                 (None, Some(scales)) => scales.iter().map(|&scale| f64::from(scale)).collect(),
                 (None, None) => Vec::new(),
             };
