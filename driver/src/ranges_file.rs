@@ -17,13 +17,16 @@ use onnx_shrink_ir::{
     Graph, Tensor,
     proto::{self, schema::ModelProto},
 };
-use onnx_shrink_passes::calibration::{
-    collect::{Calibration, Observed},
-    histogram::{BINS, Histogram},
-    largest::Largest,
-    means::{MOST_SAMPLES, Means},
+use onnx_shrink_passes::{
+    SampleSource,
+    calibration::{
+        collect::{Calibration, Observed},
+        histogram::{BINS, Histogram},
+        largest::Largest,
+        means::{MOST_SAMPLES, Means},
+    },
+    samples::fold_in_order,
 };
-use rayon::prelude::*;
 
 use crate::{Failure, Samples};
 
@@ -72,20 +75,20 @@ const SKETCH: usize = 256;
 impl Sketch {
     /// The sketch of `samples`.
     pub fn of(samples: &Samples) -> Result<Sketch, Failure> {
-        let one = |index: usize| -> Result<u64, Failure> {
-            let inputs = samples.get(index).map_err(Failure::samples)?.inputs;
+        let one = |index: &usize| -> Result<u64, Failure> {
+            let inputs = samples.inputs(*index)?;
             let tensors = inputs.iter().flatten();
             let Digest(digest) = Digest::of(tensors.filter_map(Tensor::bytes).map(|bytes| &bytes[..]));
             Ok((digest ^ digest >> 64) as u64)
         };
         let mut sketch = Sketch::default();
-        for chunk in (0..samples.len()).collect::<Vec<_>>().chunks(SKETCH) {
-            let digests: Vec<Result<u64, Failure>> = chunk.par_iter().map(|&index| one(index)).collect();
-            sketch.0.extend(digests.into_iter().collect::<Result<Vec<_>, _>>()?);
-            while sketch.0.len() > SKETCH {
+        let indices: Vec<usize> = (0..samples.len()).collect();
+        fold_in_order(&indices, SKETCH, one, |_, digest| {
+            sketch.0.insert(digest);
+            if sketch.0.len() > SKETCH {
                 sketch.0.pop_last();
             }
-        }
+        })?;
         Ok(sketch)
     }
 

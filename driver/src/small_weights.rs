@@ -17,8 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ndarray::Array2;
 use onnx_shrink_ir::{Evaluate, Graph, Model, OpId, Tensor, ValueId, infer, raise};
 use onnx_shrink_passes::{
-    Context, Options,
-    calibration::collect::SampleSource,
+    Context, Options, SampleError, SampleSource,
     numerics::{
         bits::{Choice, Form, allot},
         solver::Gram,
@@ -171,8 +170,7 @@ impl SmallWeights<'_> {
             let source: (&dyn SampleSource, &(dyn Fn(usize) -> bool + Sync)) = (&both, &judges);
             one_after_the_other(graph, &layers, self.evaluator, source, &mut solve, &report).map_err(|error| {
                 match error {
-                    PruneError::Sample(error) => Failure::samples(anyhow::anyhow!(error)),
-                    PruneError::Evaluate(error) => Failure::input(error),
+                    PruneError::Samples(error) => error.into(),
                     error => Failure::bug(error),
                 }
             })?;
@@ -208,12 +206,12 @@ impl SampleSource for Both<'_> {
         self.calibrating.len() + self.held_out.len()
     }
 
-    fn inputs(&self, index: usize) -> Result<Vec<Option<Tensor>>, String> {
+    fn inputs(&self, index: usize) -> Result<Vec<Option<Tensor>>, SampleError> {
         let (samples, index) = match index.checked_sub(self.calibrating.len()) {
             Some(index) => (self.held_out, index),
             None => (self.calibrating, index),
         };
-        samples.get(index).map(|sample| sample.inputs).map_err(|error| format!("{error:#}"))
+        samples.inputs(index)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     coverage::{COVERED_SAMPLES, Coverage, MOST_NAMED, constant_named, coverage, reaching},
     files::UnknownFields,
     gates::Gate,
-    metrics::{CompareError, Comparison, GateResult, OutputMetrics, compare, compare_values},
+    metrics::{CompareError, Comparison, GateResult, OutputMetrics, Which, compare, compare_values},
     open::{Defaults, Functions, Opened, Opening},
     progress::Silent,
     random,
@@ -190,7 +190,7 @@ impl Verdict {
         };
         let stage = progress.stage("validating", Some(samples.len() as u64));
         let compared = compare(&before.graph, first.as_ref(), second.as_ref(), samples, 0, stage.as_ref());
-        if let (Some(data), Err(CompareError::Sample(_) | CompareError::Run { model: "original", .. })) =
+        if let (Some(data), Err(CompareError::Sample(_) | CompareError::Run { model: Which::Original, .. })) =
             (&request.data, &compared)
         {
             // Names each that is bad, where there is one.
@@ -200,7 +200,7 @@ impl Verdict {
         let comparison = match compared {
             Ok(comparison) => comparison,
             Err(CompareError::Sample(error)) => return Err(Failure::samples(error)),
-            Err(CompareError::Run { sample, model: "original", source }) => {
+            Err(CompareError::Run { sample, model: Which::Original, source }) => {
                 let error = format!("does not run on the sample `{sample}`: {source}");
                 return Err(refused(&self.before.path, error));
             }

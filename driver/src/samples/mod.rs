@@ -22,6 +22,7 @@ mod onnx_test_data;
 use std::{str::FromStr, sync::Arc};
 
 use onnx_shrink_ir::{Evaluate, Graph, Tensor};
+use onnx_shrink_passes::SampleSource;
 
 pub use assignments::MakeUp;
 pub use error::{BadSample, SampleError, SampleProblem};
@@ -275,6 +276,17 @@ impl Samples {
     pub fn subset(&self, indices: &[usize]) -> Samples {
         let indices = indices.iter().map(|&index| self.indices[index]).collect();
         Samples { source: self.source.clone(), inputs: self.inputs.clone(), indices }
+    }
+}
+
+impl SampleSource for Samples {
+    fn len(&self) -> usize {
+        Samples::len(self)
+    }
+
+    fn inputs(&self, index: usize) -> Result<Vec<Option<Tensor>>, onnx_shrink_passes::SampleError> {
+        let sample = self.get(index).map_err(|error| onnx_shrink_passes::SampleError::Read(Box::new(error)))?;
+        Ok(sample.inputs)
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Job, is_half};
 use crate::{
     Failure, Gates, Samples,
     gates::Gate,
-    metrics::{CompareError, Comparison, GateResult, compare_graphs},
+    metrics::{CompareError, Comparison, GateResult, Which, compare_graphs},
     proof::{Compared, Proof},
 };
 
@@ -166,7 +166,7 @@ impl Job<'_> {
             compare_graphs(self.evaluator.as_ref(), self.reference(), &model.graph, samples, 0, stage.as_ref());
         match compared {
             Ok(comparison) => Ok(Some(comparison)),
-            Err(CompareError::Run { model: "original", source, .. }) => {
+            Err(CompareError::Run { model: Which::Original, source, .. }) => {
                 self.blame_samples()?;
                 self.report.unproven = Some(source.to_string());
                 Ok(None)
