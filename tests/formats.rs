@@ -45,7 +45,7 @@ fn pairs_of(name: &str, count: usize) -> Pairs {
     let evaluator = Interpreter::new(onnx_shrink_exec::Options::default());
     let mut cx = Context::new(Options { verify_each: true, ..Options::default() }, &evaluator);
     pipeline::run_lossless(&mut model.graph, &mut cx).unwrap();
-    let samples = Samples::open(calib(name).as_ref(), &model.graph, &SampleOptions::default()).unwrap();
+    let samples = Samples::open(calib(name).as_str(), &model.graph, &SampleOptions::default()).unwrap();
     let samples = samples.subset(&(0..count).collect::<Vec<_>>());
     let calibration = calibrate(&model.graph, &evaluator, &Source { samples: &samples, keeps: true }, &|_| {}).unwrap();
     let units = find_units(&model.graph, &calibration, &ORT_CPU);

@@ -3,7 +3,7 @@
 //! The rewrites are in the passes; here is only what decides between them by running the model.
 use std::collections::{BTreeMap, BTreeSet};
 
-use onnx_shrink_ir::{DataType, Evaluate, Graph, Model, OpId, Tensor, infer, raise};
+use onnx_shrink_ir::{DataType, Evaluate, Graph, Model, OpId, Tensor};
 use onnx_shrink_passes::target::{Places, Target};
 use onnx_shrink_passes::{
     Context, Options, Outcome, Statistics,
@@ -16,7 +16,6 @@ use onnx_shrink_passes::{
         collect::{Calibration, CalibrationError, SampleSource, calibrate},
         model_ranges::{ModelRangesError, model_ranges},
     },
-    pipeline,
     quantize::{
         DynamicInt8,
         dynamic_int8::{has_attention, pays},
@@ -37,6 +36,7 @@ use crate::{
         formats::{Dynamic, FormatOptions},
         qdq::Place,
     },
+    simplified,
 };
 
 mod build;
@@ -239,17 +239,9 @@ impl Int8<'_> {
     /// The lossless model in the opset that 8-bit layers need, with its weights computed, and why it could not be brought there, if so.
     pub fn raised(&self, lossless: &Model) -> Result<(Folded<'_>, Option<String>), Failure> {
         let mut model = lossless.detached();
-        if model.opset() >= LEAST_OPSET {
-            return Ok((Folded::of(model, self)?, None));
-        }
-        if let Err(error) = raise::raise(&mut model, LEAST_OPSET) {
-            let unfit = format!("8-bit layers need opset {LEAST_OPSET}: {error}");
-            return Ok((Folded::of(lossless.detached(), self)?, Some(unfit)));
-        }
-        let mut cx = self.context();
-        infer::infer(&mut model.graph);
-        pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)?;
-        Ok((Folded::of(model, self)?, None))
+        let unfit = simplified::raise(&mut model, LEAST_OPSET, &mut self.context())?.err();
+        let unfit = unfit.map(|error| format!("8-bit layers need opset {LEAST_OPSET}: {error}"));
+        Ok((Folded::of(model, self)?, unfit))
     }
 
     /// What calibration sees of `model` on `samples`; `keeps`: with the outputs that [`Calibrated::choose`] asks for. `Err` inside,
@@ -312,12 +304,7 @@ impl Int8<'_> {
         inputs: &BTreeMap<String, (f64, f64)>,
     ) -> Result<Calibrated<'a>, Failure> {
         let mut model = lossless.detached();
-        if model.opset() < LEAST_OPSET {
-            raise::raise(&mut model, LEAST_OPSET).map_err(Failure::input)?;
-            let mut cx = self.context();
-            infer::infer(&mut model.graph);
-            pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)?;
-        }
+        simplified::raise(&mut model, LEAST_OPSET, &mut self.context())?.map_err(Failure::input)?;
         let folded = Folded::of(model, self)?;
         let model = &folded.model;
         let calibration = model_ranges(&model.graph, self.statistics, inputs).map_err(|error| match error {

@@ -23,7 +23,6 @@ use onnx_shrink_passes::{
         bits::{Choice, Form, allot},
         solver::Gram,
     },
-    pipeline,
     prune::{
         layer::Layer,
         private_vectors::{Copied, copy_shared_vectors, share_again},
@@ -45,6 +44,7 @@ use crate::{
     layers::layers,
     report::{Figures, Stored},
     request::weights::Weights,
+    simplified,
     stored_form::{self, bytes_of_layers, form_read_by, multiplies},
 };
 
@@ -191,11 +191,9 @@ impl SmallWeights<'_> {
 
     /// Raises the opset, and rewrites again what that lets.
     fn raise(&self, model: &mut Model, opset: i64) -> Result<(), Failure> {
-        raise::raise(model, opset)
-            .map_err(|error| Failure::input(anyhow::anyhow!("--weights int4 needs opset {opset}: {error}")))?;
-        infer::infer(&mut model.graph);
         let mut cx = Context::new(self.options.clone(), self.evaluator);
-        pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)
+        let raised = simplified::raise(model, opset, &mut cx)?;
+        raised.map_err(|error| Failure::input(anyhow::anyhow!("--weights int4 needs opset {opset}: {error}")))
     }
 }
 

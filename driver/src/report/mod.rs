@@ -2,7 +2,7 @@
 //!
 //! `--report` writes it as JSON of a stated [`SCHEMA`]; [`table`] makes text for people of it. **Nothing** in it depends on the
 //! clock or on the number of threads, but for [`Timing`].
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use onnx_shrink_ir::{Graph, Model};
 use onnx_shrink_passes::{Class, Entry, Exactness, Outcome};
@@ -283,9 +283,8 @@ impl Report {
         }
     }
 
-    /// Says what was written: `model`, or the input if that was kept.
-    pub fn finish(&mut self, output: &Path, written: &Written, model: &Model) {
-        let path = output.display().to_string();
+    /// Says what was written to `path`: `model`, or the input if that was kept.
+    pub fn finish(&mut self, path: String, written: &Written, model: &Model) {
         self.input_kept = written.input_kept;
         self.output = match written.input_kept {
             true => Side { path, bytes: written.bytes, ..self.input.clone() },

@@ -133,7 +133,7 @@ impl Job<'_> {
 
     /// The failure of a gate, for the file at hand.
     pub(super) fn gate_failed(&self, reason: &str) -> Failure {
-        Failure::gate(format_args!("{}: {reason}", self.request.input.display()))
+        Failure::gate(format_args!("{}: {reason}", self.request.input))
     }
 
     /// What cannot be run against the original is not approximated.
