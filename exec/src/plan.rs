@@ -75,10 +75,7 @@ pub(crate) struct Plan<'g> {
 /// The error that `error` is when `op` of `graph` met it.
 pub(crate) fn named(graph: &Graph, id: OpId, error: KernelError) -> EvaluateError {
     let op = graph.op(id);
-    let op_type = match op.domain() {
-        "" => op.op_type().to_owned(),
-        domain => format!("{domain}.{}", op.op_type()),
-    };
+    let op_type = op.full_type();
     let op = graph.label_of(id).to_owned();
     match error {
         KernelError::Unsupported(reason) => EvaluateError::Unsupported { op, op_type, reason },
