@@ -240,14 +240,6 @@ pub fn inspect(request: &Inspect, progress: &dyn Progress) -> Result<Inspection,
     Ok(found)
 }
 
-/// The op's type, with the domain if that is not ONNX's own.
-fn type_of(graph: &Graph, op: OpId) -> String {
-    match graph.op(op).domain() {
-        "" => graph.op(op).op_type().to_owned(),
-        domain => format!("{domain}.{}", graph.op(op).op_type()),
-    }
-}
-
 /// 0 for an op that has no multiply-adds, whatever its shapes; another number, if its shapes need only be known; or `None`.
 fn multiply_adds_if_known(graph: &Graph, op: OpId) -> Option<u64> {
     multiply_adds(graph, op, &|_| Some(vec![1; 8]))
@@ -430,7 +422,7 @@ impl Tally {
             let multiply_adds = work(op);
             let line = OpLine {
                 name: graph.label_of(op).to_owned(),
-                op: type_of(graph, op),
+                op: graph.op(op).full_type(),
                 output: output.and_then(|value| graph.ty(*value)).map(TensorType::to_string),
                 multiply_adds,
                 bytes: weights.bytes,
@@ -463,7 +455,7 @@ impl Tally {
         for op in graph.ops() {
             let mut weights = owned.get(&op).cloned().unwrap_or_default();
             constants.add(&weights);
-            let kind = type_of(graph, op);
+            let kind = graph.op(op).full_type();
             let multiply_adds = work(op);
             if multiply_adds.is_none() {
                 *self.not_counted.entry(kind.clone()).or_insert(0) += 1;

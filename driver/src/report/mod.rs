@@ -4,7 +4,7 @@
 //! clock or on the number of threads, but for [`Timing`].
 use std::collections::BTreeMap;
 
-use onnx_shrink_ir::{Graph, Model};
+use onnx_shrink_ir::Model;
 use onnx_shrink_passes::{Class, Entry, Exactness, Outcome};
 use serde::Serialize;
 
@@ -39,28 +39,13 @@ pub struct Side {
 impl Side {
     /// What `model` is; `bytes` of it are in `path`.
     pub fn of(path: &str, bytes: u64, model: &Model) -> Side {
-        let mut ops = BTreeMap::new();
-        count_ops(&model.graph, &mut ops);
+        let ops = model.graph.count_by_type();
         Side { path: path.to_owned(), bytes, opset: model.opset(), ops }
     }
 
     /// Number of ops.
     pub fn op_count(&self) -> usize {
         self.ops.values().sum()
-    }
-}
-
-fn count_ops(graph: &Graph, ops: &mut BTreeMap<String, usize>) {
-    for id in graph.ops_in_id_order() {
-        let op = graph.op(id);
-        let name = match op.domain() {
-            "" => op.op_type().to_owned(),
-            domain => format!("{domain}.{}", op.op_type()),
-        };
-        *ops.entry(name).or_insert(0) += 1;
-        for region in op.regions() {
-            count_ops(&region.graph, ops);
-        }
     }
 }
 

@@ -5,10 +5,10 @@
 //!
 //! **Never** holds more samples than threads. **Never** runs what cannot fail: where inputs are floats of dimensions with which
 //! the model ran, and no number of theirs becomes an index or a length, one run tells for all.
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, convert::Infallible};
 
 use onnx_shrink_ir::{Evaluate, EvaluateError, Graph, Op, OpId, Prepared, Tensor};
-use rayon::prelude::*;
+use onnx_shrink_passes::samples::map_in_order;
 
 use super::{BadSample, Data, Sample, SampleError, SampleOptions, SampleProblem, Samples, error::name_some};
 use crate::{Progress, progress::Stage};
@@ -131,7 +131,8 @@ impl Samples {
             let unsupported = failed.iter().filter(|(_, error)| is_unsupported(error)).count();
             let runs = prepared.as_deref().filter(|_| has_run || unsupported < ENOUGH_UNSUPPORTED);
             let known = |dims: &Vec<Vec<usize>>| one_tells && ran.contains(dims);
-            let found: Vec<Tried> = indices.par_iter().map(|&index| self.try_one(index, runs, &known)).collect();
+            let one = |index: &usize| Ok::<_, Infallible>(self.try_one(*index, runs, &known));
+            let Ok(found) = map_in_order(indices, one);
             for (&index, found) in indices.iter().zip(found) {
                 let mut problem = None;
                 match found {
