@@ -1,6 +1,6 @@
 //! The command line: arguments to a command, failures to a line and an exit code.
 //!
-//! **Nothing** else ends the process. (Panics are caught once more where passes run: `onnx_shrink_driver::lossless`.)
+//! **Nothing** else ends the process. (Panics of passes are caught in the driver, too, where they run.)
 use std::{
     ffi::OsString,
     io::{IsTerminal, Write},

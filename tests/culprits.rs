@@ -1,7 +1,7 @@
 //! Wrong rewrites that are planted are found, named, dumped and left out; all others stay.
 use std::{fs, path::Path};
 
-use onnx_shrink_driver::{Control, Report, Request, Silent, shrink::shrink_with};
+use onnx_shrink_driver::{Control, Report, Request, Silent, shrink_with};
 use onnx_shrink_ir::{Graph, NewOp, Patch, import, proto, text};
 use onnx_shrink_passes::{
     Class, Context, Description, Pass, Result, When,

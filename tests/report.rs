@@ -5,7 +5,11 @@ use std::{
     path::Path,
 };
 
-use onnx_shrink_driver::{metrics::Part, regions::Regions, report::Culprit, samples::BadSample};
+use onnx_shrink_driver::{
+    metrics::Part,
+    report::{Culprit, Regions},
+    samples::BadSample,
+};
 use onnx_shrink_passes::{Class, Entry, Outcome};
 use serde_json::Value;
 

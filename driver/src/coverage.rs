@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use onnx_shrink_ir::{Evaluate, Graph, Op, OpId, Prepared, Tensor, Use, ValueId, element_count, multiply_adds};
 
 use crate::{
-    Sample, Samples,
-    samples::{Fitting, NoSamples},
+    Samples,
+    samples::{Fitting, NoSamples, Sample},
 };
 
 /// Multiply-adds and elements that ops may take which run again.

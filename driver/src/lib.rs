@@ -1,45 +1,75 @@
-//! The job of onnx-shrink as a library: from a [`Request`] to a model and its [`Report`].
+//! The job of onnx-shrink as a library: from a [`Request`] to a smaller model and a [`Report`] of what was done to it.
 //!
-//! A [`Request`] says what is wanted; [`shrink::shrink`] does it and gives a [`Report`], or a [`Failure`] that knows its
-//! [`ExitCode`]. **No** rewrite lives here, **no** command line, **no** text tables, and **nothing** writes to stdout or stderr;
-//! [`files::Plan::write`] puts the model itself on stdout when it is asked to.
-pub mod about;
+//! ```
+//! use onnx_shrink_driver::{Feed, Output, Request, Silent, Tensor, shrink};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let model = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/digits_cnn/model.onnx"))?;
+//! // 100 samples with one array each, for the model's input `input`: float[batch,1,8,8].
+//! # let image = |sample: usize| (0..64).map(|pixel| ((sample * 7 + pixel * (sample % 5 + 1)) % 17) as f32).collect::<Vec<f32>>();
+//! let feed = |sample: usize| Feed::new().with("input", Tensor::from_vec(&[1, 1, 8, 8], image(sample)));
+//! let request = Request {
+//!     int8: true,
+//!     data: Some((0..100).map(feed).collect()),
+//!     output: Some(Output::Memory),
+//!     ..Request::new(model)
+//! };
+//! let shrunk = shrink(&request, &Silent)?;
+//! let quantized: Vec<u8> = shrunk.model.expect("the output is memory");
+//! assert!((quantized.len() as u64) < shrunk.report.input.bytes / 2);
+//! assert!(shrunk.report.gates.iter().all(|gate| gate.passed));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A [`Request`] is data: what to read and write, what to do, and on what target the model will run. [`shrink`] does it. The other
+//! functions are [`inspect()`] (what a model is), [`diff_files`] (what changed between two), [`validate()`] (whether one does what
+//! another does) and [`calibrate`] (calibration statistics of one shard of the samples). Each fails with a [`Failure`]: a sentence and
+//! the [`ExitCode`] of the command line that it stands for.
+//!
+//! **No** rewrite lives here (they are in `onnx_shrink_passes`), **no** command line, **no** text tables; **nothing** is printed, but that
+//! [`Output::Stdout`] writes the model itself there. Long work reports its [`Progress`].
+mod about;
 pub mod amounts;
-pub mod coverage;
+mod coverage;
 pub mod diff;
-pub mod dump;
-pub mod failure;
-pub mod files;
-pub mod formats;
-pub mod gates;
+mod dump;
+mod failure;
+mod files;
+mod formats;
+mod gates;
 pub mod inspect;
-pub mod int8;
+mod int8;
 mod keep_float;
-pub mod layers;
-pub mod lossless;
-pub mod low_rank;
+mod layers;
+mod lossless;
+mod low_rank;
 pub mod metrics;
 mod open;
 pub mod panics;
 pub mod paths;
-pub mod progress;
-pub mod proof;
-pub mod random;
-pub mod ranges_file;
-pub mod regions;
+mod progress;
+mod proof;
+mod random;
+mod ranges_file;
+mod regions;
 pub mod report;
 pub mod request;
 pub mod samples;
-pub mod sensitivity;
-pub mod shrink;
+mod sensitivity;
+mod shrink;
 mod simplified;
-pub mod small_weights;
+mod small_weights;
 mod stored_form;
-pub mod structure;
+mod structure;
 pub mod validate;
 
+pub use onnx_shrink_ir::Tensor;
+
+pub use diff::diff_files;
 pub use failure::{ExitCode, Failure};
-pub use gates::Gates;
+pub use gates::{Gate, Gates};
+pub use inspect::inspect;
 pub use progress::{Progress, Silent, Stage};
 pub use report::Report;
 pub use request::{
@@ -47,5 +77,8 @@ pub use request::{
     control::Control,
     io::{Input, Output},
 };
-pub use samples::{Data, Feed, Sample, SampleError, SampleOptions, Samples};
-pub use shrink::{ShrinkError, Shrunk, shrink};
+pub use samples::{Data, Feed, SampleOptions, Samples};
+#[doc(hidden)]
+pub use shrink::shrink_with;
+pub use shrink::{Shard, ShrinkError, Shrunk, calibrate, shrink};
+pub use validate::validate;

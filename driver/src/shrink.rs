@@ -57,6 +57,8 @@ impl From<Failure> for ShrinkError {
     }
 }
 
+impl std::error::Error for ShrinkError {}
+
 impl fmt::Display for ShrinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.failure.fmt(f)
@@ -126,7 +128,7 @@ pub struct Shard {
 }
 
 /// What calibration for `request`, which asks for no samples, sees on all samples in `data`.
-pub fn calibrate_shard(request: &Request, data: &Data, progress: &dyn Progress) -> Result<Shard, Failure> {
+pub fn calibrate(request: &Request, data: &Data, progress: &dyn Progress) -> Result<Shard, Failure> {
     let pipeline = request.control.pipeline()?;
     Job::new(request, progress, Functions::Inlined)?.calibrate(&pipeline, data)
 }

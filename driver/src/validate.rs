@@ -1,6 +1,6 @@
 //! Whether one model does what another does: both run on samples, and the gates of the main form judge.
 //!
-//! [`validate`] gives a [`Verdict`]; [`text`] shows it, and serde makes the documented JSON of it (`docs/validate.md`).
+//! [`validate`] gives a [`Verdict`]; the command line shows it as text, and serde makes the documented JSON of it (`docs/validate.md`).
 //! **Nothing** is written. The first model is the truth: a model that cannot be run here is a failure if it is the first, and
 //! a difference if it is the second.
 use anyhow::anyhow;
@@ -10,7 +10,7 @@ use onnx_shrink_passes::analysis::quantized::is_quantized;
 use serde::Serialize;
 
 use crate::{
-    ExitCode, Failure, Gates, Progress, SampleError, SampleOptions, Samples,
+    ExitCode, Failure, Gates, Progress, SampleOptions, Samples,
     coverage::{COVERED_SAMPLES, Coverage, MOST_NAMED, constant_named, coverage, reaching},
     files::UnknownFields,
     gates::Gate,
@@ -20,7 +20,7 @@ use crate::{
     random,
     report::Side,
     request::io::Input,
-    samples::{BadSamples, Data, Examiner, Extent},
+    samples::{BadSamples, Data, Examiner, Extent, SampleError},
 };
 
 /// Version of the JSON. It rises when a field changes its meaning or goes; new fields do not count.

@@ -5,6 +5,23 @@
 //! **Never** guesses: what is not known to be right is [`EvaluateError::Unsupported`]. Random ops run with made-up numbers where
 //! [`Options::random`] says so, and **never** become constants of a model: [`Evaluate::op`] refuses them.
 //! The same inputs give the same bits on every call and from every thread.
+//!
+//! ```
+//! use onnx_shrink_exec::Interpreter;
+//! use onnx_shrink_ir::{Evaluate, Tensor, text::parse_model};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let text = r#"<ir_version: 8, opset_import: ["" : 17]>
+//!     g (float[N,2] x) => (float[N,2] y) { a = Relu (x)  y = Add (a, a) }"#;
+//! let model = parse_model(text).expect("this is ONNX's own syntax");
+//! let engine = Interpreter::default();
+//! let prepared = engine.prepare(&model.graph)?; // runs many samples, from many threads
+//! let x = Tensor::from_vec(&[2, 2], vec![1f32, -2.0, 3.0, -4.0]);
+//! let outputs = prepared.run(&[Some(x)], &mut |_value, _tensor| {})?;
+//! assert_eq!(outputs[0].as_slice::<f32>().as_deref(), Some(&[2.0, 0.0, 6.0, 0.0][..]));
+//! # Ok(())
+//! # }
+//! ```
 mod control;
 pub mod kernel;
 pub mod kernels;

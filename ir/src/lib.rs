@@ -2,6 +2,26 @@
 //!
 //! `ModelProto` ↔ [`Model`] ↔ ONNX text. This crate knows what ops mean (schemas, typed views, shape inference) and **runs
 //! nothing**: an engine is reached through [`Evaluate`].
+//!
+//! ```
+//! use onnx_shrink_ir::{export, infer, ops::Conv, text::{parse_model, print_graph}};
+//!
+//! let mut model = parse_model(
+//!     r#"<ir_version: 8, opset_import: ["" : 17]>
+//!     g (float[1,3,8,8] x, float[4,3,3,3] w) => (float[1,4,6,6] y) { a = Conv (x, w)  y = Relu (a) }"#,
+//! )
+//! .expect("this is ONNX's own syntax");
+//! infer::infer(&mut model.graph);
+//! let graph = &model.graph;
+//! let conv = graph.ops_of("Conv")[0];
+//! let view = Conv::of(graph, conv).expect("a Conv without unknown attributes");
+//! assert_eq!(view.group, 1);
+//! let made = graph.op(conv).output(0).expect("a Conv has one output");
+//! assert_eq!(graph.ty(made).expect("its shape was inferred").to_string(), "float[1,4,6,6]");
+//! assert!(print_graph(graph).contains("Relu"));
+//! let proto = export(&model); // a `ModelProto` again, which `proto::save` writes
+//! assert_eq!(proto.graph.expect("a model has a graph").node.len(), 2);
+//! ```
 pub mod attributes;
 pub mod conform;
 pub mod convert;

@@ -3,6 +3,22 @@
 //! [`load`] maps a file and decodes it; [`save`] writes one, whole or not at all. Between the two a model is a
 //! [`schema::ModelProto`] whose large tensors are slices of the mapped file.
 //!
+//! ```
+//! use onnx_shrink_proto::{Limits, SaveOptions, load, save};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/digits_cnn/model.onnx");
+//! let loaded = load(file.as_ref(), &Limits::default())?;
+//! let graph = loaded.model.graph.as_ref().expect("a model has a graph");
+//! assert_eq!(graph.input[0].name(), "input");
+//! # let folder = tempfile::tempdir()?;
+//! # let copy = folder.path().join("copy.onnx");
+//! save(&loaded.model, &copy, &SaveOptions::default())?; // whole, or not at all
+//! assert_eq!(load(&copy, &Limits::default())?.model, loaded.model);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! **Never** copies a tensor, **never** reads a file outside of the model's folder, **never** leaves half a file, and
 //! **never** knows what an op means: that is the next crate's business.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that fails shall panic"))]

@@ -2,7 +2,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use onnx_shrink_driver::{ExitCode, Failure, Request, paths::Paths, request::checked_file, shrink::calibrate_shard};
+use onnx_shrink_driver::{ExitCode, Failure, Request, calibrate, paths::Paths, request::checked_file};
 use onnx_shrink_ir::proto;
 
 use super::{Command, Session, shrink::SampleArguments};
@@ -72,7 +72,7 @@ Exit codes: 0 written; 1 the model cannot be used; 2 the command line is wrong, 
         request.sample_options = self.samples.options();
         request.bad_samples = self.samples.bad_samples();
         let progress = progress::for_stderr(session.quiet);
-        let shard = calibrate_shard(&request, &data.into(), progress.as_ref())?;
+        let shard = calibrate(&request, &data.into(), progress.as_ref())?;
         proto::save_bytes(&shard.bytes, &self.ranges_out).map_err(|error| Failure::new(ExitCode::Usage, error))?;
         if let Some(warning) = &shard.warning {
             log::warn!("{warning}");

@@ -7,11 +7,11 @@ use std::{
 
 use clap::Args;
 use onnx_shrink_driver::{
-    ExitCode, Failure, Gates, Report, Request,
+    ExitCode, Failure, Gates, Report, Request, ShrinkError,
     paths::Paths,
     request::{self, Calibrate},
     samples::{self, BadSamples, Channels, Data, Layout, Resize, SampleOptions},
-    shrink::{ShrinkError, shrink},
+    shrink,
 };
 use onnx_shrink_ir::proto::{self, ExternalData};
 use onnx_shrink_passes::{When, registry::PASSES};
@@ -120,7 +120,7 @@ pub struct Shrink {
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", help_heading = "Output")]
     pub explain: Option<String>,
 
-    /// Put tensors into a file of their own beside the model (default name: <OUT>.data)
+    /// Put tensors into a file of their own beside the model (default name: OUT.data)
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     #[arg(help_heading = "Output", aliases = ["external_data", "save-as-external-data", "use-external-data-format"])]
     pub external_data: Option<String>,

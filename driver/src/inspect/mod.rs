@@ -1,6 +1,6 @@
 //! What a model is: inputs and outputs, ops, types, bytes, work, and what `--int8` would do to it.
 //!
-//! [`inspect`] gathers an [`Inspection`]; [`text`] shows it to people, and serde makes the documented JSON of it
+//! [`inspect`] gathers an [`Inspection`]; the command line shows it as text, and serde makes the documented JSON of it
 //! (`docs/inspect.md`). **Nothing** is written and **nothing** is rewritten but copies. A number that is not known is `None`,
 //! never 0.
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! The report: what went in, what came out, what was done and what not, and how well the result holds.
 //!
-//! `--report` writes it as JSON of a stated [`SCHEMA`]; [`table`] makes text for people of it. **Nothing** in it depends on the
+//! `--report` writes it as JSON of a stated [`SCHEMA`]; the command line shows it as text. **Nothing** in it depends on the
 //! clock or on the number of threads, but for [`Timing`].
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use serde::Serialize;
 
 use crate::{
     metrics::{Comparison, GateResult},
-    regions::Regions,
     samples::BadSample,
 };
 
 mod structure;
 mod weights;
 
+pub use crate::regions::{Open, Regions};
 pub use structure::{PrunedLayer, SplitLayer, Structure};
 pub use weights::{Figures, Stored};
 

@@ -10,6 +10,7 @@ use onnx_shrink_passes::{
     target::{ORT_CPU, Target},
 };
 
+pub use crate::failure::did_you_mean;
 use crate::{
     Failure, Gates,
     samples::{BadSamples, Data, SampleOptions},

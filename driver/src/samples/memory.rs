@@ -91,6 +91,12 @@ impl From<Vec<Feed>> for Data {
     }
 }
 
+impl FromIterator<Feed> for Data {
+    fn from_iter<I: IntoIterator<Item = Feed>>(feeds: I) -> Data {
+        Data::Memory(feeds.into_iter().collect())
+    }
+}
+
 impl From<&Data> for Data {
     fn from(data: &Data) -> Data {
         data.clone()

@@ -46,7 +46,7 @@ pub struct Conv {
     pub x: ValueId,
     /// Weights of shape [M, C/group, k…]
     pub w: ValueId,
-    /// Bias of shape [M]
+    /// Bias of shape `[M]`
     pub b: Option<ValueId>,
     /// Output of shape [N, M, …]
     pub y: ValueId,
@@ -132,7 +132,7 @@ pub struct ConvTranspose {
     pub x: ValueId,
     /// Weights of shape [C, M/group, k…]; output channel `g·M/group + j` is made by rows of group `g`, column `j`
     pub w: ValueId,
-    /// Bias of shape [M]
+    /// Bias of shape `[M]`
     pub b: Option<ValueId>,
     /// Output of shape [N, M, …]
     pub y: ValueId,

@@ -19,7 +19,7 @@
 //! ([`crate::numerics::weight_scales`]). With samples, the bias takes up what rounding the weights takes from the mean.
 //!
 //! **Class:** approximate. **Legal when** the weight is a float matrix, the other operand is a float value of two axes or more, Gemm has alpha = beta = 1
-//! and no transA, and the sums provably fit 32 bits. Where **it pays**: [`ratio`]; [`DynamicInt8::always`] does without.
+//! and no transA, and the sums provably fit 32 bits. Where **it pays**: `ratio`; [`DynamicInt8::always`] does without.
 //! **Does not** touch what is quantized already.
 use std::collections::BTreeMap;
 

@@ -6,7 +6,7 @@ use clap::{
     builder::{PossibleValue, TypedValueParser},
     error::{ContextKind, ContextValue, ErrorKind},
 };
-use onnx_shrink_driver::failure::did_you_mean;
+use onnx_shrink_driver::request::did_you_mean;
 use onnx_shrink_ir::DataType;
 use onnx_shrink_passes::{
     target::Pairing,
