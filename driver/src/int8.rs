@@ -240,7 +240,7 @@ impl Int8<'_> {
     }
 
     /// Finds what could run in integers, with what [`calibrate`] saw of the model that [`Int8::raised`] gave.
-    pub fn from_calibration<'a>(
+    pub fn with_calibration<'a>(
         &'a self,
         model: Folded<'a>,
         calibration: Calibration,
@@ -273,7 +273,7 @@ impl Int8<'_> {
     }
 
     /// The same with ranges that follow from the model, of whose inputs `inputs` tells ranges.
-    pub fn from_model<'a>(
+    pub fn with_model_ranges<'a>(
         &'a self,
         lossless: &Model,
         inputs: &BTreeMap<String, (f64, f64)>,

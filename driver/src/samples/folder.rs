@@ -165,7 +165,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let graph = graph(&[("x", DataType::Float, &[1])]);
         let error = |name: &str| {
-            let error = Samples::open(&folder.path().join(name), &graph, &SampleOptions::default()).unwrap_err();
+            let error = Samples::open(folder.path().join(name), &graph, &SampleOptions::default()).unwrap_err();
             format!("{:#}", anyhow::Error::from(error)).replace(&folder.path().display().to_string(), "")
         };
         assert!(error("none").contains("no such file or folder"));

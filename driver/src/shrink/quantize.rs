@@ -86,7 +86,7 @@ impl<'a> Job<'a> {
         let int8 = self.quantizer(evaluator.as_ref(), &options, statistics);
         let ranges = &self.request.ranges;
         if ranges.from_model {
-            let calibrated = int8.from_model(lossless, &ranges.inputs)?;
+            let calibrated = int8.with_model_ranges(lossless, &ranges.inputs)?;
             let held_out = self.samples.clone().map(|(_, held_out)| held_out);
             let model = self.fall_back(calibrated, (Calibrator::MinMax, None), held_out, FROM_MODEL)?;
             self.report.calibration = Some(Calibration { samples: 0, method: "model".to_owned() });
@@ -130,7 +130,7 @@ impl<'a> Job<'a> {
         let read = ranges_file::read_all(&self.request.ranges.files, &self.stamp(&folded.model), &folded.model.graph)?;
         let (calibration, warnings) = read;
         self.report.warnings.extend(warnings);
-        let mut calibrated = int8.from_calibration(folded, calibration)?;
+        let mut calibrated = int8.with_calibration(folded, calibration)?;
         let samples = self.samples.clone();
         let chosen = match samples.as_ref().map(|(choosing, _)| choosing).filter(|choosing| !choosing.is_empty()) {
             Some(choosing) if self.request.calibrate == Calibrate::Auto => {
