@@ -308,8 +308,7 @@ impl Walk<'_> {
 
     fn open(&mut self, (old, new): Pair, reason: String) {
         let mut labels = BTreeSet::new();
-        for (graph, value) in [(self.before, old), (self.after, new)] {
-            let other = if std::ptr::eq(graph, self.before) { self.after } else { self.before };
+        for (graph, value, other) in [(self.before, old, self.after), (self.after, new, self.before)] {
             let has = |name: &str| other.find(name).is_some_and(|value| other.constant(value).is_none());
             let given: Vec<ValueId> =
                 frontier(graph, value, &|name| name != graph.name_of(value) && has(name)).into_iter().collect();

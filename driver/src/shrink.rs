@@ -25,7 +25,6 @@ use crate::{
     random,
     report::{About, Report, Side},
     request::io::Output,
-    samples::Data,
     simplified::Simplified,
 };
 
@@ -127,8 +126,13 @@ pub struct Shard {
     pub warning: Option<String>,
 }
 
-/// What calibration for `request`, which asks for no samples, sees on all samples in `data`.
-pub fn calibrate(request: &Request, data: &Data, progress: &dyn Progress) -> Result<Shard, Failure> {
+/// Runs the model of `request` on all samples of its `data`, and gives the statistics that a request with `int8` collects there: those of
+/// several shards, in files that [`Ranges::files`](crate::request::Ranges::files) names, calibrate together. Nothing is judged or written.
+pub fn calibrate(request: &Request, progress: &dyn Progress) -> Result<Shard, Failure> {
+    let Some(data) = &request.data else {
+        return Err(Failure::usage("no samples: name those of this shard with --data PATH"));
+    };
+    let request = &Request { int8: true, validate: false, data: None, validation_data: None, ..request.clone() };
     let pipeline = request.control.pipeline()?;
     Job::new(request, progress, Functions::Inlined)?.calibrate(&pipeline, data)
 }
@@ -170,7 +174,6 @@ struct Job<'a> {
 
 impl<'a> Job<'a> {
     fn new(request: &'a Request, progress: &'a dyn Progress, functions: Functions) -> Result<Job<'a>, Failure> {
-        request.checked_output()?;
         request.formats.check(request)?;
         request.weights.check(request)?;
         if request.exact && request.int8 {

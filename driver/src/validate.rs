@@ -19,7 +19,7 @@ use crate::{
     progress::Silent,
     random,
     report::Side,
-    request::io::Input,
+    request::{io::Input, refuse_sample_options},
     samples::{BadSamples, Data, Examiner, Extent, SampleError},
 };
 
@@ -111,8 +111,30 @@ fn engine() -> onnx_shrink_exec::Options {
     onnx_shrink_exec::Options::default().with_random()
 }
 
+impl Validate {
+    /// Refuses gates that nothing here can be judged by, and options of samples without samples.
+    fn check(&self) -> Result<(), Failure> {
+        let has_samples = self.data.is_some();
+        if !has_samples {
+            refuse_sample_options(self.bad_samples, &self.sample_options)?;
+        }
+        for &gate in &self.gates.given {
+            let flag = self.gates.flag(gate);
+            if gate.is_of_pruning() {
+                return Err(Failure::usage(format_args!("{flag} is for runs with --prune: say sqnr or drop")));
+            }
+            if gate.wants_samples() && !has_samples {
+                let why = "needs real samples to judge by, made-up ones tell nothing of accuracy: give --data DIR";
+                return Err(Failure::usage(format_args!("{flag} {why}")));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Runs both models of `request` on its samples and judges.
 pub fn validate(request: &Validate, progress: &dyn Progress) -> Result<Verdict, Failure> {
+    request.check()?;
     let stage = progress.stage("loading", None);
     let (before, side, proto) = read(&request.before)?;
     let (after, other, other_proto) = read(&request.after)?;

@@ -2,7 +2,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use onnx_shrink_driver::{ExitCode, Failure, Request, calibrate, paths::Paths, request::checked_file};
+use onnx_shrink_driver::{Data, ExitCode, Failure, Request, calibrate, paths::Paths, request::checked_file};
 use onnx_shrink_ir::proto;
 
 use super::{Command, Session, shrink::SampleArguments};
@@ -50,9 +50,6 @@ Exit codes: 0 written; 1 the model cannot be used; 2 the command line is wrong, 
 3 the samples cannot be used.";
 
     fn run(self, session: &mut Session<'_>) -> Result<ExitCode, Failure> {
-        let Some(data) = &self.samples.data else {
-            return Err(Failure::usage("no samples: name those of this shard with --data PATH"));
-        };
         if self.samples.validation_data.is_some() {
             return Err(Failure::usage("nothing is judged here: give --validation-data to the run with --ranges-in"));
         }
@@ -60,19 +57,17 @@ Exit codes: 0 written; 1 the model cannot be used; 2 the command line is wrong, 
             return Err(Failure::usage("--ranges-out -: ranges are no text; name a file"));
         }
         checked_file(&self.ranges_out)?;
-        let paths = Paths::default().model(&self.model).samples("--data", Some(data));
+        let paths = Paths::default().model(&self.model).samples("--data", self.samples.data.as_deref());
         paths.write("--ranges-out", &self.ranges_out).print().check()?;
         let mut request = Request::new(&self.model);
-        request.output = Some(self.ranges_out.clone().into());
-        request.int8 = true;
-        request.validate = false;
+        request.data = self.samples.data.as_ref().map(Data::from);
         request.skip = self.skip;
         request.allow_unknown_fields = self.allow_unknown_fields;
         request.allow_unknown_ops = self.allow_unknown_ops;
         request.sample_options = self.samples.options();
         request.bad_samples = self.samples.bad_samples();
         let progress = progress::for_stderr(session.quiet);
-        let shard = calibrate(&request, &data.into(), progress.as_ref())?;
+        let shard = calibrate(&request, progress.as_ref())?;
         proto::save_bytes(&shard.bytes, &self.ranges_out).map_err(|error| Failure::new(ExitCode::Usage, error))?;
         if let Some(warning) = &shard.warning {
             log::warn!("{warning}");

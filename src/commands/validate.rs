@@ -55,37 +55,6 @@ pub struct Validate {
     pub samples: SampleArguments,
 }
 
-impl Validate {
-    /// Refuses what nothing here can be judged by.
-    fn check(&self, gates: &Gates) -> Result<(), Failure> {
-        let SampleArguments { data, validation_data, .. } = &self.samples;
-        if data.is_some() && validation_data.is_some() {
-            return Err(Failure::usage("validate judges on all of --data: leave out --validation-data, or --data"));
-        }
-        let has_samples = data.is_some() || validation_data.is_some();
-        if !has_samples && self.samples.skip_bad_samples {
-            return Err(Failure::usage("--skip-bad-samples is about samples, and there are none: give --data DIR"));
-        }
-        if !has_samples && let Some(flag) = self.samples.options().given() {
-            return Err(Failure::usage(format_args!(
-                "{flag} says how images become samples: give them with --data DIR"
-            )));
-        }
-        for &gate in &gates.given {
-            let flag = gates.flag(gate);
-            if gate.is_of_pruning() {
-                let why = "is for runs with --prune: say sqnr or drop";
-                return Err(Failure::usage(format_args!("{flag} {why}")));
-            }
-            if gate.wants_samples() && !has_samples {
-                let why = "needs real samples to judge by, made-up ones tell nothing of accuracy: give --data DIR";
-                return Err(Failure::usage(format_args!("{flag} {why}")));
-            }
-        }
-        Ok(())
-    }
-}
-
 impl Command for Validate {
     const NAME: &'static str = "validate";
     const ABOUT: &'static str = "Run two models on samples and judge the second by the gates";
@@ -108,7 +77,9 @@ Exit codes: 0 every gate holds; 1 a model cannot be used, or A does not run; 2 t
         for gate in &self.gate {
             gates.set(gate).map_err(|problem| Failure::usage(format_args!("--gate: {problem}")))?;
         }
-        self.check(&gates)?;
+        if self.samples.data.is_some() && self.samples.validation_data.is_some() {
+            return Err(Failure::usage("validate judges on all of --data: leave out --validation-data, or --data"));
+        }
         let request = validate::Validate {
             before: self.before.into(),
             after: self.after.into(),

@@ -190,6 +190,19 @@ impl Request {
     }
 }
 
+/// Refuses what is said of samples where there are none.
+pub(crate) fn refuse_sample_options(bad: BadSamples, options: &SampleOptions) -> Result<(), Failure> {
+    if bad == BadSamples::Skip {
+        return Err(Failure::usage("--skip-bad-samples is about samples, and there are none: give --data DIR"));
+    }
+    match options.given() {
+        Some(flag) => {
+            Err(Failure::usage(format_args!("{flag} says how images become samples: give them with --data DIR")))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Of `asked` threads those that have a processor; 0 is one for each.
 pub fn used_threads(asked: usize) -> usize {
     std::thread::available_parallelism().map_or(asked, |processors| asked.min(processors.get()))

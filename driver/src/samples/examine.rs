@@ -111,7 +111,7 @@ enum Tried {
 
 impl Samples {
     /// Reads all of them and runs `graph` on them, as far as it takes that to know that each can be used.
-    pub fn examine(&self, graph: &Graph, evaluator: &dyn Evaluate, stage: &dyn Stage) -> Examined {
+    pub(crate) fn examine(&self, graph: &Graph, evaluator: &dyn Evaluate, stage: &dyn Stage) -> Examined {
         let mut examined = Examined::default();
         let prepared = match evaluator.prepare(graph) {
             Ok(prepared) => Some(prepared),
@@ -211,11 +211,6 @@ impl Examined {
         let verb = if count == 1 { "was" } else { "were" };
         (count > 0).then(|| format!("{count} of {all} samples {verb} skipped: {}", name_some(&self.bad)))
     }
-
-    /// Those that cannot be used.
-    pub fn bad(&self) -> &[BadSample] {
-        &self.bad
-    }
 }
 
 fn is_unsupported(error: &EvaluateError) -> bool {
@@ -306,9 +301,9 @@ mod tests {
         write(folder.path(), "5.npz", &[1.0; 7]);
         std::fs::write(folder.path().join("7.npz"), "PK").unwrap();
         let (samples, found) = examined(ROWS, folder.path());
-        let reasons: Vec<&str> = found.bad().iter().map(|bad| bad.reason.as_str()).collect();
+        let reasons: Vec<&str> = found.bad.iter().map(|bad| bad.reason.as_str()).collect();
         assert_eq!(reasons.len(), 3, "{reasons:?}");
-        assert!(found.bad()[0].sample.ends_with("2.npz") && reasons[0].contains("not finite"), "{reasons:?}");
+        assert!(found.bad[0].sample.ends_with("2.npz") && reasons[0].contains("not finite"), "{reasons:?}");
         assert!(reasons[1].starts_with("the model does not run on it: op `m` (Reshape) failed"), "{reasons:?}");
         assert!(reasons[2].starts_with("this is no .npz archive"), "{reasons:?}");
         assert!(found.not_run.is_none());
@@ -324,10 +319,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         (0..20).for_each(|index| write(folder.path(), &format!("{index:02}.npz"), &[1.0; 4]));
         let (_, found) = examined(text, folder.path());
-        assert!(found.bad().is_empty() && found.not_run.unwrap().contains("RandomNormalLike"));
+        assert!(found.bad.is_empty() && found.not_run.unwrap().contains("RandomNormalLike"));
         write(folder.path(), "13.npz", &[f32::INFINITY; 4]);
         let (_, found) = examined(text, folder.path());
-        assert!(found.bad().len() == 1 && found.not_run.is_some());
+        assert!(found.bad.len() == 1 && found.not_run.is_some());
     }
 
     #[test]
@@ -336,7 +331,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             (0..6).for_each(|index| write(folder.path(), &format!("{index}.npz"), &[1.0; 7]));
             let (_, found) = examined(text, folder.path());
-            (found.bad().len(), found.not_run.is_some())
+            (found.bad.len(), found.not_run.is_some())
         };
         assert_eq!(told(ROWS), (6, false), "8 numbers would do");
         assert_eq!(told(&ROWS.replace("float[n]", "float[7]")), (0, true), "nothing would");
@@ -352,7 +347,7 @@ mod tests {
             npz(&folder.path().join(format!("{index}.npz")), CompressionMethod::Stored, &[("x", array)]);
         }
         let (samples, found) = examined(text, folder.path());
-        assert!(found.bad().len() == 1 && found.bad()[0].sample.ends_with("3.npz"), "{:?}", found.bad());
+        assert!(found.bad.len() == 1 && found.bad[0].sample.ends_with("3.npz"), "{:?}", found.bad);
         assert_eq!(found.choose(&samples, BadSamples::Skip, &"".into()).unwrap().len(), 3);
     }
 

@@ -24,12 +24,14 @@ use std::{str::FromStr, sync::Arc};
 use onnx_shrink_ir::{Evaluate, Graph, Tensor};
 use onnx_shrink_passes::SampleSource;
 
+#[doc(hidden)]
 pub use assignments::MakeUp;
 pub use error::{BadSample, SampleError, SampleProblem};
-pub use examine::{BadSamples, Examined, Examiner, Extent, Usable};
+pub use examine::BadSamples;
+pub(crate) use examine::{Examiner, Extent, Usable};
 use fit::Inputs;
-pub use folder::files_of;
-pub use generated::{Fitting, NoSamples};
+pub(crate) use folder::files_of;
+pub(crate) use generated::{Fitting, NoSamples};
 pub use memory::{Data, Feed};
 
 /// One sample.

@@ -5,7 +5,7 @@ use onnx_shrink_passes::analysis::quantized::is_quantized;
 use super::Job;
 use crate::{
     Failure, Progress, Request, Samples,
-    request::Ranges,
+    request::{Ranges, refuse_sample_options},
     samples::{BadSample, BadSamples, Data, Examiner, Extent},
 };
 
@@ -65,11 +65,8 @@ impl Given {
 /// Refuses what is said of samples where there are none, or where nothing looks at them.
 pub(super) fn check(request: &Request) -> Result<(), Failure> {
     let has_samples = request.data.is_some() || request.validation_data.is_some();
-    if !has_samples && request.bad_samples == BadSamples::Skip {
-        return Err(Failure::usage("--skip-bad-samples is about samples, and there are none: give --data DIR"));
-    }
-    if !has_samples && let Some(flag) = request.sample_options.given() {
-        return Err(Failure::usage(format_args!("{flag} says how images become samples: give them with --data DIR")));
+    if !has_samples {
+        refuse_sample_options(request.bad_samples, &request.sample_options)?;
     }
     if !request.validate && request.validation_data.is_some() {
         let why = "--no-validate judges nothing, so --validation-data is of no use: leave out one of them";
