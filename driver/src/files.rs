@@ -74,23 +74,23 @@ pub fn size_of_input(loaded: &Loaded) -> u64 {
 }
 
 /// What is to be written: a result, or the input itself if the result is equal or would be larger.
-pub struct Plan<'a> {
+pub struct Chosen<'a> {
     result: &'a ModelProto,
     loaded: &'a Loaded,
     same: bool,
     written: Written,
 }
 
-impl<'a> Plan<'a> {
+impl<'a> Chosen<'a> {
     /// Chooses between `result` and what was `loaded`; a result that `may_grow` is chosen even if it is larger.
-    pub fn new(result: &'a ModelProto, loaded: &'a Loaded, may_grow: bool) -> Plan<'a> {
+    pub fn new(result: &'a ModelProto, loaded: &'a Loaded, may_grow: bool) -> Chosen<'a> {
         let (before, after) = (size_of_input(loaded), size_of(result));
         let same = *result == loaded.model;
         let larger = after > before && !same && !may_grow;
         // Dropping fields is what the user asked for: then the input's own bytes are not what is wanted.
         let input_kept = larger || (same && loaded.unknown.is_empty());
         let bytes = if input_kept { before } else { after };
-        Plan { result, loaded, same, written: Written { bytes, input_kept, larger } }
+        Chosen { result, loaded, same, written: Written { bytes, input_kept, larger } }
     }
 
     /// What will be written.

@@ -287,7 +287,7 @@ impl Walk<'_> {
                 Some(reason) => Verdict::Fails(reason),
             },
             Compared::Fails(reason) => Verdict::Fails(reason),
-            Compared::Unproven => Verdict::Unknown(proof.unproven().unwrap_or_default()),
+            Compared::Unproven => Verdict::Unknown(proof.unproven().expect("a proof that fails to run says why")),
         })
     }
 

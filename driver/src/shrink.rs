@@ -17,7 +17,7 @@ use onnx_shrink_passes::{
 use crate::{
     ExitCode, Failure, Progress, Request, Samples, coverage,
     dump::Dump,
-    files::{self, UnknownFields},
+    files::{Chosen, UnknownFields},
     lossless::Lossless,
     open::{self, Defaults, Functions, Opened, Opening},
     paths::{self, Paths},
@@ -74,6 +74,10 @@ pub struct Shrunk {
 }
 
 /// Makes the model of `request` smaller and writes it.
+///
+/// # Errors
+/// With the [`ExitCode`] of: an input that cannot be used, options that do not go together, samples that cannot be used, a gate that fails
+/// (with the report so far), a bug. Nothing is written then.
 pub fn shrink(request: &Request, progress: &dyn Progress) -> Result<Shrunk, ShrinkError> {
     let mut pipeline = request.control.pipeline()?;
     let is_named = |only: &String| only.replace('_', "-") == "cancel-qdq";
@@ -363,11 +367,11 @@ impl<'a> Job<'a> {
         // A repair is asked for, and worth the bytes of its scales.
         let is_repair = |entry: &Entry| entry.pass == "fix-saturation" && entry.is_done();
         let may_grow = self.report.journal.iter().any(is_repair);
-        let plan = files::Plan::new(&result, &self.loaded, may_grow);
-        if self.calls > 0 && plan.written().larger {
+        let chosen = Chosen::new(&result, &self.loaded, may_grow);
+        if self.calls > 0 && chosen.written().larger {
             return Ok(Ran::LargerInlined);
         }
-        if self.calls > 0 && !plan.written().input_kept {
+        if self.calls > 0 && !chosen.written().input_kept {
             self.report.notes.push(open::inlined_note(self.calls));
         }
         if let Some(name) = &control.explain {
@@ -375,9 +379,9 @@ impl<'a> Job<'a> {
         }
         let output = self.request.checked_output()?;
         let place = output.map_or_else(String::new, ToString::to_string);
-        self.report.finish(place, &plan.written(), &model);
+        self.report.finish(place, &chosen.written(), &model);
         self.report.written = !control.dry_run;
-        let gate = self.request.gates.size(plan.written().bytes);
+        let gate = self.request.gates.size(chosen.written().bytes);
         let failed = gate.as_ref().filter(|gate| !gate.passed).map(|gate| gate.reason.clone());
         self.report.gates.extend(gate);
         if let Some(reason) = failed {
@@ -386,10 +390,10 @@ impl<'a> Job<'a> {
         }
         match output.filter(|_| !control.dry_run) {
             None => {}
-            Some(Output::Memory) => self.model = Some(plan.to_bytes()?),
-            Some(Output::Stdout) => plan.print()?,
+            Some(Output::Memory) => self.model = Some(chosen.to_bytes()?),
+            Some(Output::Stdout) => chosen.print()?,
             Some(Output::File(file)) => {
-                let saved = plan.write(self.request.input.file(), file, &self.request.external_data)?;
+                let saved = chosen.write(self.request.input.file(), file, &self.request.external_data)?;
                 self.report.notes.extend(notes_of(saved));
             }
         }

@@ -132,7 +132,10 @@ impl Validate {
     }
 }
 
-/// Runs both models of `request` on its samples and judges.
+/// Runs both models of `request` on its samples and judges. A second model that cannot be run is a difference, no error.
+///
+/// # Errors
+/// Where a model cannot be read, the first does not run, the samples cannot be used, or a gate that was given cannot be judged.
 pub fn validate(request: &Validate, progress: &dyn Progress) -> Result<Verdict, Failure> {
     request.check()?;
     let stage = progress.stage("loading", None);

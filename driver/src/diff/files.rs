@@ -21,6 +21,9 @@ pub struct Compared {
 }
 
 /// Compares the models `a` and `b`.
+///
+/// # Errors
+/// With [`ExitCode::Input`](crate::ExitCode::Input), where one of them cannot be used.
 pub fn diff_files(a: &Input, b: &Input, options: Options) -> Result<Compared, Failure> {
     let (loaded_a, loaded_b) = (files::load(a, UnknownFields::Dropped)?, files::load(b, UnknownFields::Dropped)?);
     // Where they have other functions, what the functions do is compared.

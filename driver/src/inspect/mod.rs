@@ -193,6 +193,9 @@ pub struct Inspection {
 }
 
 /// Finds out what the model of `request` is.
+///
+/// # Errors
+/// Where the model or the samples cannot be used.
 pub fn inspect(request: &Inspect, progress: &dyn Progress) -> Result<Inspection, Failure> {
     let stage = progress.stage("loading", None);
     let opening =

@@ -26,11 +26,8 @@ pub(super) fn convert(tensor: &Tensor, dtype: DataType) -> Result<Tensor, String
         true => before.is_finite() && !after.is_finite(),
         false => before != after, // NaN differs from itself, and is none of the integers
     };
-    match array.iter().zip(&back).position(differs) {
-        Some(place) => {
-            let value = array.iter().nth(place).copied().unwrap_or_default();
-            Err(format!("{value} (at place {place}) cannot be {dtype} without loss"))
-        }
+    match array.iter().zip(&back).enumerate().find(|(_, pair)| differs(*pair)) {
+        Some((place, (value, _))) => Err(format!("{value} (at place {place}) cannot be {dtype} without loss")),
         None => Ok(made),
     }
 }

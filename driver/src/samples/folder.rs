@@ -88,8 +88,8 @@ fn entries(folder: &Path) -> Result<(Form, Vec<PathBuf>), SampleProblem> {
     let mut samples: Vec<(Form, PathBuf)> = Vec::new();
     let mut others = Vec::new();
     for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let entry = entry?;
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
         match form_of(&path) {
             _ if name.starts_with('.') => {}
             Some(form) => samples.push((form, path)),
@@ -110,7 +110,10 @@ fn entries(folder: &Path) -> Result<(Form, Vec<PathBuf>), SampleProblem> {
     };
     let form = first.0;
     if let Some(other) = samples.iter().find(|sample| sample.0 != form) {
-        let name = |path: &Path| format!("`{}`", path.file_name().unwrap_or_default().to_string_lossy());
+        let name = |path: &Path| {
+            let name = path.file_name().expect("an entry of a folder has a name");
+            format!("`{}`", name.to_string_lossy())
+        };
         let (mut one, mut other) = (name(&first.1), name(&other.1));
         if one > other {
             std::mem::swap(&mut one, &mut other);

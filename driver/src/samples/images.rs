@@ -224,7 +224,7 @@ impl Source for Images {
     fn read(&self, index: usize, _: &Inputs) -> Result<Raw, SampleProblem> {
         let path = &self.files[index];
         let tensor = self.tensor(&self.decode(path)?)?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = path.file_name().expect("a file that was decoded has a name").to_string_lossy();
         let label = self.labels.get(name.as_ref()).map(|&label| Tensor::scalar(label));
         Ok(Raw { arrays: vec![(self.input.clone(), tensor)], others: Vec::new(), label })
     }

@@ -181,7 +181,7 @@ impl Samples {
         Ok(samples)
     }
 
-    /// The same without a look at any: [`Samples::examine`] tells which can be used.
+    /// The same without a look at any.
     pub fn list(data: &Data, graph: &Graph, options: &SampleOptions) -> Result<Samples, SampleError> {
         let at = |problem| SampleError::at(data, problem);
         let inputs = Inputs::of(graph).map_err(at)?;

@@ -23,8 +23,8 @@ impl Source for TestData {
     fn read(&self, index: usize, inputs: &Inputs) -> Result<Raw, SampleProblem> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.0[index])? {
-            let path = entry?.path();
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let entry = entry?;
+            let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
             let number = name.strip_prefix("input_").and_then(|rest| rest.strip_suffix(".pb"));
             if let Some(number) = number.and_then(|number| number.parse::<usize>().ok()) {
                 files.push((number, path));
