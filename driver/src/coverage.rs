@@ -12,7 +12,7 @@ use onnx_shrink_ir::{Evaluate, Graph, Op, OpId, Prepared, Tensor, Use, ValueId, 
 
 use crate::{
     Samples,
-    samples::{Fitting, NoSamples, Sample},
+    samples::{FittedSample, Fitting, NoSamples},
 };
 
 /// Multiply-adds and elements that ops may take which run again.
@@ -144,7 +144,7 @@ pub fn coverage(evaluator: &dyn Evaluate, graph: &Graph, prepared: &dyn Prepared
     let mut found = Coverage::default();
     let mut unreached: Option<Vec<String>> = None;
     let mut work = MOST_WORK;
-    let mut ready: Vec<Sample> = (0..samples.len()).filter_map(|index| samples.get(index).ok()).collect();
+    let mut ready: Vec<FittedSample> = (0..samples.len()).filter_map(|index| samples.get(index).ok()).collect();
     // The smallest costs least, and is mostly enough.
     ready.sort_by_key(|sample| sample.inputs.iter().flatten().map(Tensor::len).sum::<usize>());
     for sample in ready {

@@ -1,16 +1,16 @@
 //! The job of onnx-shrink as a library: from a [`Request`] to a smaller model and a [`Report`] of what was done to it.
 //!
 //! ```
-//! use onnx_shrink_driver::{Feed, Output, Request, Silent, Tensor, shrink};
+//! use onnx_shrink_driver::{Sample, Output, Request, Silent, Tensor, shrink};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let model = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/digits_cnn/model.onnx"))?;
 //! // 100 samples with one array each, for the model's input `input`: float[batch,1,8,8].
 //! # let image = |sample: usize| (0..64).map(|pixel| ((sample * 7 + pixel * (sample % 5 + 1)) % 17) as f32).collect::<Vec<f32>>();
-//! let feed = |sample: usize| Feed::new().with("input", Tensor::from_vec(&[1, 1, 8, 8], image(sample)));
+//! let sample = |k: usize| Sample::new().with("input", Tensor::from_vec(&[1, 1, 8, 8], image(k)));
 //! let request = Request {
 //!     int8: true,
-//!     data: Some((0..100).map(feed).collect()),
+//!     data: Some((0..100).map(sample).collect()),
 //!     output: Some(Output::Memory),
 //!     ..Request::new(model)
 //! };
@@ -77,7 +77,7 @@ pub use request::{
     control::Control,
     io::{Input, Output},
 };
-pub use samples::{Data, Feed, SampleOptions, Samples};
+pub use samples::{Data, Sample, SampleOptions, Samples};
 #[doc(hidden)]
 pub use shrink::shrink_with;
 pub use shrink::{Shard, ShrinkError, Shrunk, calibrate, shrink};

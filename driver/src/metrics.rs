@@ -15,7 +15,7 @@ use self::{
 };
 use crate::{
     progress::Stage,
-    samples::{Sample, SampleError, Samples},
+    samples::{FittedSample, SampleError, Samples},
 };
 
 mod accuracy;
@@ -106,7 +106,7 @@ struct One {
     right: Option<(bool, bool)>,
 }
 
-fn run_one(before: &dyn Prepared, after: &dyn Prepared, sample: &Sample) -> Result<One, CompareError> {
+fn run_one(before: &dyn Prepared, after: &dyn Prepared, sample: &FittedSample) -> Result<One, CompareError> {
     let run = |model: &dyn Prepared, which| {
         let failed = |source| CompareError::Run { sample: sample.name.clone(), model: which, source };
         model.run(&sample.inputs, &mut |_, _| {}).map_err(failed)

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use onnx_shrink_driver::{
-    ExitCode, Feed, Output, Request, SampleOptions, Samples, Silent,
+    ExitCode, Output, Request, Sample, SampleOptions, Samples, Silent,
     request::weights::{Weights, WeightsOptions},
     samples::BadSamples,
     shrink,
@@ -11,30 +11,30 @@ use onnx_shrink_driver::{
 use onnx_shrink_ir::{Tensor, import, infer, proto};
 
 /// The model, and its samples as they stand in a file, read into memory.
-fn model_and_feeds(folder: &Path) -> (Vec<u8>, Vec<Feed>) {
+fn model_and_samples(folder: &Path) -> (Vec<u8>, Vec<Sample>) {
     let bytes = fs::read(folder.join("model.onnx")).unwrap();
     let loaded = proto::load(&folder.join("model.onnx"), &proto::Limits::default()).unwrap();
     let mut model = import(loaded.model).unwrap();
     infer::infer(&mut model.graph);
     let graph = &model.graph;
     let samples = Samples::open(folder.join("calib.npz"), graph, &SampleOptions::default()).unwrap();
-    let feed = |index: usize| {
-        let sample = samples.get(index).unwrap();
-        let named = graph.inputs().iter().zip(sample.inputs);
-        let feed = named.fold(Feed::new(), |feed, (input, array)| match array {
-            Some(array) => feed.with(graph.name_of(*input), array),
-            None => feed,
+    let sample = |index: usize| {
+        let fitted = samples.get(index).unwrap();
+        let named = graph.inputs().iter().zip(fitted.inputs);
+        let sample = named.fold(Sample::new(), |sample, (input, array)| match array {
+            Some(array) => sample.with(graph.name_of(*input), array),
+            None => sample,
         });
-        sample.label.into_iter().fold(feed, |feed, label| feed.with("y", label))
+        fitted.label.into_iter().fold(sample, |sample, label| sample.with("y", label))
     };
-    (bytes, (0..samples.len()).map(feed).collect())
+    (bytes, (0..samples.len()).map(sample).collect())
 }
 
 #[test]
 fn memory_and_files_give_the_same_bytes() {
     for name in ["digits_cnn", "digits_gru"] {
         let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures").join(name);
-        let (bytes, feeds) = model_and_feeds(&fixture);
+        let (bytes, samples_in_memory) = model_and_samples(&fixture);
         let folder = tempfile::tempdir().unwrap();
         let int4 = WeightsOptions { weights: Some(Weights::Int4) };
         for (int8, weights) in [(true, WeightsOptions::default()), (false, int4)] {
@@ -50,7 +50,7 @@ fn memory_and_files_give_the_same_bytes() {
             let from_memory = Request {
                 int8,
                 weights,
-                data: Some(feeds.clone().into()),
+                data: Some(samples_in_memory.clone().into()),
                 output: Some(Output::Memory),
                 ..Request::new(bytes.clone())
             };
@@ -68,10 +68,10 @@ fn memory_and_files_give_the_same_bytes() {
 #[test]
 fn samples_in_memory_are_checked_as_those_in_files_are() {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/digits_cnn");
-    let (bytes, mut feeds) = model_and_feeds(&fixture);
-    feeds.insert(1, Feed::new().with("image", Tensor::from_vec(&[2, 2], vec![0f32; 4])));
+    let (bytes, mut samples_in_memory) = model_and_samples(&fixture);
+    samples_in_memory.insert(1, Sample::new().with("image", Tensor::from_vec(&[2, 2], vec![0f32; 4])));
     let mut request = Request { int8: true, output: Some(Output::Memory), ..Request::new(bytes) };
-    request.data = Some(feeds.into());
+    request.data = Some(samples_in_memory.into());
     let refused = shrink(&request, &Silent).unwrap_err();
     assert_eq!(refused.failure.code, ExitCode::Samples);
     let sentence = refused.to_string();

@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Detail, Kind,
+    change::{Detail, Kind},
     index::Source,
     matching::through,
     pairs::Delta,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use onnx_shrink_ir::{DataType, Evaluate, Tensor};
 
 use super::{
-    Detail, Facts,
+    change::{Detail, Facts},
     index::{Index, Source},
 };
 

@@ -2,7 +2,10 @@
 use onnx_shrink_exec::Interpreter;
 use onnx_shrink_ir::Model;
 
-use super::{Diff, Options, diff};
+use super::{
+    change::{Diff, Options},
+    diff,
+};
 use crate::{
     Failure,
     files::{self, UnknownFields},

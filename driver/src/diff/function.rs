@@ -4,7 +4,11 @@ use onnx_shrink_ir::{
     proto::schema::{FunctionProto, GraphProto, ModelProto, ValueInfoProto},
 };
 
-use super::{Change, Compare, Detail, Kind, index::canonical};
+use super::{
+    change::{Change, Detail, Kind},
+    compare::Compare,
+    index::canonical,
+};
 
 fn key(function: &FunctionProto) -> (String, String, String) {
     (function.domain().to_owned(), function.name().to_owned(), function.overload().to_owned())

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Detail, Kind,
+    change::{Detail, Kind},
     index::{Index, Source},
     matching::{kin, through},
     pairs::Delta,

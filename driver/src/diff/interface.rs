@@ -10,7 +10,7 @@ use onnx_shrink_ir::{
 };
 use prost::Message;
 
-use super::{Change, Detail, Kind, Outcome};
+use super::change::{Change, Detail, Kind, Outcome};
 
 /// For each input (or output) of `a`, the place of its counterpart in `b`: by name, the rest in order.
 pub(super) fn match_ports(a: &Graph, b: &Graph, outputs: bool, by_place: bool) -> Vec<Option<usize>> {

@@ -1,7 +1,7 @@
 //! Layers with weights: how many channels an op makes and reads, and its multiply-adds.
 use onnx_shrink_ir::{Dim, TensorType, multiply_adds};
 
-use super::{Detail, constants::Computed, index::Index, view::View};
+use super::{change::Detail, constants::Computed, index::Index, view::View};
 
 /// Name of the detail that holds multiply-adds before and after, as plain numbers.
 pub const WORK: &str = "multiply-adds";

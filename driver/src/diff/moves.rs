@@ -1,6 +1,6 @@
 //! Ops that stand elsewhere: without them, the rest is wired as before.
 use super::{
-    Detail, Kind,
+    change::{Detail, Kind},
     constants::Computed,
     index::{Index, Source},
     pairs::{Delta, input_name},

@@ -8,7 +8,7 @@ use onnx_shrink_ir::{
 };
 
 use super::{
-    Detail,
+    change::Detail,
     constants::{compare, meaning},
     index::{Index, Source, canonical},
     layers,

@@ -2,7 +2,7 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use super::{
-    Change, Detail, Kind, OpRef,
+    change::{Change, Detail, Kind, OpRef},
     index::Index,
     layers,
     matching::through,

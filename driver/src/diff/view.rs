@@ -2,7 +2,8 @@
 use onnx_shrink_ir::ValueId;
 
 use super::{
-    Compare, OpRef,
+    change::OpRef,
+    compare::Compare,
     constants::Computed,
     index::{Index, Source},
     matching::{Frame, Matches, converts, through},

@@ -3,7 +3,7 @@ use onnx_shrink_ir::Tensor;
 use serde::Serialize;
 
 use super::sums::argmax;
-use crate::samples::Sample;
+use crate::samples::FittedSample;
 
 /// Share of samples whose label the first output tells.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -55,7 +55,7 @@ pub(super) fn is_right(output: &Tensor, label: i64) -> Option<bool> {
 }
 
 /// The label as one whole number; `None` when it is something else.
-pub(super) fn class_of(sample: &Sample) -> Option<i64> {
+pub(super) fn class_of(sample: &FittedSample) -> Option<i64> {
     match sample.label.as_ref()?.to_i64_vec()?[..] {
         [label] => Some(label),
         _ => None,

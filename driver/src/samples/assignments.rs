@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use onnx_shrink_ir::{Dim, Graph, TensorType, element_count, infer, multiply_adds};
 
 use super::{
-    SampleProblem,
+    error::SampleProblem,
     fit::{Input, Inputs},
     hints,
 };

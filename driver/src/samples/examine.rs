@@ -10,7 +10,13 @@ use std::{collections::BTreeSet, convert::Infallible};
 use onnx_shrink_ir::{Evaluate, EvaluateError, Graph, Op, OpId, Prepared, Tensor};
 use onnx_shrink_passes::samples::map_in_order;
 
-use super::{BadSample, Data, Sample, SampleError, SampleOptions, SampleProblem, Samples, error::name_some};
+use super::{
+    error::{BadSample, SampleError, SampleProblem, name_some},
+    list::Samples,
+    memory::Data,
+    options::SampleOptions,
+    raw::FittedSample,
+};
 use crate::{Progress, progress::Stage};
 
 /// Samples that fail for want of a kernel, after which no other is tried when none ran.
@@ -176,7 +182,7 @@ impl Samples {
         prepared: Option<&dyn Prepared>,
         known: &(dyn Fn(&Vec<Vec<usize>>) -> bool + Sync),
     ) -> Tried {
-        let Sample { inputs, .. } = match self.read(index, index == 0) {
+        let FittedSample { inputs, .. } = match self.read(index, index == 0) {
             Ok(sample) => sample,
             Err(problem) => return Tried::Bad(problem.of_sample().with_causes()),
         };

@@ -3,7 +3,11 @@ use std::collections::BTreeMap;
 
 use onnx_shrink_ir::{Dim, Graph, Tensor, TensorType};
 
-use super::{Raw, Sample, SampleProblem, UNNAMED, convert::convert};
+use super::{
+    convert::convert,
+    error::SampleProblem,
+    raw::{FittedSample, Raw, UNNAMED},
+};
 
 /// Names under which a label may stand, unless an input has that name.
 const LABELS: [&str; 3] = ["y", "label", "labels"];
@@ -73,7 +77,7 @@ impl Inputs {
     }
 
     /// The sample that `raw` is; with `warn`, arrays that nothing wants are named in the log.
-    pub(super) fn fit(&self, raw: Raw, name: String, warn: bool) -> Result<Sample, SampleProblem> {
+    pub(super) fn fit(&self, raw: Raw, name: String, warn: bool) -> Result<FittedSample, SampleProblem> {
         let mut arrays: Vec<(String, Option<Tensor>)> =
             raw.arrays.into_iter().map(|(name, tensor)| (name, Some(tensor))).collect();
         let found = arrays.iter().flat_map(|(name, tensor)| Some((name, tensor.as_ref()?)));
@@ -110,7 +114,7 @@ impl Inputs {
         for array in unused.chain(raw.others).filter(|_| warn) {
             log::warn!("{name}: array {array} is no input of the model, and not used");
         }
-        Ok(Sample { inputs, label, name })
+        Ok(FittedSample { inputs, label, name })
     }
 }
 
@@ -186,13 +190,13 @@ mod tests {
     use onnx_shrink_ir::{DataType, Dim, Tensor, TensorType};
 
     use super::{Input, Inputs};
-    use crate::samples::{Raw, Sample};
+    use crate::samples::{FittedSample, raw::Raw};
 
     fn input(name: &str, dtype: DataType, shape: &[Dim]) -> Input {
         Input { name: name.to_owned(), ty: Some(TensorType { dtype, shape: Some(shape.to_vec()) }), optional: false }
     }
 
-    fn fit(inputs: &[Input], arrays: &[(&str, Tensor)]) -> Result<Sample, String> {
+    fn fit(inputs: &[Input], arrays: &[(&str, Tensor)]) -> Result<FittedSample, String> {
         let arrays = arrays.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.clone())).collect();
         let inputs = Inputs(inputs.to_vec());
         inputs

@@ -6,11 +6,13 @@ use std::{
 };
 
 use super::{
-    SampleOptions, SampleProblem, Source,
+    error::SampleProblem,
     fit::Inputs,
     images::{Images, LABELS},
     npz::{Columns, NpyFolder, NpzFolder},
     onnx_test_data::TestData,
+    options::SampleOptions,
+    source::Source,
 };
 
 /// Forms of samples in a folder, in the order in which they are looked for.

@@ -8,10 +8,13 @@ use ndarray::{ArrayD, IxDyn};
 use onnx_shrink_ir::{DataType, Dim, EvaluateError, Graph, Prepared, Tensor};
 
 use super::{
-    Raw, SampleError, SampleProblem, Samples, Source,
     assignments::{Dimensions, Integers, MakeUp, Tried, ladders},
+    error::{SampleError, SampleProblem},
     fit::Inputs,
     hints::{self, Numbers},
+    list::Samples,
+    raw::Raw,
+    source::Source,
 };
 
 /// Multiply-adds and elements of a run above which no larger assignment is taken where a smaller one will do.
@@ -184,7 +187,7 @@ impl Fitting {
     /// The samples.
     pub fn samples(&self) -> Samples {
         let source = Arc::new(Generated { kinds: self.kinds.clone(), plan: self.plan.clone() });
-        Samples { source, inputs: self.inputs.clone(), indices: (0..self.plan.len()).collect() }
+        Samples::of(source, self.inputs.clone())
     }
 
     /// With more of the same, up to `count` where `original` runs on all of them.

@@ -14,8 +14,11 @@ use ndarray::{ArrayD, IxDyn};
 use onnx_shrink_ir::{DataType, Dim, Tensor};
 
 use super::{
-    Channels, Layout, Raw, Resize, SampleOptions, SampleProblem, Source,
+    error::SampleProblem,
     fit::{Input, Inputs},
+    options::{Channels, Layout, Resize, SampleOptions},
+    raw::Raw,
+    source::Source,
 };
 
 /// Largest image that is decoded, in pixels a side and bytes.
@@ -284,7 +287,7 @@ mod tests {
     use onnx_shrink_ir::{DataType, Graph, Tensor};
 
     use super::target_size;
-    use crate::samples::{Channels, Resize, Sample, SampleOptions, Samples, npz::tests::graph};
+    use crate::samples::{Channels, FittedSample, Resize, SampleOptions, Samples, npz::tests::graph};
 
     /// A folder with `a.png`, of 4x2 pixels; pixel (column, row) is (10 column, 10 row, 255).
     fn folder() -> tempfile::TempDir {
@@ -294,7 +297,7 @@ mod tests {
         folder
     }
 
-    fn first(path: &Path, graph: &Graph, options: &SampleOptions) -> Result<Sample, String> {
+    fn first(path: &Path, graph: &Graph, options: &SampleOptions) -> Result<FittedSample, String> {
         let opened = Samples::open(path, graph, options).and_then(|samples| samples.get(0));
         opened.map_err(|error| format!("{:#}", anyhow::Error::from(error)))
     }

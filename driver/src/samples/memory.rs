@@ -7,26 +7,26 @@ use std::{
 
 use onnx_shrink_ir::Tensor;
 
-use super::{Raw, SampleProblem, Source, fit::Inputs};
+use super::{error::SampleProblem, fit::Inputs, raw::Raw, source::Source};
 
-/// The arrays of one sample, by the names of the model's inputs.
+/// A sample in memory: its arrays, by the names of the model's inputs.
 ///
 /// An array has the input's rank, or one less: the batch axis may be left out. `y`, `label` or `labels` is the sample's label,
 /// unless an input has that name.
 #[derive(Clone, Debug, Default)]
-pub struct Feed {
+pub struct Sample {
     arrays: Vec<(String, Tensor)>,
 }
 
-impl Feed {
+impl Sample {
     /// No array yet.
-    pub fn new() -> Feed {
-        Feed::default()
+    pub fn new() -> Sample {
+        Sample::default()
     }
 
     /// And this array.
     #[must_use]
-    pub fn with(mut self, name: impl Into<String>, array: Tensor) -> Feed {
+    pub fn with(mut self, name: impl Into<String>, array: Tensor) -> Sample {
         self.arrays.push((name.into(), array));
         self
     }
@@ -38,7 +38,7 @@ pub enum Data {
     /// A file or a folder
     Path(PathBuf),
     /// Memory
-    Memory(Arc<[Feed]>),
+    Memory(Arc<[Sample]>),
 }
 
 impl Data {
@@ -85,15 +85,15 @@ impl From<&str> for Data {
     }
 }
 
-impl From<Vec<Feed>> for Data {
-    fn from(feeds: Vec<Feed>) -> Data {
-        Data::Memory(feeds.into())
+impl From<Vec<Sample>> for Data {
+    fn from(samples: Vec<Sample>) -> Data {
+        Data::Memory(samples.into())
     }
 }
 
-impl FromIterator<Feed> for Data {
-    fn from_iter<I: IntoIterator<Item = Feed>>(feeds: I) -> Data {
-        Data::Memory(feeds.into_iter().collect())
+impl FromIterator<Sample> for Data {
+    fn from_iter<I: IntoIterator<Item = Sample>>(samples: I) -> Data {
+        Data::Memory(samples.into_iter().collect())
     }
 }
 
@@ -104,9 +104,9 @@ impl From<&Data> for Data {
 }
 
 /// Samples in memory.
-pub(super) struct Feeds(pub(super) Arc<[Feed]>);
+pub(super) struct InMemory(pub(super) Arc<[Sample]>);
 
-impl Source for Feeds {
+impl Source for InMemory {
     fn len(&self) -> usize {
         self.0.len()
     }

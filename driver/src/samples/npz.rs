@@ -14,7 +14,13 @@ use std::{
 use onnx_shrink_ir::Tensor;
 use zip::{CompressionMethod, ZipArchive};
 
-use super::{Raw, SampleProblem, Source, UNNAMED, fit::Inputs, npy::Header};
+use super::{
+    error::SampleProblem,
+    fit::Inputs,
+    npy::Header,
+    raw::{Raw, UNNAMED},
+    source::Source,
+};
 
 /// Most bytes that one member of an archive may inflate to.
 const MAX_INFLATED: u64 = 64 << 30;

@@ -6,7 +6,7 @@ use std::{fs, path::PathBuf};
 
 use onnx_shrink_ir::{convert::tensor_from_proto, proto};
 
-use super::{Raw, SampleProblem, Source, fit::Inputs};
+use super::{error::SampleProblem, fit::Inputs, raw::Raw, source::Source};
 
 /// Folders of one sample each.
 pub(super) struct TestData(pub(super) Vec<PathBuf>);
