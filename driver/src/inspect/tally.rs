@@ -3,7 +3,10 @@ use std::collections::BTreeMap;
 
 use onnx_shrink_ir::{DataType, Graph, OpId, TensorType, multiply_adds};
 
-use super::{Constants, Kind, OpLine, Type, Weights, constants};
+use super::{
+    constants::{self, Constants, Weights},
+    inspection::{Kind, OpLine, Type},
+};
 
 /// 0 for an op that has no multiply-adds, whatever its shapes; another number, if its shapes need only be known; or `None`.
 pub(super) fn multiply_adds_if_known(graph: &Graph, op: OpId) -> Option<u64> {

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::{Comparison, OutputMetrics, Part};
+use super::{comparison::Comparison, parts::Part, sums::OutputMetrics};
 use crate::gates::{Gate, Gates};
 
 /// Whether a gate holds.

@@ -2,7 +2,12 @@
 use onnx_shrink_ir::{DataType, EvaluateError, Graph, Observe, Prepared, Tensor};
 
 use super::{
-    Accuracy, Comparison, Measured, OutputMetrics, compare, is_right, kind::Kind, structure::Structure, sums::argmax,
+    Accuracy, Comparison, OutputMetrics,
+    accuracy::is_right,
+    compare,
+    kind::Kind,
+    structure::Structure,
+    sums::{Measured, argmax},
 };
 use crate::{
     gates::Gates,

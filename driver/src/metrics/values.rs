@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 use onnx_shrink_ir::{Graph, Prepared, Tensor, ValueId};
 use onnx_shrink_passes::samples::fold_in_order;
 
-use super::{CompareError, OutputMetrics, Which, kind::Kind, sums::Measured};
+use super::{
+    comparison::{CompareError, Which},
+    kind::Kind,
+    sums::{Measured, OutputMetrics},
+};
 use crate::{Samples, progress::Stage};
 
 /// Runs two models, each with its graph, on every sample and compares the values that ops of both main graphs make under one
