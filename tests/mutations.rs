@@ -10,8 +10,8 @@ use std::{
 
 use ndarray::{ArrayD, Axis};
 use onnx_shrink_driver::{
-    Gates, SampleOptions, Silent,
-    validate::{Standard, Validate, Verdict, validate},
+    Silent,
+    validate::{Validate, Verdict, validate},
 };
 use onnx_shrink_ir::{
     Graph, Model, NewOp, OpId, Patch, Tensor, ValueId, attributes, export, import, infer,
@@ -276,16 +276,8 @@ fn mutants(paths: &[PathBuf], count: usize) -> Vec<Mutant> {
 
 /// What `validate` says of a mutant; `None` where its original cannot be run.
 fn judged(mutant: &Mutant, data: Option<PathBuf>) -> Option<Verdict> {
-    let request = Validate {
-        bad_samples: onnx_shrink_driver::samples::BadSamples::Refuse,
-        before: mutant.original.as_path().into(),
-        after: mutant.bytes.clone().into(),
-        data: data.map(Into::into),
-        sample_options: SampleOptions::default(),
-        gates: Gates::default(),
-        standard: Standard::Auto,
-        all_values: false,
-    };
+    let data = data.map(Into::into);
+    let request = Validate { data, ..Validate::new(mutant.original.as_path(), mutant.bytes.clone()) };
     validate(&request, &Silent).ok()
 }
 

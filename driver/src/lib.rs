@@ -28,7 +28,8 @@
 //! the [`ExitCode`] of the command line that it stands for.
 //!
 //! **No** rewrite lives here (they are in `onnx_shrink_passes`), **no** command line, **no** text tables; **nothing** is printed, but that
-//! [`Output::Stdout`] writes the model itself there. Long work reports its [`Progress`].
+//! [`Output::Stdout`] writes the model itself there. Long work reports its [`Progress`]. A pass or kernel that panics is caught and left out; a
+//! program that does not want Rust's own message of it on stderr calls [`panics::keep_quiet`] once.
 mod about;
 pub mod amounts;
 mod coverage;

@@ -112,6 +112,20 @@ fn engine() -> onnx_shrink_exec::Options {
 }
 
 impl Validate {
+    /// Whether `after` does what `before` does, with every default: on made-up samples.
+    pub fn new(before: impl Into<Input>, after: impl Into<Input>) -> Validate {
+        Validate {
+            before: before.into(),
+            after: after.into(),
+            data: None,
+            sample_options: SampleOptions::default(),
+            bad_samples: BadSamples::Refuse,
+            gates: Gates::default(),
+            standard: Standard::Auto,
+            all_values: false,
+        }
+    }
+
     /// Refuses gates that nothing here can be judged by, and options of samples without samples.
     fn check(&self) -> Result<(), Failure> {
         let has_samples = self.data.is_some();

@@ -3,10 +3,12 @@
 use std::{fs, path::Path};
 
 use onnx_shrink_driver::{
-    ExitCode, Output, Request, Sample, SampleOptions, Samples, Silent,
+    ExitCode, Input, Output, Request, Sample, SampleOptions, Samples, Silent, calibrate, diff, diff_files,
+    inspect::{Inspect, inspect},
     request::weights::{Weights, WeightsOptions},
     samples::BadSamples,
     shrink,
+    validate::{Standard, Validate, validate},
 };
 use onnx_shrink_ir::{Tensor, import, infer, proto};
 
@@ -79,6 +81,24 @@ fn samples_in_memory_are_checked_as_those_in_files_are() {
     request.bad_samples = BadSamples::Skip;
     let report = shrink(&request, &Silent).unwrap().report;
     assert_eq!(report.skipped_samples.len(), 1);
+}
+
+#[test]
+fn the_other_commands_take_memory_too() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/digits_cnn");
+    let (bytes, samples) = model_and_samples(&fixture);
+    let request = Request { output: Some(Output::Memory), ..Request::new(bytes.clone()) };
+    let small = shrink(&request, &Silent).unwrap().model.unwrap();
+    let (original, small) = (Input::from(bytes), Input::from(small));
+    let found = diff_files(&original, &small, diff::Options::default()).unwrap().diff;
+    assert!(!found.equal && found.a.path == "the model in memory", "{:?}", found.changes);
+    assert!(diff_files(&original, &original, diff::Options::default()).unwrap().diff.equal);
+    let data = Some(samples.clone().into());
+    let question = Validate { data, standard: Standard::Lossless, ..Validate::new(original.clone(), small) };
+    assert!(validate(&question, &Silent).unwrap().passed);
+    assert_eq!(inspect(&Inspect::new(original.clone()), &Silent).unwrap().inputs[0].name, "input");
+    let shard = calibrate(&Request { data: Some(samples.into()), ..Request::new(original) }, &Silent).unwrap();
+    assert!(shard.values > 0 && !shard.bytes.is_empty());
 }
 
 #[test]

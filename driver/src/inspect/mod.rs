@@ -56,6 +56,20 @@ pub struct Inspect {
     pub groups: bool,
 }
 
+impl Inspect {
+    /// What `input` is, without a plan.
+    pub fn new(input: impl Into<Input>) -> Inspect {
+        Inspect {
+            input: input.into(),
+            data: None,
+            sample_options: SampleOptions::default(),
+            bad_samples: BadSamples::Refuse,
+            plan: None,
+            groups: false,
+        }
+    }
+}
+
 /// Finds out what the model of `request` is.
 ///
 /// # Errors
