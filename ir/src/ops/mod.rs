@@ -13,6 +13,7 @@ mod layout;
 mod linear;
 mod norm;
 mod pool;
+mod weighted;
 
 pub use activation::{Clip, Relu};
 pub use conv::{AutoPad, Conv, ConvTranspose};
@@ -23,6 +24,7 @@ pub use layout::{
 pub use linear::{Gemm, MatMul};
 pub use norm::BatchNormalization;
 pub use pool::{AveragePool, MaxPool};
+pub use weighted::{AddedBias, LayerKind, Operands, RowOrder, WeightLayout, WeightShape, WeightedLayer, weight_inputs};
 
 use onnx_shrink_proto::schema::{AttributeProto, attribute_proto::AttributeType};
 
