@@ -60,12 +60,12 @@ impl Pass for Saboteur {
 fn sabotaged(places: &'static [usize], harm: Harm, dump: bool) -> (TempDir, Report) {
     let folder = folder();
     let control = Control { dump_dir: dump.then(|| folder.path().join("dump")), ..Control::default() };
-    let output = Some(folder.path().join("out.onnx"));
+    let output = Some(folder.path().join("out.onnx").into());
     let request = Request { output, control, ..Request::new(folder.path().join("in.onnx")) };
     let mut passes = pipeline::lossless();
     passes.push(Box::new(Saboteur { places, harm }));
-    let report = shrink_with(&request, &Silent, Pipeline::of(passes)).unwrap_or_else(|failure| panic!("{failure}"));
-    (folder, report)
+    let shrunk = shrink_with(&request, &Silent, Pipeline::of(passes)).unwrap_or_else(|failure| panic!("{failure}"));
+    (folder, shrunk.report)
 }
 
 /// The bytes that the release binary writes.

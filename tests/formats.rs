@@ -2,7 +2,7 @@
 //! all layers in integers, and the binary on top.
 use std::{collections::BTreeMap, fs};
 
-use onnx_shrink_driver::{SampleOptions, Samples, int8::Source};
+use onnx_shrink_driver::{SampleOptions, Samples};
 use onnx_shrink_exec::Interpreter;
 use onnx_shrink_ir::{
     DataType, Evaluate, Graph, Model, OpId, Tensor, import, infer,
@@ -45,9 +45,9 @@ fn pairs_of(name: &str, count: usize) -> Pairs {
     let evaluator = Interpreter::new(onnx_shrink_exec::Options::default());
     let mut cx = Context::new(Options { verify_each: true, ..Options::default() }, &evaluator);
     pipeline::run_lossless(&mut model.graph, &mut cx).unwrap();
-    let samples = Samples::open(calib(name).as_ref(), &model.graph, &SampleOptions::default()).unwrap();
+    let samples = Samples::open(calib(name).as_str(), &model.graph, &SampleOptions::default()).unwrap();
     let samples = samples.subset(&(0..count).collect::<Vec<_>>());
-    let calibration = calibrate(&model.graph, &evaluator, &Source { samples: &samples, keeps: true }, &|_| {}).unwrap();
+    let calibration = calibrate(&model.graph, &evaluator, &samples, &[], &|_| {}).unwrap();
     let units = find_units(&model.graph, &calibration, &ORT_CPU);
     let integer = vec![true; units.units.len()];
     let pass =

@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use onnx_shrink_driver::{Progress, Samples, Silent, int8::Source, metrics::compare_graphs, samples::MakeUp};
+use onnx_shrink_driver::{Progress, Samples, Silent, metrics::compare_graphs, samples::MakeUp};
 use onnx_shrink_exec::{Interpreter, Options as ExecOptions};
 use onnx_shrink_ir::{
     Graph, Model, Patch, export, import, infer,
@@ -81,9 +81,8 @@ fn subject(path: &Path) -> Option<Subject> {
     let mut samples = None;
     for length in [1, 16, 64, 256] {
         let Ok(made) = Samples::generated_as(&model.graph, SAMPLES, &MakeUp::all(length)) else { continue };
-        let source = Source { samples: &made, keeps: true };
         let indices: Vec<usize> = (0..SAMPLES).collect();
-        if let Ok(found) = moments(&model.graph, &evaluator, &layers, &source, &indices, ROWS) {
+        if let Ok(found) = moments(&model.graph, &evaluator, &layers, &made, &indices, ROWS) {
             known = layers.iter().map(|(layer, _)| layer.weight).zip(found).collect();
             samples = Some(made);
             break;

@@ -276,14 +276,11 @@ fn mutants(paths: &[PathBuf], count: usize) -> Vec<Mutant> {
 
 /// What `validate` says of a mutant; `None` where its original cannot be run.
 fn judged(mutant: &Mutant, data: Option<PathBuf>) -> Option<Verdict> {
-    let folder = tempfile::tempdir().unwrap();
-    let after = folder.path().join("mutant.onnx");
-    fs::write(&after, &mutant.bytes).unwrap();
     let request = Validate {
         bad_samples: onnx_shrink_driver::samples::BadSamples::Refuse,
-        before: mutant.original.clone(),
-        after,
-        data,
+        before: mutant.original.as_path().into(),
+        after: mutant.bytes.clone().into(),
+        data: data.map(Into::into),
         sample_options: SampleOptions::default(),
         gates: Gates::default(),
         standard: Standard::Auto,

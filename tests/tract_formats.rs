@@ -57,7 +57,7 @@ fn runs_in_both(folder: &Path, data: &[&str], what: &str) -> usize {
         let path = folder.join("out.onnx");
         let graph = import(load(&path, &Limits::default()).unwrap().model).unwrap().graph;
         let samples = match data {
-            ["--data", path] => Samples::open(path.as_ref(), &graph, &SampleOptions::default()).unwrap(),
+            ["--data", path] => Samples::open(*path, &graph, &SampleOptions::default()).unwrap(),
             _ => Samples::generated(&graph, 1).unwrap(),
         };
         let inputs = samples.get(0).unwrap().inputs;

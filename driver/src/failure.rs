@@ -3,7 +3,7 @@
 //! **Never** knows what the run was for: every module may fail with it.
 use std::fmt;
 
-use onnx_shrink_ir::conform::nearest;
+use onnx_shrink_ir::{EvaluateError, conform::nearest};
 
 /// How a run of the program ends. Documented in `--help`; numbers never change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,19 @@ impl Failure {
     /// Something that cannot happen, happened.
     pub fn bug(error: impl Into<anyhow::Error>) -> Failure {
         Failure::new(ExitCode::Bug, error)
+    }
+}
+
+/// What the model cannot be run on is the samples' fault, where it is their form; else the model's.
+impl From<onnx_shrink_passes::SampleError> for Failure {
+    fn from(error: onnx_shrink_passes::SampleError) -> Failure {
+        use onnx_shrink_passes::SampleError;
+        match error {
+            SampleError::Read(error) => Failure::samples(anyhow::Error::from_boxed(error)),
+            SampleError::Run(error @ EvaluateError::Input { .. }) => Failure::samples(error),
+            SampleError::Run(error) => Failure::input(error),
+            SampleError::None => Failure::samples(error),
+        }
     }
 }
 

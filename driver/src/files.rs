@@ -11,40 +11,55 @@ use anyhow::anyhow;
 use bytes::Bytes;
 use onnx_shrink_ir::proto::{self, ExternalData, Limits, Loaded, SaveOptions, Saved, schema::ModelProto};
 
-use crate::{ExitCode, Failure, report::Written};
+use crate::{ExitCode, Failure, report::Written, request::io::Input};
 
-/// Loads the model `path` (`-`: standard input), whatever fields it has: to look at, not to write.
-pub fn load_to_read(path: &Path) -> Result<Loaded, Failure> {
-    let loaded = if path == Path::new("-") {
-        let mut bytes = Vec::new();
-        let read = std::io::stdin().lock().read_to_end(&mut bytes);
-        read.map_err(|error| Failure::input(anyhow!(error).context("standard input: cannot be read")))?;
-        proto::load_bytes(Bytes::from(bytes), Path::new("standard input"), None, &Limits::default())
-    } else {
-        proto::load(path, &Limits::default())
+/// What becomes of fields that this version of ONNX does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UnknownFields {
+    /// They are an error: writing the model would lose them
+    Refused,
+    /// They are dropped, and the log warns
+    Dropped,
+    /// The model is only looked at
+    Ignored,
+}
+
+fn read(input: &Input) -> Result<Loaded, Failure> {
+    let limits = Limits::default();
+    let loaded = match input {
+        Input::File(path) => proto::load(path, &limits),
+        Input::Stdin => {
+            let mut bytes = Vec::new();
+            let read = std::io::stdin().lock().read_to_end(&mut bytes);
+            read.map_err(|error| Failure::input(anyhow!(error).context("standard input: cannot be read")))?;
+            proto::load_bytes(Bytes::from(bytes), Path::new("standard input"), None, &limits)
+        }
+        Input::Memory(bytes) => proto::load_bytes(bytes.clone(), Path::new(&input.to_string()), None, &limits),
     };
     loaded.map_err(Failure::input)
 }
 
-/// Loads the model `path` (`-`: standard input). Fields that this version of ONNX does not know are an error unless
-/// `allow_unknown_fields`: writing the model would lose them.
-pub fn load(path: &Path, allow_unknown_fields: bool) -> Result<Loaded, Failure> {
-    let loaded = load_to_read(path)?;
+/// Loads the model `input`.
+pub(crate) fn load(input: &Input, unknown: UnknownFields) -> Result<Loaded, Failure> {
+    let loaded = read(input)?;
     let Some(first) = loaded.unknown.first() else { return Ok(loaded) };
-    if allow_unknown_fields {
-        for field in &loaded.unknown {
-            log::warn!("{}: {field} is unknown to this version of ONNX and is dropped", path.display());
+    match unknown {
+        UnknownFields::Refused => {}
+        UnknownFields::Dropped => {
+            for field in &loaded.unknown {
+                log::warn!("{input}: {field} is unknown to this version of ONNX and is dropped");
+            }
+            return Ok(loaded);
         }
-        return Ok(loaded);
+        UnknownFields::Ignored => return Ok(loaded),
     }
     let more = match loaded.unknown.len() - 1 {
         0 => String::new(),
         more => format!(", and {more} more kinds of them"),
     };
     Err(Failure::input(anyhow!(
-        "{}: {first}{more} is unknown to this version of ONNX and would be lost; \
-         to drop it, say --allow-unknown-fields",
-        path.display()
+        "{input}: {first}{more} is unknown to this version of ONNX and would be lost; \
+         to drop it, say --allow-unknown-fields"
     )))
 }
 
@@ -83,33 +98,54 @@ impl<'a> Plan<'a> {
         self.written
     }
 
-    /// Writes it to `output` (`-`: standard output); `input` is where the model was read.
-    pub fn write(&self, input: &Path, output: &Path, external: &ExternalData) -> Result<Saved, Failure> {
-        let Written { input_kept, .. } = self.written;
-        let has_external = proto::has_external_data(&self.loaded.model);
-        let verbatim = input_kept && !has_external && self.loaded.unknown.is_empty();
-        let chosen = if input_kept { &self.loaded.model } else { self.result };
-        let failed = |error: proto::SaveError| Failure::new(ExitCode::Usage, error);
-        if output == Path::new("-") {
-            let mut out = std::io::stdout().lock();
-            if verbatim {
-                let written = out.write_all(&self.loaded.bytes).and_then(|()| out.flush());
-                return written
-                    .map(|()| Saved::default())
-                    .map_err(|error| Failure::new(ExitCode::Usage, anyhow!(error).context("standard output")));
-            }
-            return proto::write_to(chosen, &mut out).map(|()| Saved::default()).map_err(failed);
+    /// The bytes of one file without external data, and for messages where they go.
+    fn write_inline(&self, out: &mut dyn Write, name: &str) -> Result<(), Failure> {
+        let failed = |error: anyhow::Error| Failure::new(ExitCode::Usage, error);
+        if self.is_verbatim() {
+            let written = out.write_all(&self.loaded.bytes).and_then(|()| out.flush());
+            return written.map_err(|error| failed(anyhow!(error).context(name.to_owned())));
         }
-        let input_file = Some(input).filter(|input| *input != Path::new("-"));
+        proto::write_to(self.chosen(), out).map_err(|error| failed(error.into()))
+    }
+
+    /// The model that is written.
+    fn chosen(&self) -> &ModelProto {
+        if self.written.input_kept { &self.loaded.model } else { self.result }
+    }
+
+    /// Whether the input's own bytes are written.
+    fn is_verbatim(&self) -> bool {
+        self.written.input_kept && !proto::has_external_data(&self.loaded.model) && self.loaded.unknown.is_empty()
+    }
+
+    /// The bytes of the model, its tensors inside.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, Failure> {
+        let mut bytes = Vec::new();
+        self.write_inline(&mut bytes, "memory")?;
+        Ok(bytes)
+    }
+
+    /// Writes it to standard output.
+    pub fn print(&self) -> Result<(), Failure> {
+        self.write_inline(&mut std::io::stdout().lock(), "standard output")
+    }
+
+    /// Writes it to the file `output`; `input` is the file where the model was read, if it was one.
+    pub fn write(&self, input: Option<&Path>, output: &Path, external: &ExternalData) -> Result<Saved, Failure> {
+        let failed = |error: proto::SaveError| Failure::new(ExitCode::Usage, error);
         match external {
-            ExternalData::Auto | ExternalData::Keep | ExternalData::Never if verbatim => {
-                proto::save_as_read(&self.loaded.bytes, output, input_file).map_err(failed)
+            ExternalData::Auto | ExternalData::Keep | ExternalData::Never if self.is_verbatim() => {
+                proto::save_as_read(&self.loaded.bytes, output, input).map_err(failed)
             }
             // In place, unchanged, with its data beside it: all is as it shall be.
-            ExternalData::Auto | ExternalData::Keep if self.same && is_same_file(input, output) => Ok(Saved::default()),
+            ExternalData::Auto | ExternalData::Keep
+                if self.same && input.is_some_and(|input| is_same_file(input, output)) =>
+            {
+                Ok(Saved::default())
+            }
             _ => {
-                let options = SaveOptions { external: external.clone(), input: input_file.map(Path::to_owned) };
-                proto::save(chosen, output, &options).map_err(failed)
+                let options = SaveOptions { external: external.clone(), input: input.map(Path::to_owned) };
+                proto::save(self.chosen(), output, &options).map_err(failed)
             }
         }
     }

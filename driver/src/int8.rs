@@ -3,20 +3,19 @@
 //! The rewrites are in the passes; here is only what decides between them by running the model.
 use std::collections::{BTreeMap, BTreeSet};
 
-use onnx_shrink_ir::{DataType, Evaluate, Graph, Model, OpId, Tensor, infer, raise};
+use onnx_shrink_ir::{DataType, Evaluate, EvaluateError, Graph, Model, OpId};
 use onnx_shrink_passes::target::{Places, Target};
 use onnx_shrink_passes::{
-    Context, Options, Outcome, Statistics,
+    Context, Options, Outcome, SampleError, Statistics,
     analysis::{
         place::Costs,
         units::{Form, Units, find_units},
     },
     calibration::{
         calibrators::Calibrator,
-        collect::{Calibration, CalibrationError, SampleSource, calibrate},
+        collect::{Calibration, calibrate},
         model_ranges::{ModelRangesError, model_ranges},
     },
-    pipeline,
     quantize::{
         DynamicInt8,
         dynamic_int8::{has_attention, pays},
@@ -37,6 +36,7 @@ use crate::{
         formats::{Dynamic, FormatOptions},
         qdq::Place,
     },
+    simplified,
 };
 
 mod build;
@@ -82,28 +82,6 @@ pub struct Int8<'a> {
     pub options: &'a Options,
     /// What batch norms told of values
     pub statistics: &'a BTreeMap<String, Statistics>,
-}
-
-/// Samples as the calibration pass reads them.
-pub struct Source<'a> {
-    /// The samples
-    pub samples: &'a Samples,
-    /// Whether outputs are of use that [`Calibrated::choose`] asks for
-    pub keeps: bool,
-}
-
-impl SampleSource for Source<'_> {
-    fn len(&self) -> usize {
-        self.samples.len()
-    }
-
-    fn inputs(&self, index: usize) -> Result<Vec<Option<Tensor>>, String> {
-        self.samples.get(index).map(|sample| sample.inputs).map_err(|error| format!("{error:#}"))
-    }
-
-    fn keeps_outputs(&self, index: usize) -> bool {
-        self.keeps && choosing(self.samples.len()).contains(&index)
-    }
 }
 
 /// A graph with what its samples showed: where quantization begins, again for each try.
@@ -239,17 +217,9 @@ impl Int8<'_> {
     /// The lossless model in the opset that 8-bit layers need, with its weights computed, and why it could not be brought there, if so.
     pub fn raised(&self, lossless: &Model) -> Result<(Folded<'_>, Option<String>), Failure> {
         let mut model = lossless.detached();
-        if model.opset() >= LEAST_OPSET {
-            return Ok((Folded::of(model, self)?, None));
-        }
-        if let Err(error) = raise::raise(&mut model, LEAST_OPSET) {
-            let unfit = format!("8-bit layers need opset {LEAST_OPSET}: {error}");
-            return Ok((Folded::of(lossless.detached(), self)?, Some(unfit)));
-        }
-        let mut cx = self.context();
-        infer::infer(&mut model.graph);
-        pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)?;
-        Ok((Folded::of(model, self)?, None))
+        let unfit = simplified::raise(&mut model, LEAST_OPSET, &mut self.context())?.err();
+        let unfit = unfit.map(|error| format!("8-bit layers need opset {LEAST_OPSET}: {error}"));
+        Ok((Folded::of(model, self)?, unfit))
     }
 
     /// What calibration sees of `model` on `samples`; `keeps`: with the outputs that [`Calibrated::choose`] asks for. `Err` inside,
@@ -260,14 +230,11 @@ impl Int8<'_> {
         samples: &Samples,
         keeps: bool,
         progress: &dyn Progress,
-    ) -> Result<Result<Calibration, CalibrationError>, Failure> {
+    ) -> Result<Result<Calibration, SampleError>, Failure> {
         let stage = progress.stage("calibrating", Some(samples.len() as u64));
-        let source = Source { samples, keeps };
-        match calibrate(&model.graph, self.evaluator, &source, &|done| stage.advance(done as u64)) {
-            Err(CalibrationError::Sample(error)) => Err(Failure::samples(anyhow::anyhow!(error))),
-            Err(CalibrationError::Evaluate(error @ onnx_shrink_ir::EvaluateError::Input { .. })) => {
-                Err(Failure::samples(error))
-            }
+        let kept = if keeps { choosing(samples.len()) } else { Vec::new() };
+        match calibrate(&model.graph, self.evaluator, samples, &kept, &|done| stage.advance(done as u64)) {
+            Err(error @ (SampleError::Read(_) | SampleError::Run(EvaluateError::Input { .. }))) => Err(error.into()),
             seen => Ok(seen),
         }
     }
@@ -312,12 +279,7 @@ impl Int8<'_> {
         inputs: &BTreeMap<String, (f64, f64)>,
     ) -> Result<Calibrated<'a>, Failure> {
         let mut model = lossless.detached();
-        if model.opset() < LEAST_OPSET {
-            raise::raise(&mut model, LEAST_OPSET).map_err(Failure::input)?;
-            let mut cx = self.context();
-            infer::infer(&mut model.graph);
-            pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)?;
-        }
+        simplified::raise(&mut model, LEAST_OPSET, &mut self.context())?.map_err(Failure::input)?;
         let folded = Folded::of(model, self)?;
         let model = &folded.model;
         let calibration = model_ranges(&model.graph, self.statistics, inputs).map_err(|error| match error {

@@ -11,7 +11,6 @@ pub mod dump;
 pub mod failure;
 pub mod files;
 pub mod formats;
-pub mod functions;
 pub mod gates;
 pub mod inspect;
 pub mod int8;
@@ -20,6 +19,7 @@ pub mod layers;
 pub mod lossless;
 pub mod low_rank;
 pub mod metrics;
+mod open;
 pub mod panics;
 pub mod paths;
 pub mod progress;
@@ -32,6 +32,7 @@ pub mod request;
 pub mod samples;
 pub mod sensitivity;
 pub mod shrink;
+mod simplified;
 pub mod small_weights;
 mod stored_form;
 pub mod structure;
@@ -41,5 +42,10 @@ pub use failure::{ExitCode, Failure};
 pub use gates::Gates;
 pub use progress::{Progress, Silent, Stage};
 pub use report::Report;
-pub use request::{Request, control::Control};
-pub use samples::{Sample, SampleError, SampleOptions, Samples};
+pub use request::{
+    Request,
+    control::Control,
+    io::{Input, Output},
+};
+pub use samples::{Data, Feed, Sample, SampleError, SampleOptions, Samples};
+pub use shrink::{ShrinkError, Shrunk, shrink};

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use onnx_shrink_ir::{Evaluate, Graph, Model, OpId, infer};
 use onnx_shrink_passes::{
     Context, Entry, Options, Outcome, SplitLowRank,
-    calibration::collect::CalibrationError,
     low_rank::{
         directions::{Directions, Splittable, output_moments},
         split_low_rank::Split,
@@ -16,10 +15,7 @@ use onnx_shrink_passes::{
 };
 use rayon::prelude::*;
 
-use crate::{
-    Failure, Progress, Samples, Silent, int8::Source, metrics::compare_graphs, report::SplitLayer,
-    request::structure::Svd,
-};
+use crate::{Failure, Progress, Samples, Silent, metrics::compare_graphs, report::SplitLayer, request::structure::Svd};
 
 /// Least SQNR of the outputs that `auto` goes down to, in dB, where labels tell what matters.
 pub const AUTO_SQNR: f64 = 15.0;
@@ -122,12 +118,7 @@ impl LowRank<'_> {
         let moments = match samples {
             Some((calibrating, _)) if !layers.is_empty() => {
                 let _stage = progress.stage("looking at layers", Some(calibrating.len() as u64));
-                let seen =
-                    output_moments(graph, self.evaluator, &layers, &Source { samples: calibrating, keeps: true });
-                seen.map_err(|error| match error {
-                    CalibrationError::Evaluate(error) => Failure::input(error),
-                    error => Failure::samples(error),
-                })?
+                output_moments(graph, self.evaluator, &layers, calibrating)?
             }
             _ => Vec::new(),
         };

@@ -2,8 +2,10 @@
 //!
 //! Sums are f64, taken per sample and merged in the order of the samples: **never** in the order in which threads finish, so
 //! a report is the same for any number of threads. **Never** holds more outputs than threads.
+use std::fmt;
+
 use onnx_shrink_ir::{Evaluate, EvaluateError, Graph, Prepared};
-use rayon::prelude::*;
+use onnx_shrink_passes::samples::fold_in_order;
 use serde::Serialize;
 
 use self::{
@@ -33,6 +35,24 @@ pub use parts::{Part, Slice};
 pub use sums::OutputMetrics;
 pub use values::compare_values;
 
+/// Which of two models that are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The one that is right
+    Original,
+    /// The one that is judged
+    New,
+}
+
+impl fmt::Display for Which {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Which::Original => "original",
+            Which::New => "new",
+        })
+    }
+}
+
 /// Why two models could not be compared.
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
@@ -44,8 +64,8 @@ pub enum CompareError {
     Run {
         /// The sample
         sample: String,
-        /// "original" or "new"
-        model: &'static str,
+        /// Which of the two
+        model: Which,
         /// Why not
         #[source]
         source: EvaluateError,
@@ -91,7 +111,7 @@ fn run_one(before: &dyn Prepared, after: &dyn Prepared, sample: &Sample) -> Resu
         let failed = |source| CompareError::Run { sample: sample.name.clone(), model: which, source };
         model.run(&sample.inputs, &mut |_, _| {}).map_err(failed)
     };
-    let (a, b) = (run(before, "original")?, run(after, "new")?);
+    let (a, b) = (run(before, Which::Original)?, run(after, Which::New)?);
     let outputs = a.iter().zip(&b).map(|(a, b)| Measured::of(a, b, true)).collect();
     let right = class_of(sample)
         .zip(a.first().zip(b.first()))
@@ -113,22 +133,15 @@ pub fn compare(
         let mut sums: Vec<Measured> = vec![Measured::default(); graph.outputs().len()];
         let mut right = Vec::new();
         let indices: Vec<usize> = (0..samples.len()).collect();
-        let chunk = 4 * rayon::current_num_threads();
-        for indices in indices.chunks(chunk) {
-            let ones: Vec<Result<One, CompareError>> = indices
-                .par_iter()
-                .map(|&index| {
-                    let one = run_one(before, after, &samples.get(index)?);
-                    stage.advance(1);
-                    one
-                })
-                .collect();
-            for one in ones {
-                let one = one?;
-                right.extend(one.right);
-                sums.iter_mut().zip(&one.outputs).for_each(|(sums, one)| sums.add(one));
-            }
-        }
+        let one = |index: &usize| -> Result<One, CompareError> {
+            let one = run_one(before, after, &samples.get(*index)?)?;
+            stage.advance(1);
+            Ok(one)
+        };
+        fold_in_order(&indices, 4 * rayon::current_num_threads(), one, |_, one| {
+            right.extend(one.right);
+            sums.iter_mut().zip(&one.outputs).for_each(|(sums, one)| sums.add(one));
+        })?;
         let outputs = graph.outputs().iter().zip(&sums);
         let outputs =
             outputs.map(|(&value, sums)| OutputMetrics::new(graph.name_of(value), &Kind::of(graph, value), sums));
@@ -154,6 +167,6 @@ pub fn compare_graphs(
         let failed = |source| CompareError::Run { sample: "none yet".to_owned(), model, source };
         evaluator.prepare(graph).map_err(failed)
     };
-    let (prepared, other) = (prepare(before, "original")?, prepare(after, "new")?);
+    let (prepared, other) = (prepare(before, Which::Original)?, prepare(after, Which::New)?);
     compare(before, prepared.as_ref(), other.as_ref(), samples, threads, stage)
 }

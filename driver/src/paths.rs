@@ -12,7 +12,11 @@ use std::{
 
 use onnx_shrink_ir::proto::{self, ExternalData, Identity, SaveOptions};
 
-use crate::{ExitCode, Failure, Request, samples};
+use crate::{
+    ExitCode, Failure, Request,
+    request::io::{Input, Output},
+    samples::{self, Data},
+};
 
 /// What a file is for a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,21 +75,30 @@ fn stream<'a>(path: &'a Path, stream: &'a str) -> &'a Path {
 impl Paths {
     /// Those of `request`.
     pub fn of(request: &Request) -> Paths {
-        let mut paths = Paths::default()
-            .model(&request.input)
-            .samples("--data", request.data.as_deref())
-            .samples("--validation-data", request.validation_data.as_deref());
+        let mut paths = match &request.input {
+            Input::File(path) => Paths::default().model(path),
+            Input::Stdin => Paths::default().model(Path::new("-")),
+            Input::Memory(_) => Paths::default(),
+        }
+        .samples("--data", request.data.as_ref().and_then(Data::path))
+        .samples("--validation-data", request.validation_data.as_ref().and_then(Data::path));
         for file in &request.ranges.files {
             paths = paths.read("--ranges-in", file);
         }
         if let Some(folder) = &request.control.dump_dir {
             paths = paths.write("--dump-dir", folder);
         }
-        let Some(output) = request.output.as_deref().filter(|_| !request.control.dry_run) else { return paths };
-        paths.writes.extend(File::new(Role::OutputModel, stream(output, "/dev/stdout")));
+        let output = match request.output.as_ref().filter(|_| !request.control.dry_run) {
+            Some(Output::File(path)) => path,
+            Some(Output::Stdout) => {
+                paths.writes.extend(File::new(Role::OutputModel, Path::new("/dev/stdout")));
+                return paths;
+            }
+            Some(Output::Memory) | None => return paths,
+        };
+        paths.writes.extend(File::new(Role::OutputModel, output));
         let has_data = || paths.reads.iter().any(|file| file.role == Role::InputData);
         let data = match &request.external_data {
-            _ if output == Path::new("-") => None,
             ExternalData::Always { file_name: Some(name) } => Some(Cow::Borrowed(name.as_str())),
             ExternalData::Never => None,
             ExternalData::Auto | ExternalData::Keep if !has_data() => None,
@@ -177,8 +190,10 @@ fn refusal(written: &File, other: Role, other_path: &Path) -> Failure {
 
 /// Whether the data file that the user named would take another model's data.
 pub fn check_data_name(request: &Request) -> Result<(), Failure> {
-    let output = request.output.as_deref().filter(|output| !request.control.dry_run && *output != Path::new("-"));
-    let Some(output) = output else { return Ok(()) };
-    let options = SaveOptions { external: request.external_data.clone(), input: request.input_file() };
+    let Some(Output::File(output)) = request.output.as_ref().filter(|_| !request.control.dry_run) else {
+        return Ok(());
+    };
+    let input = request.input.file().map(Path::to_owned);
+    let options = SaveOptions { external: request.external_data.clone(), input };
     proto::check_data_name(output, &options).map_err(|error| Failure::new(ExitCode::Usage, error))
 }

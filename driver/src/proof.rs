@@ -12,7 +12,7 @@ use onnx_shrink_ir::{Evaluate, EvaluateError, Graph, Observe, Prepared, Tensor, 
 use crate::{
     Failure, Progress, Samples,
     coverage::{Coverage, coverage, reaching},
-    metrics::{CompareError, Comparison, compare},
+    metrics::{CompareError, Comparison, Which, compare},
 };
 
 /// Made-up samples that show whether two models compute the same: at least, and where they cost little.
@@ -84,11 +84,13 @@ impl<'a> Proof<'a> {
         let failed = |error: &dyn std::error::Error| Ok(Compared::Fails(error_chain(error)));
         let new = match self.evaluator.prepare(model) {
             Ok(new) => new,
-            Err(source) => return failed(&CompareError::Run { sample: "none yet".to_owned(), model: "new", source }),
+            Err(source) => {
+                return failed(&CompareError::Run { sample: "none yet".to_owned(), model: Which::New, source });
+            }
         };
         match compare(self.original, original, new.as_ref(), samples, 0, stage.as_ref()) {
             Ok(comparison) => Ok(Compared::Done(comparison)),
-            Err(CompareError::Run { model: "original", source, .. }) => {
+            Err(CompareError::Run { model: Which::Original, source, .. }) => {
                 self.unproven.borrow_mut().get_or_insert_with(|| source.to_string());
                 Ok(Compared::Unproven)
             }

@@ -1,8 +1,8 @@
-//! What calibration saw of one shard of samples, in a file: `calibrate --ranges-out` writes it, `--ranges-in` merges many.
+//! The calibration statistics of one shard of samples, in a file: `calibrate --ranges-out` writes it, `--ranges-in` merges many.
 //!
-//! Form: `onnx-shrink ranges`, then the version, then the fields in the order of [`encode`], then a digest of all before. Numbers are
-//! LEB128, floats their bits, little end first. A file knows the model that was calibrated, by two digests: that of the model
-//! that was read, and that of its lossless form, whose values the ranges are of.
+//! Form: `onnx-shrink ranges`, a byte with the version, a protobuf message ([`message::Ranges`]), and a digest of all before. A file
+//! states the model that was calibrated by two digests: that of the model that was read, and that of its lossless form, whose values the
+//! ranges are of.
 //!
 //! **Never** depends on the order of files or on which sample was in which. **Never** trusts a length: what a file does not have
 //! is not allocated. A file that is cut off or changed is refused as a whole. The digest guards against mistakes, not malice.
@@ -17,20 +17,21 @@ use onnx_shrink_ir::{
     Graph, Tensor,
     proto::{self, schema::ModelProto},
 };
-use onnx_shrink_passes::calibration::{
-    collect::{Calibration, Observed},
-    histogram::{BINS, Histogram},
-    largest::Largest,
-    means::{MOST_SAMPLES, Means},
+use onnx_shrink_passes::{
+    SampleSource,
+    calibration::{collect::Calibration, means::MOST_SAMPLES},
+    samples::fold_in_order,
 };
-use rayon::prelude::*;
+use prost::Message;
+
+mod message;
 
 use crate::{Failure, Samples};
 
 const MAGIC: &[u8] = b"onnx-shrink ranges\n";
 
-/// Written into each file. Another number: other fields, or calibration that sees other things.
-const VERSION: u64 = 3;
+/// Written into each file. Another number: other fields, or other statistics.
+const VERSION: u8 = 4;
 
 /// A digest of bytes: FNV-1a with 128 bits (Fowler, Noll, Vo; RFC 9923).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,20 +73,20 @@ const SKETCH: usize = 256;
 impl Sketch {
     /// The sketch of `samples`.
     pub fn of(samples: &Samples) -> Result<Sketch, Failure> {
-        let one = |index: usize| -> Result<u64, Failure> {
-            let inputs = samples.get(index).map_err(Failure::samples)?.inputs;
+        let one = |index: &usize| -> Result<u64, Failure> {
+            let inputs = samples.inputs(*index)?;
             let tensors = inputs.iter().flatten();
             let Digest(digest) = Digest::of(tensors.filter_map(Tensor::bytes).map(|bytes| &bytes[..]));
             Ok((digest ^ digest >> 64) as u64)
         };
         let mut sketch = Sketch::default();
-        for chunk in (0..samples.len()).collect::<Vec<_>>().chunks(SKETCH) {
-            let digests: Vec<Result<u64, Failure>> = chunk.par_iter().map(|&index| one(index)).collect();
-            sketch.0.extend(digests.into_iter().collect::<Result<Vec<_>, _>>()?);
-            while sketch.0.len() > SKETCH {
+        let indices: Vec<usize> = (0..samples.len()).collect();
+        fold_in_order(&indices, SKETCH, one, |_, digest| {
+            sketch.0.insert(digest);
+            if sketch.0.len() > SKETCH {
                 sketch.0.pop_last();
             }
-        }
+        })?;
         Ok(sketch)
     }
 
@@ -98,66 +99,25 @@ impl Sketch {
     }
 }
 
-/// The bytes of a file with what `calibration` saw of the values of `graph`.
+/// The bytes of a file with the calibration statistics of the values of `graph`.
 pub fn encode(stamp: &Stamp, graph: &Graph, calibration: &Calibration, sketch: &Sketch) -> Vec<u8> {
+    let message = message::Ranges {
+        input: stamp.input.0.to_le_bytes().to_vec(),
+        lossless: stamp.lossless.0.to_le_bytes().to_vec(),
+        samples: calibration.samples as u64,
+        sketch: sketch.0.iter().copied().collect(),
+        values: calibration
+            .values
+            .iter()
+            .map(|(value, seen)| message::Value::of(graph.name_of(*value), seen))
+            .collect(),
+    };
     let mut out = MAGIC.to_vec();
-    number(&mut out, VERSION);
-    out.extend(stamp.input.0.to_le_bytes());
-    out.extend(stamp.lossless.0.to_le_bytes());
-    number(&mut out, calibration.samples as u64);
-    number(&mut out, sketch.0.len() as u64);
-    sketch.0.iter().for_each(|digest| out.extend(digest.to_le_bytes()));
-    number(&mut out, calibration.values.len() as u64);
-    for (value, observed) in &calibration.values {
-        let name = graph.name_of(*value);
-        number(&mut out, name.len() as u64);
-        out.extend(name.as_bytes());
-        number(&mut out, observed.dims.len() as u64);
-        observed.dims.iter().for_each(|&dim| number(&mut out, dim as u64));
-        let histogram = &observed.histogram;
-        out.extend(histogram.exponent().to_le_bytes());
-        out.extend(histogram.min.to_le_bytes());
-        out.extend(histogram.max.to_le_bytes());
-        [histogram.count, histogram.zeros, histogram.non_finite].into_iter().for_each(|count| number(&mut out, count));
-        let filled = || histogram.counts().iter().enumerate().filter(|(_, count)| **count > 0);
-        // 0: no bins at all, which is not the same as bins that are empty.
-        let filled_count = filled().count() as u64;
-        number(&mut out, if histogram.counts().is_empty() { 0 } else { filled_count + 1 });
-        for (bin, &count) in filled() {
-            number(&mut out, bin as u64);
-            number(&mut out, count);
-        }
-        for means in [&observed.channel, &observed.last] {
-            match means {
-                Means::Unseen => number(&mut out, 0),
-                Means::Unknown | Means::Told(_) => number(&mut out, 1),
-                Means::Sums(sums, count) => {
-                    number(&mut out, sums.len() as u64 + 1);
-                    number(&mut out, *count);
-                    sums.iter().for_each(|sum| out.extend(sum.to_le_bytes()));
-                }
-            }
-        }
-        match &observed.largest {
-            Largest::Unseen => number(&mut out, 0),
-            Largest::Unknown => number(&mut out, 1),
-            Largest::Seen(magnitudes) => {
-                number(&mut out, magnitudes.len() as u64 + 1);
-                magnitudes.iter().for_each(|magnitude| out.extend(magnitude.to_le_bytes()));
-            }
-        }
-    }
+    out.push(VERSION);
+    out.extend(message.encode_to_vec());
     let digest = Digest::of([&out[..]]);
     out.extend(digest.0.to_le_bytes());
     out
-}
-
-fn number(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
 }
 
 /// Merges the shards in `files`, which must be of the model `stamp` with `graph`; another each time. With it a warning for each
@@ -199,7 +159,7 @@ enum Wrong {
     #[error("this is no file of ranges; `onnx-shrink calibrate MODEL --data SHARD --ranges-out FILE` makes one")]
     Form,
     #[error("version {0} of the form; this program reads {VERSION}: calibrate with the same onnx-shrink")]
-    Version(u64),
+    Version(u8),
     #[error("the file is damaged or cut off: calibrate this shard again")]
     Damaged,
     #[error("it is of another model: calibrate the one that is quantized")]
@@ -211,112 +171,29 @@ enum Wrong {
 }
 
 fn decode(bytes: &[u8], stamp: &Stamp, graph: &Graph) -> Result<(Calibration, Sketch), Wrong> {
-    let mut reader = Reader(bytes.strip_prefix(MAGIC).ok_or(Wrong::Form)?);
-    let version = reader.number()?;
-    if version != VERSION {
-        return Err(Wrong::Version(version));
+    let (version, _) = bytes.strip_prefix(MAGIC).ok_or(Wrong::Form)?.split_first().ok_or(Wrong::Damaged)?;
+    if *version != VERSION {
+        return Err(Wrong::Version(*version));
     }
     let (body, digest) = bytes.split_last_chunk::<{ Digest::BYTES }>().ok_or(Wrong::Damaged)?;
     if Digest::of([body]) != Digest(u128::from_le_bytes(*digest)) {
         return Err(Wrong::Damaged);
     }
-    reader.0 = &reader.0[..reader.0.len().checked_sub(Digest::BYTES).ok_or(Wrong::Damaged)?];
-    let mut read_digest = || Ok::<_, Wrong>(Digest(u128::from_le_bytes(reader.array()?)));
-    let found = Stamp { input: read_digest()?, lossless: read_digest()? };
-    if found.input != stamp.input {
+    let body = body.get(MAGIC.len() + 1..).ok_or(Wrong::Damaged)?;
+    let message = message::Ranges::decode(body).map_err(|_| Wrong::Damaged)?;
+    if message.input != stamp.input.0.to_le_bytes() {
         return Err(Wrong::Model);
     }
-    if found.lossless != stamp.lossless {
+    if message.lossless != stamp.lossless.0.to_le_bytes() {
         return Err(Wrong::Rewrites);
     }
-    let mut calibration = Calibration { samples: reader.size()?, ..Calibration::default() };
-    let mut sketch = Sketch::default();
-    for _ in 0..reader.number()? {
-        sketch.0.insert(u64::from_le_bytes(reader.array()?));
+    let samples = usize::try_from(message.samples).map_err(|_| Wrong::Damaged)?;
+    let mut calibration = Calibration { samples, ..Calibration::default() };
+    for value in message.values {
+        let id = graph.find(&value.name).ok_or(Wrong::Damaged)?;
+        calibration.values.insert(id, value.observed().ok_or(Wrong::Damaged)?);
     }
-    for _ in 0..reader.number()? {
-        let length = reader.size()?;
-        let name = std::str::from_utf8(reader.take(length)?).map_err(|_| Wrong::Damaged)?;
-        let value = graph.find(name).ok_or(Wrong::Damaged)?;
-        calibration.values.insert(value, reader.observed()?);
-    }
-    if !reader.0.is_empty() {
-        return Err(Wrong::Damaged);
-    }
-    Ok((calibration, sketch))
-}
-
-/// Bytes that are still to be read.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Wrong> {
-        let (taken, rest) = self.0.split_at_checked(count).ok_or(Wrong::Damaged)?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Wrong> {
-        self.take(N)?.try_into().map_err(|_| Wrong::Damaged)
-    }
-
-    fn number(&mut self) -> Result<u64, Wrong> {
-        let mut number = 0;
-        for shift in (0..u64::BITS).step_by(7) {
-            let [byte] = self.array()?;
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(number);
-            }
-        }
-        Err(Wrong::Damaged)
-    }
-
-    fn size(&mut self) -> Result<usize, Wrong> {
-        usize::try_from(self.number()?).map_err(|_| Wrong::Damaged)
-    }
-
-    fn observed(&mut self) -> Result<Observed, Wrong> {
-        let dims = (0..self.number()?).map(|_| self.size()).collect::<Result<_, _>>()?;
-        let exponent = i32::from_le_bytes(self.array()?);
-        // -0 and 0 are equal, and which of them was the extreme would depend on the order: + 0 makes both 0.
-        let (min, max) = (f32::from_le_bytes(self.array()?) + 0.0, f32::from_le_bytes(self.array()?) + 0.0);
-        let (count, zeros, non_finite) = (self.number()?, self.number()?, self.number()?);
-        let mut counts = Vec::new();
-        if let Some(filled) = self.number()?.checked_sub(1) {
-            counts = vec![0; BINS];
-            for _ in 0..filled {
-                let bin = self.size()?;
-                *counts.get_mut(bin).ok_or(Wrong::Damaged)? = self.number()?;
-            }
-        }
-        let mut histogram = Histogram::of_counts(exponent, counts).ok_or(Wrong::Damaged)?;
-        (histogram.min, histogram.max) = (min, max);
-        (histogram.count, histogram.zeros, histogram.non_finite) = (count, zeros, non_finite);
-        Ok(Observed { dims, histogram, channel: self.means()?, last: self.means()?, largest: self.largest()? })
-    }
-
-    fn largest(&mut self) -> Result<Largest, Wrong> {
-        Ok(match self.number()? {
-            0 => Largest::Unseen,
-            1 => Largest::Unknown,
-            more => {
-                Largest::Seen((1..more).map(|_| Ok(f32::from_le_bytes(self.array()?))).collect::<Result<_, Wrong>>()?)
-            }
-        })
-    }
-
-    fn means(&mut self) -> Result<Means, Wrong> {
-        Ok(match self.number()? {
-            0 => Means::Unseen,
-            1 => Means::Unknown,
-            more => {
-                let count = self.number()?;
-                let sums = (1..more).map(|_| Ok(i128::from_le_bytes(self.array()?))).collect::<Result<_, Wrong>>()?;
-                Means::Sums(sums, count)
-            }
-        })
-    }
+    Ok((calibration, Sketch(message.sketch.into_iter().collect())))
 }
 
 #[cfg(test)]

@@ -1,25 +1,32 @@
 //! The main job: load, rewrite without loss, quantize, prove, write.
 //!
 //! Order: what is read is proven readable before anything is computed, and nothing is written before every gate holds.
-use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
-use onnx_shrink_ir::{DataType, Graph, Model, ValueId, conform, export, infer, verify};
+use onnx_shrink_ir::{
+    DataType, Graph, Model, export,
+    proto::{Loaded, Saved},
+    verify,
+};
 use onnx_shrink_passes::{
-    Entry, Options, Statistics, analysis::quantized::is_wholly_quantized, pipeline::Pipeline, quantize::CancelQdq,
+    Entry, Options, analysis::quantized::is_wholly_quantized, pipeline::Pipeline, quantize::CancelQdq,
 };
 
 use crate::{
     ExitCode, Failure, Progress, Request, Samples, coverage,
     dump::Dump,
-    files,
-    functions::{self, Functions, Opened},
+    files::{self, UnknownFields},
     lossless::Lossless,
+    open::{self, Defaults, Functions, Opened, Opening},
     paths::{self, Paths},
     proof::Proof,
     random,
     report::{About, Report, Side},
+    request::io::Output,
+    samples::Data,
+    simplified::Simplified,
 };
 
 mod by_region;
@@ -56,8 +63,17 @@ impl fmt::Display for ShrinkError {
     }
 }
 
+/// What came of a request.
+#[derive(Debug)]
+pub struct Shrunk {
+    /// What was done, and what not and why
+    pub report: Report,
+    /// The bytes of the model, where they were to go to memory: [`Output::Memory`]
+    pub model: Option<Vec<u8>>,
+}
+
 /// Makes the model of `request` smaller and writes it.
-pub fn shrink(request: &Request, progress: &dyn Progress) -> Result<Report, ShrinkError> {
+pub fn shrink(request: &Request, progress: &dyn Progress) -> Result<Shrunk, ShrinkError> {
     let mut pipeline = request.control.pipeline()?;
     let is_named = |only: &String| only.replace('_', "-") == "cancel-qdq";
     if request.qdq.cancel.is_some() || request.control.only.iter().any(is_named) {
@@ -68,16 +84,16 @@ pub fn shrink(request: &Request, progress: &dyn Progress) -> Result<Report, Shri
 
 /// The same with other lossless passes: for tests that plant a wrong one.
 #[doc(hidden)]
-pub fn shrink_with(request: &Request, progress: &dyn Progress, pipeline: Pipeline) -> Result<Report, ShrinkError> {
+pub fn shrink_with(request: &Request, progress: &dyn Progress, pipeline: Pipeline) -> Result<Shrunk, ShrinkError> {
     request.checked_output()?;
     Paths::of(request).check()?;
     paths::check_data_name(request)?;
     request.gates.check(request)?;
     given::check(request)?;
-    let run = |functions| -> Result<(Ran, Report), ShrinkError> {
+    let run = |functions| -> Result<(Ran, Shrunk), ShrinkError> {
         let mut job = Job::new(request, progress, functions)?;
         match job.run(&pipeline) {
-            Ok(ran) => Ok((ran, job.report)),
+            Ok(ran) => Ok((ran, Shrunk { report: job.report, model: job.model })),
             Err(failure) if failure.code == ExitCode::Gate => {
                 Err(ShrinkError { failure, report: Some(Box::new(job.report)) })
             }
@@ -85,12 +101,10 @@ pub fn shrink_with(request: &Request, progress: &dyn Progress, pipeline: Pipelin
         }
     };
     let work = || match run(Functions::Inlined)? {
-        (Ran::Done, report) => Ok(report),
+        (Ran::Done, shrunk) => Ok(shrunk),
         (Ran::LargerInlined, _) => match run(Functions::Kept)? {
-            (Ran::Done, report) => Ok(report),
-            (Ran::LargerInlined, _) => {
-                Err(Failure::bug(anyhow!("{}: nothing was inlined", request.input.display())).into())
-            }
+            (Ran::Done, shrunk) => Ok(shrunk),
+            (Ran::LargerInlined, _) => Err(Failure::bug(anyhow!("{}: nothing was inlined", request.input)).into()),
         },
     };
     match rayon::ThreadPoolBuilder::new().num_threads(request.used_threads()).build() {
@@ -112,7 +126,7 @@ pub struct Shard {
 }
 
 /// What calibration for `request`, which asks for no samples, sees on all samples in `data`.
-pub fn calibrate_shard(request: &Request, data: &Path, progress: &dyn Progress) -> Result<Shard, Failure> {
+pub fn calibrate_shard(request: &Request, data: &Data, progress: &dyn Progress) -> Result<Shard, Failure> {
     let pipeline = request.control.pipeline()?;
     Job::new(request, progress, Functions::Inlined)?.calibrate(&pipeline, data)
 }
@@ -131,7 +145,7 @@ struct Job<'a> {
     progress: &'a dyn Progress,
     evaluator: Arc<Interpreter>,
     options: Options,
-    loaded: onnx_shrink_ir::proto::Loaded,
+    loaded: Loaded,
     /// The model as it was read, but for calls of its functions
     original: Model,
     /// Calls of its functions that are inlined
@@ -148,26 +162,8 @@ struct Job<'a> {
     /// Why the original runs on none of them, if so
     not_run: Option<String>,
     dump: Option<Dump>,
-}
-
-/// An error for the first node that ONNX does not have: no engine loads such a model, and none would load what becomes of it.
-fn refuse_departures(model: &Model, name: &str) -> Result<(), Failure> {
-    let departures = conform::departures(model);
-    let Some(first) = departures.first() else { return Ok(()) };
-    let more = match departures.len() {
-        1 => String::new(),
-        count => format!("; {} more nodes are none of ONNX's", count - 1),
-    };
-    let way_out = "if your engine takes such nodes in ONNX's domain, say --allow-unknown-ops";
-    Err(Failure::input(anyhow!("{name}: {first}{more}; {way_out}")))
-}
-
-/// What the lossless part gives to what follows it.
-struct Lean {
-    model: Model,
-    statistics: BTreeMap<String, Statistics>,
-    /// Whether a rewrite was done
-    changed: bool,
+    /// The bytes that were written to memory
+    model: Option<Vec<u8>>,
 }
 
 impl<'a> Job<'a> {
@@ -179,33 +175,29 @@ impl<'a> Job<'a> {
             return Err(Failure::usage("--exact forbids every rewrite that --int8 stands for: leave out one of them"));
         }
         let options = request.options()?;
-        let stage = progress.stage("loading", None);
-        let loaded = files::load(&request.input, request.allow_unknown_fields)?;
-        let name = request.input.display().to_string();
-        let opened = functions::open(&loaded.model, functions);
-        let Opened { model: mut original, calls, notes } =
-            opened.map_err(|error| Failure::input(anyhow!(error).context(name.clone())))?;
-        if !request.allow_unknown_ops {
-            refuse_departures(&original, &name)?;
-        }
-        let mut report = Report::new(Side::of(&name, files::size_of_input(&loaded), &original));
-        report.notes.extend(notes);
         let rewrites_weights = request.int8
             || request.weights.weights.is_some()
             || request.structure.prune.is_some()
             || request.structure.svd.is_some();
-        let asked =
-            request.control.freeze_initializers || rewrites_weights && has_weights_with_defaults(&original.graph);
-        let frozen = if original.ir_version() < 4 || asked { original.graph.freeze_defaults() } else { 0 };
-        if original.ir_version() >= 4 && frozen > 0 {
-            // (Before version 4 every initializer had to be an input; none was meant to be given.)
+        let defaults = match request.control.freeze_initializers {
+            true => Defaults::All,
+            false if rewrites_weights => Defaults::OfWeights,
+            false => Defaults::OfOldFiles,
+        };
+        let conforms = !request.allow_unknown_ops;
+        let opening = Opening { functions, defaults, conforms, shapes: Some(&request.control) };
+        let unknown = if request.allow_unknown_fields { UnknownFields::Dropped } else { UnknownFields::Refused };
+        let stage = progress.stage("loading", None);
+        let Opened { loaded, bytes, name, model: original, calls, frozen, notes } =
+            opening.read(&request.input, unknown)?;
+        drop(stage);
+        let mut report = Report::new(Side::of(&name, bytes, &original));
+        report.notes.extend(notes);
+        if frozen > 0 {
             let note = "initializers that were inputs, too, and could be overridden, are constants now";
             let why = if request.control.freeze_initializers { "" } else { ": what rewrites weights needs that" };
             report.notes.push(format!("{frozen} {note}{why}"));
         }
-        request.control.fix_shapes(&mut original.graph)?;
-        infer::infer_as_read(&mut original.graph);
-        drop(stage);
         let evaluator = Arc::new(Interpreter::new(onnx_shrink_exec::Options::default().with_random()));
         let given = Given::open(request, &original.graph, evaluator.as_ref(), progress)?;
         report.warnings.extend(given.warnings);
@@ -226,11 +218,12 @@ impl<'a> Job<'a> {
             unreached: Vec::new(),
             not_run: given.not_run,
             dump,
+            model: None,
         })
     }
 
     fn run(&mut self, pipeline: &Pipeline) -> Result<Ran, Failure> {
-        let Lean { model: mut lossless, statistics, mut changed } = self.lossless(pipeline)?;
+        let (Simplified { model: mut lossless, statistics }, mut changed) = self.lossless(pipeline)?;
         if self.request.control.stops_early() {
             return self.write(lossless, changed);
         }
@@ -301,8 +294,8 @@ impl<'a> Job<'a> {
         model
     }
 
-    /// The model after the lossless passes, proven where it can be run.
-    fn lossless(&mut self, pipeline: &Pipeline) -> Result<Lean, Failure> {
+    /// The model after the lossless passes, proven where it can be run, and whether a rewrite was done.
+    fn lossless(&mut self, pipeline: &Pipeline) -> Result<(Simplified, bool), Failure> {
         let stage = self.progress.stage("rewriting", None);
         let judges = self.samples.as_ref().map(|(_, judges)| judges.clone());
         let evaluator = self.evaluator.clone();
@@ -338,7 +331,7 @@ impl<'a> Job<'a> {
         self.report.journal = proven.journal.entries;
         // What is guilty stays out of later runs of the same passes.
         self.options = Options { exact: self.options.exact, ..proven.options };
-        Ok(Lean { model: proven.model, statistics: proven.statistics, changed })
+        Ok((Simplified { model: proven.model, statistics: proven.statistics }, changed))
     }
 
     fn write(&mut self, mut model: Model, changed: bool) -> Result<Ran, Failure> {
@@ -355,7 +348,7 @@ impl<'a> Job<'a> {
             model.set_ir_version(4); // the first in which initializers need not be inputs
         }
         if let Some(violation) = verify::new_violations(&self.original, &model).first() {
-            let input = self.request.input.display();
+            let input = &self.request.input;
             return Err(Failure::bug(anyhow!("{input}: the result breaks an invariant: {violation}")));
         }
         self.report.unreached = coverage::differing(&self.unreached, &self.original.graph, &model.graph);
@@ -370,13 +363,14 @@ impl<'a> Job<'a> {
             return Ok(Ran::LargerInlined);
         }
         if self.calls > 0 && !plan.written().input_kept {
-            self.report.notes.push(functions::inlined_note(self.calls));
+            self.report.notes.push(open::inlined_note(self.calls));
         }
         if let Some(name) = &control.explain {
             self.report.about = About::of(name, &self.original.graph, &model.graph, &self.report);
         }
         let output = self.request.checked_output()?;
-        self.report.finish(output, &plan.written(), &model);
+        let place = output.map_or_else(String::new, ToString::to_string);
+        self.report.finish(place, &plan.written(), &model);
         self.report.written = !control.dry_run;
         let gate = self.request.gates.size(plan.written().bytes);
         let failed = gate.as_ref().filter(|gate| !gate.passed).map(|gate| gate.reason.clone());
@@ -385,29 +379,30 @@ impl<'a> Job<'a> {
             self.report.written = false;
             return Err(self.gate_failed(&reason));
         }
-        if !control.dry_run {
-            let saved = plan.write(&self.request.input, output, &self.request.external_data)?;
-            if let (Some(data), Some(avoided)) = (saved.data, saved.avoided) {
-                let note = format!("the tensors are in `{data}`: `{}` is data of `{}`", avoided.data, avoided.model);
-                self.report.notes.push(note);
-            }
-            if let Some(kept) = saved.kept {
-                let why = format!("`{}` cannot be read, and may need it", kept.model);
-                self.report.notes.push(format!("`{}`, the old model's data, was not removed: {why}", kept.data));
+        match output.filter(|_| !control.dry_run) {
+            None => {}
+            Some(Output::Memory) => self.model = Some(plan.to_bytes()?),
+            Some(Output::Stdout) => plan.print()?,
+            Some(Output::File(file)) => {
+                let saved = plan.write(self.request.input.file(), file, &self.request.external_data)?;
+                self.report.notes.extend(notes_of(saved));
             }
         }
         Ok(Ran::Done)
     }
 }
 
-/// Numbers of an initializer that may be a layer's weights. (Smaller ones gain nothing, and a loop's initial state runs slower
-/// in ONNX Runtime as a constant: x_scan_lstm 1.1 times.)
-const LEAST_WEIGHTS: usize = 64;
-
-/// Whether weights are inputs, too, which may be overridden and so cannot be rewritten.
-fn has_weights_with_defaults(graph: &Graph) -> bool {
-    let is_large = |input: &ValueId| graph.default_of(*input).is_some_and(|tensor| tensor.len() >= LEAST_WEIGHTS);
-    graph.inputs().iter().any(is_large)
+/// What a user may want to know of files that were written.
+fn notes_of(saved: Saved) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let (Some(data), Some(avoided)) = (saved.data, saved.avoided) {
+        notes.push(format!("the tensors are in `{data}`: `{}` is data of `{}`", avoided.data, avoided.model));
+    }
+    if let Some(kept) = saved.kept {
+        let why = format!("`{}` cannot be read, and may need it", kept.model);
+        notes.push(format!("`{}`, the old model's data, was not removed: {why}", kept.data));
+    }
+    notes
 }
 
 /// Whether the model computes in 16-bit floats.

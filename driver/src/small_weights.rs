@@ -17,13 +17,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use ndarray::Array2;
 use onnx_shrink_ir::{Evaluate, Graph, Model, OpId, Tensor, ValueId, infer, raise};
 use onnx_shrink_passes::{
-    Context, Options,
-    calibration::collect::SampleSource,
+    Context, Options, SampleError, SampleSource,
     numerics::{
         bits::{Choice, Form, allot},
         solver::Gram,
     },
-    pipeline,
     prune::{
         layer::Layer,
         private_vectors::{Copied, copy_shared_vectors, share_again},
@@ -45,6 +43,7 @@ use crate::{
     layers::layers,
     report::{Figures, Stored},
     request::weights::Weights,
+    simplified,
     stored_form::{self, bytes_of_layers, form_read_by, multiplies},
 };
 
@@ -171,8 +170,7 @@ impl SmallWeights<'_> {
             let source: (&dyn SampleSource, &(dyn Fn(usize) -> bool + Sync)) = (&both, &judges);
             one_after_the_other(graph, &layers, self.evaluator, source, &mut solve, &report).map_err(|error| {
                 match error {
-                    PruneError::Sample(error) => Failure::samples(anyhow::anyhow!(error)),
-                    PruneError::Evaluate(error) => Failure::input(error),
+                    PruneError::Samples(error) => error.into(),
                     error => Failure::bug(error),
                 }
             })?;
@@ -191,11 +189,9 @@ impl SmallWeights<'_> {
 
     /// Raises the opset, and rewrites again what that lets.
     fn raise(&self, model: &mut Model, opset: i64) -> Result<(), Failure> {
-        raise::raise(model, opset)
-            .map_err(|error| Failure::input(anyhow::anyhow!("--weights int4 needs opset {opset}: {error}")))?;
-        infer::infer(&mut model.graph);
         let mut cx = Context::new(self.options.clone(), self.evaluator);
-        pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)
+        let raised = simplified::raise(model, opset, &mut cx)?;
+        raised.map_err(|error| Failure::input(anyhow::anyhow!("--weights int4 needs opset {opset}: {error}")))
     }
 }
 
@@ -210,12 +206,12 @@ impl SampleSource for Both<'_> {
         self.calibrating.len() + self.held_out.len()
     }
 
-    fn inputs(&self, index: usize) -> Result<Vec<Option<Tensor>>, String> {
+    fn inputs(&self, index: usize) -> Result<Vec<Option<Tensor>>, SampleError> {
         let (samples, index) = match index.checked_sub(self.calibrating.len()) {
             Some(index) => (self.held_out, index),
             None => (self.calibrating, index),
         };
-        samples.get(index).map(|sample| sample.inputs).map_err(|error| format!("{error:#}"))
+        samples.inputs(index)
     }
 }
 

@@ -6,8 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use onnx_shrink_ir::{Evaluate, Graph, Model, OpId, Tensor, ValueId};
 use onnx_shrink_passes::{
-    Context, Entry, LinearizeBranches, Options, Pass, PruneChannels, Statistics,
-    calibration::collect::SampleSource,
+    Context, Entry, LinearizeBranches, Options, Pass, PruneChannels, SampleError, SampleSource, Statistics,
     prune::{
         Groups, Removal, Sizes,
         orders::Criterion,
@@ -19,9 +18,8 @@ use onnx_shrink_passes::{
 };
 
 use crate::{
-    Failure, Progress, Samples,
+    ExitCode, Failure, Progress, Samples,
     coverage::{COVERED_SAMPLES, coverage},
-    int8::Source,
     report::{PrunedLayer, Structure},
     request::structure::StructureOptions,
 };
@@ -70,8 +68,7 @@ impl Pruner<'_> {
         if let Some(samples) = samples {
             groups.freeze_unreached(graph, &self.unreached(graph, samples));
         }
-        let source = samples.map(|samples| Source { samples, keeps: true });
-        let source: Option<&dyn SampleSource> = source.as_ref().map(|source| source as &dyn SampleSource);
+        let source = samples.map(|samples| samples as &dyn SampleSource);
         let by_default = if source.is_some() { Criterion::Reconstruction } else { Criterion::L2 };
         let criterion = self.structure.criterion.unwrap_or(by_default);
         if source.is_none() && matches!(criterion, Criterion::Reconstruction | Criterion::Activation) {
@@ -191,9 +188,12 @@ impl Pruner<'_> {
 fn failure(error: PruneError) -> Failure {
     match error {
         PruneError::NotPossible(why) => Failure::usage(format_args!("--prune: {why}")),
-        PruneError::Sample(why) => Failure::samples(anyhow::anyhow!(why)),
-        PruneError::Evaluate(error @ onnx_shrink_ir::EvaluateError::Input { .. }) => Failure::samples(error),
-        PruneError::Evaluate(error) => Failure::input(anyhow::anyhow!(error).context("--prune has to run the model")),
+        PruneError::Samples(error) => {
+            let is_run = matches!(error, SampleError::Run(_));
+            let Failure { code, error } = error.into();
+            let of_model = is_run && code == ExitCode::Input;
+            Failure { code, error: if of_model { error.context("--prune has to run the model") } else { error } }
+        }
         PruneError::Pass(error) => Failure::bug(error),
     }
 }

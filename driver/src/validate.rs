@@ -3,25 +3,24 @@
 //! [`validate`] gives a [`Verdict`]; [`text`] shows it, and serde makes the documented JSON of it (`docs/validate.md`).
 //! **Nothing** is written. The first model is the truth: a model that cannot be run here is a failure if it is the first, and
 //! a difference if it is the second.
-use std::path::{Path, PathBuf};
-
 use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
-use onnx_shrink_ir::{Dim, Evaluate, Graph, Model, infer, proto::schema::ModelProto};
+use onnx_shrink_ir::{Dim, Evaluate, Graph, Model, proto::schema::ModelProto};
 use onnx_shrink_passes::analysis::quantized::is_quantized;
 use serde::Serialize;
 
 use crate::{
     ExitCode, Failure, Gates, Progress, SampleError, SampleOptions, Samples,
     coverage::{COVERED_SAMPLES, Coverage, MOST_NAMED, constant_named, coverage, reaching},
-    files,
-    functions::{self, Functions},
+    files::UnknownFields,
     gates::Gate,
-    metrics::{CompareError, Comparison, GateResult, OutputMetrics, compare, compare_values},
+    metrics::{CompareError, Comparison, GateResult, OutputMetrics, Which, compare, compare_values},
+    open::{Defaults, Functions, Opened, Opening},
     progress::Silent,
     random,
     report::Side,
-    samples::{BadSamples, Examiner, Extent},
+    request::io::Input,
+    samples::{BadSamples, Data, Examiner, Extent},
 };
 
 /// Version of the JSON. It rises when a field changes its meaning or goes; new fields do not count.
@@ -47,11 +46,11 @@ pub enum Standard {
 #[derive(Clone, Debug)]
 pub struct Validate {
     /// The model that is right
-    pub before: PathBuf,
+    pub before: Input,
     /// The model that is judged
-    pub after: PathBuf,
+    pub after: Input,
     /// Samples; `None`: made-up ones
-    pub data: Option<PathBuf>,
+    pub data: Option<Data>,
     /// How files become samples
     pub sample_options: SampleOptions,
     /// What becomes of samples that cannot be used
@@ -99,13 +98,11 @@ pub struct Verdict {
     pub notes: Vec<String>,
 }
 
-fn load(path: &Path) -> Result<(Model, Side, ModelProto), Failure> {
-    let loaded = files::load_to_read(path)?;
-    let name = path.display().to_string();
-    let opened = functions::open(&loaded.model, Functions::Inlined);
-    let mut model = opened.map_err(|error| Failure::input(anyhow!(error).context(name.clone())))?.model;
-    infer::infer_as_read(&mut model.graph);
-    let side = Side::of(&name, files::size_of_input(&loaded), &model);
+/// A model and what it is. Defaults are overridden by no sample, and one of the models may have them as constants already.
+fn read(input: &Input) -> Result<(Model, Side, ModelProto), Failure> {
+    let opening = Opening { functions: Functions::Inlined, defaults: Defaults::All, conforms: false, shapes: None };
+    let Opened { loaded, bytes, name, model, .. } = opening.read(input, UnknownFields::Ignored)?;
+    let side = Side::of(&name, bytes, &model);
     Ok((model, side, loaded.model))
 }
 
@@ -117,11 +114,8 @@ fn engine() -> onnx_shrink_exec::Options {
 /// Runs both models of `request` on its samples and judges.
 pub fn validate(request: &Validate, progress: &dyn Progress) -> Result<Verdict, Failure> {
     let stage = progress.stage("loading", None);
-    let (mut before, side, proto) = load(&request.before)?;
-    let (mut after, other, other_proto) = load(&request.after)?;
-    // Defaults are overridden by no sample, and one of the models may have them as constants already.
-    before.graph.freeze_defaults();
-    after.graph.freeze_defaults();
+    let (before, side, proto) = read(&request.before)?;
+    let (after, other, other_proto) = read(&request.after)?;
     drop(stage);
     let standard = match request.standard {
         Standard::Auto if in_8_bits(&after.graph) != in_8_bits(&before.graph) => Standard::Int8,
@@ -196,7 +190,7 @@ impl Verdict {
         };
         let stage = progress.stage("validating", Some(samples.len() as u64));
         let compared = compare(&before.graph, first.as_ref(), second.as_ref(), samples, 0, stage.as_ref());
-        if let (Some(data), Err(CompareError::Sample(_) | CompareError::Run { model: "original", .. })) =
+        if let (Some(data), Err(CompareError::Sample(_) | CompareError::Run { model: Which::Original, .. })) =
             (&request.data, &compared)
         {
             // Names each that is bad, where there is one.
@@ -206,7 +200,7 @@ impl Verdict {
         let comparison = match compared {
             Ok(comparison) => comparison,
             Err(CompareError::Sample(error)) => return Err(Failure::samples(error)),
-            Err(CompareError::Run { sample, model: "original", source }) => {
+            Err(CompareError::Run { sample, model: Which::Original, source }) => {
                 let error = format!("does not run on the sample `{sample}`: {source}");
                 return Err(refused(&self.before.path, error));
             }

@@ -6,33 +6,10 @@ use onnx_shrink_ir::{DataType, EvaluateError, Op, Tensor, ValueId};
 
 use crate::{
     kernel::KernelError,
-    plan::{HomeError, Plan, Step, named},
+    plan::{Body, Control, HomeError, Kind, Plan, Step, named},
     slices::{stack, take},
     value::Value,
 };
-
-/// A body, prepared.
-#[derive(Debug)]
-pub(crate) struct Body<'g> {
-    /// The body; an error when it can never run, which matters only once it shall
-    pub(crate) plan: Result<Plan<'g>, EvaluateError>,
-    /// What it captures, constants aside: (outer, inner)
-    pub(crate) captures: Vec<(ValueId, ValueId)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    If,
-    Loop,
-    Scan,
-}
-
-/// An op with bodies.
-#[derive(Debug)]
-pub(crate) struct Control<'g> {
-    kind: Kind,
-    bodies: Vec<Body<'g>>,
-}
 
 /// One run of an op with bodies.
 struct Run<'a, 'g> {

@@ -8,13 +8,36 @@ use onnx_shrink_ir::{DataType, EvaluateError, Graph, Op, OpId, Tensor, ValueId, 
 
 use crate::{
     Options, Random,
-    control::{Body, Control},
     kernel::{Call, Kernel, KernelError},
     kernels,
     panics::contained,
     tract::{Kept, OneOp},
     value::Value,
 };
+
+/// A body, prepared.
+#[derive(Debug)]
+pub(crate) struct Body<'g> {
+    /// The body; an error when it can never run, which matters only once it shall
+    pub(crate) plan: Result<Plan<'g>, EvaluateError>,
+    /// What it captures, constants aside: (outer, inner)
+    pub(crate) captures: Vec<(ValueId, ValueId)>,
+}
+
+/// An op type with bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    If,
+    Loop,
+    Scan,
+}
+
+/// An op with bodies.
+#[derive(Debug)]
+pub(crate) struct Control<'g> {
+    pub(crate) kind: Kind,
+    pub(crate) bodies: Vec<Body<'g>>,
+}
 
 /// Who runs an op.
 #[derive(Debug)]
@@ -52,10 +75,7 @@ pub(crate) struct Plan<'g> {
 /// The error that `error` is when `op` of `graph` met it.
 pub(crate) fn named(graph: &Graph, id: OpId, error: KernelError) -> EvaluateError {
     let op = graph.op(id);
-    let op_type = match op.domain() {
-        "" => op.op_type().to_owned(),
-        domain => format!("{domain}.{}", op.op_type()),
-    };
+    let op_type = op.full_type();
     let op = graph.label_of(id).to_owned();
     match error {
         KernelError::Unsupported(reason) => EvaluateError::Unsupported { op, op_type, reason },

@@ -3,7 +3,7 @@ use std::sync::OnceLock;
 
 use onnx_shrink_ir::{DataType, Tensor};
 
-use crate::{kernel::KernelError, tract::Held};
+use crate::{kernel::KernelError, tract::held::Held};
 
 /// A tensor, and tract's form of it once an op needed that.
 #[derive(Clone, Debug)]
@@ -26,7 +26,8 @@ impl Value {
         match held.into_inner() {
             Some(held) if tensor.dtype() == DataType::Float => {
                 drop(tensor); // it shares the bytes
-                held.rectified()
+                let (held, done) = held.rectified();
+                Ok((Value { tensor: held.tensor()?, held: OnceLock::from(held) }, done))
             }
             _ => Ok((Value::from(tensor), false)),
         }

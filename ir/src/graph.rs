@@ -5,7 +5,7 @@
 //! module, and **nothing** here recurses over the graph (bodies nest at most as deep as protobuf messages may).
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BTreeMap, BinaryHeap, HashMap},
 };
 
 use onnx_shrink_proto::schema::{GraphProto, SparseTensorProto, StringStringEntryProto, ValueInfoProto};
@@ -144,6 +144,19 @@ impl Graph {
     /// Number of ops, without those in bodies.
     pub fn op_count(&self) -> usize {
         self.graph.node_weights().filter(|node| matches!(node, Node::Op(_))).count()
+    }
+
+    /// Number of ops by [full type](Op::full_type), those of bodies included.
+    pub fn count_by_type(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        let mut graphs = vec![self];
+        while let Some(graph) = graphs.pop() {
+            for op in graph.ops_in_id_order() {
+                *counts.entry(graph.op(op).full_type()).or_insert(0) += 1;
+                graphs.extend(graph.op(op).regions().iter().map(|region| &region.graph));
+            }
+        }
+        counts
     }
 
     /// The declaration of input `index`, with the types that are not tensors.

@@ -14,6 +14,7 @@ mod foreign;
 mod generate;
 mod layout;
 mod node;
+mod outputs;
 mod resize;
 mod rules;
 mod symbols;

@@ -9,7 +9,7 @@ pub use reference::Reference;
 
 use onnx_shrink_ir::{Evaluate, Graph, Model, Tensor, ValueId, text, verify};
 
-use crate::{Class, Context, Options, Outcome, Pass, calibration::collect::SampleSource};
+use crate::{Class, Context, Options, Outcome, Pass, SampleError, SampleSource};
 
 /// ONNX's opset of texts that do not say another.
 pub const OPSET: i64 = 17;
@@ -35,7 +35,7 @@ impl SampleSource for Samples {
         self.0.len()
     }
 
-    fn inputs(&self, index: usize) -> Result<Vec<Option<Tensor>>, String> {
+    fn inputs(&self, index: usize) -> Result<Vec<Option<Tensor>>, SampleError> {
         Ok(self.0[index].clone())
     }
 }

@@ -113,7 +113,7 @@ fn quantized(model: &Model) -> (Model, f64) {
     let [channels, height, width] = INPUT;
     let sample = |seed| vec![seeded(DataType::Float, &[1, channels, height, width], "x", seed)];
     let samples = Samples((0..4).map(sample).collect());
-    let calibration = calibrate(&model.graph, &Reference, &samples, &|_| {}).expect("the model runs");
+    let calibration = calibrate(&model.graph, &Reference, &samples, &[], &|_| {}).expect("the model runs");
     let units = find_units(&model.graph, &calibration, &ORT_CPU);
     let integer = vec![true; units.units.len()];
     let pass =

@@ -15,7 +15,8 @@ use crate::{
     error::FileProblem,
     fields::FIELDS,
     identity::{Identity, entry},
-    load::{map_file, recognize},
+    load::recognize,
+    map_file::map_file,
     wire::{Wire, record},
 };
 

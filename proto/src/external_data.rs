@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use crate::{
     error::{FileProblem, Problem},
-    load::map_file,
+    map_file::map_file,
     schema::{ModelProto, StringStringEntryProto, TensorProto, tensor_proto::DataLocation},
     tensors::{self, Owner},
 };

@@ -63,7 +63,7 @@ Exit codes: 0 written; 1 the model cannot be used; 2 the command line is wrong, 
         let paths = Paths::default().model(&self.model).samples("--data", Some(data));
         paths.write("--ranges-out", &self.ranges_out).print().check()?;
         let mut request = Request::new(&self.model);
-        request.output = Some(self.ranges_out.clone());
+        request.output = Some(self.ranges_out.clone().into());
         request.int8 = true;
         request.validate = false;
         request.skip = self.skip;
@@ -72,7 +72,7 @@ Exit codes: 0 written; 1 the model cannot be used; 2 the command line is wrong, 
         request.sample_options = self.samples.options();
         request.bad_samples = self.samples.bad_samples();
         let progress = progress::for_stderr(session.quiet);
-        let shard = calibrate_shard(&request, data, progress.as_ref())?;
+        let shard = calibrate_shard(&request, &data.into(), progress.as_ref())?;
         proto::save_bytes(&shard.bytes, &self.ranges_out).map_err(|error| Failure::new(ExitCode::Usage, error))?;
         if let Some(warning) = &shard.warning {
             log::warn!("{warning}");

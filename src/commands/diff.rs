@@ -66,7 +66,7 @@ impl Command for Diff {
         }
         paths.print().check()?;
         let options = diff::Options { ignore_names: self.ignore_names };
-        let Compared { diff: found, a, b } = diff_files(&self.a, &self.b, options)?;
+        let Compared { diff: found, a, b } = diff_files(&self.a.into(), &self.b.into(), options)?;
         if let Some(file) = &self.html {
             let page = page::render(&found, &a, &b).map_err(Failure::bug)?;
             proto::save_bytes(page.as_bytes(), file).map_err(|error| Failure::new(ExitCode::Usage, error))?;

@@ -6,6 +6,7 @@ use onnx_shrink_driver::{
     ExitCode, Failure,
     inspect::{self, inspect},
     paths::Paths,
+    samples::Data,
 };
 
 use super::{Command, Session, arguments::target::TargetArguments, shrink::SampleArguments};
@@ -62,8 +63,8 @@ Exit codes: 0 done; 1 the model cannot be used; 2 the command line is wrong; 3 t
         let paths = Paths::default().model(&self.model).samples("--data", self.samples.data.as_deref());
         paths.samples("--validation-data", self.samples.validation_data.as_deref()).print().check()?;
         let request = inspect::Inspect {
-            input: self.model,
-            data: self.samples.data.clone().or_else(|| self.samples.validation_data.clone()),
+            input: self.model.into(),
+            data: self.samples.data.as_ref().or(self.samples.validation_data.as_ref()).map(Data::from),
             sample_options: self.samples.options(),
             bad_samples: self.samples.bad_samples(),
             groups: self.groups,

@@ -10,7 +10,7 @@ use onnx_shrink_driver::{
     ExitCode, Failure, Gates, Report, Request,
     paths::Paths,
     request::{self, Calibrate},
-    samples::{self, BadSamples, Channels, Layout, Resize, SampleOptions},
+    samples::{self, BadSamples, Channels, Data, Layout, Resize, SampleOptions},
     shrink::{ShrinkError, shrink},
 };
 use onnx_shrink_ir::proto::{self, ExternalData};
@@ -238,11 +238,11 @@ impl Shrink {
         };
         let output = self.output.clone().or_else(|| self.output_position.clone());
         Ok(Request {
-            input: stream(input, "/dev/stdin"),
-            output: output.map(|output| stream(output, "/dev/stdout")),
+            input: stream(input, "/dev/stdin").into(),
+            output: output.map(|output| stream(output, "/dev/stdout").into()),
             int8: self.int8,
-            data: self.samples.data.clone(),
-            validation_data: self.samples.validation_data.clone(),
+            data: self.samples.data.as_ref().map(Data::from),
+            validation_data: self.samples.validation_data.as_ref().map(Data::from),
             sample_options: self.samples.options(),
             bad_samples: self.samples.bad_samples(),
             target: self.target.target,
@@ -319,7 +319,7 @@ impl Command for Shrink {
         let start = Instant::now();
         let progress = progress::for_stderr(self.quiet);
         let mut report = match shrink(&request, progress.as_ref()) {
-            Ok(report) => report,
+            Ok(shrunk) => shrunk.report,
             Err(ShrinkError { failure, report }) => {
                 if let Some(mut report) = report {
                     report.timing.seconds = start.elapsed().as_secs_f64();

@@ -5,6 +5,7 @@ use clap::Args;
 use onnx_shrink_driver::{
     ExitCode, Failure, Gates,
     paths::Paths,
+    samples::Data,
     validate::{self, Standard, validate},
 };
 
@@ -109,9 +110,9 @@ Exit codes: 0 every gate holds; 1 a model cannot be used, or A does not run; 2 t
         }
         self.check(&gates)?;
         let request = validate::Validate {
-            before: self.before,
-            after: self.after,
-            data: self.samples.validation_data.clone().or_else(|| self.samples.data.clone()),
+            before: self.before.into(),
+            after: self.after.into(),
+            data: self.samples.validation_data.as_ref().or(self.samples.data.as_ref()).map(Data::from),
             sample_options: self.samples.options(),
             bad_samples: self.samples.bad_samples(),
             gates,

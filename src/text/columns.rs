@@ -1,4 +1,4 @@
-//! Text in columns, for terminals and logs: what `inspect` and `validate` print.
+//! Lines and columns of text, for terminals and logs: all that the commands print.
 //!
 //! Columns are as wide as their widest cell; numbers stand to the right. **Never** colours anything but headings, and those
 //! only where [`Style`] says so. In a terminal, a line that is too long ends in `…`; elsewhere every line is whole.
@@ -34,6 +34,21 @@ impl Text {
             _ => line.to_owned(),
         };
         self.lines.push(line);
+    }
+
+    /// Number of lines.
+    pub fn count(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Drops all lines but the first `count`.
+    pub fn truncate(&mut self, count: usize) {
+        self.lines.truncate(count);
+    }
+
+    /// From now on lines are whole, in a terminal, too.
+    pub fn unlimit(&mut self) {
+        self.style.width = None;
     }
 
     /// Adds a line in bold, where that is wanted.

@@ -9,7 +9,7 @@ use onnx_shrink_driver::{
 };
 use onnx_shrink_passes::{Exactness, Outcome};
 
-use super::{structure::structure_lines, style::Style};
+use super::{columns::Text, structure::structure_lines, style::Style};
 
 /// Longest text, in lines, without `--explain`.
 pub const MAX_LINES: usize = 25;
@@ -20,41 +20,41 @@ const MOST_OPEN: usize = 3;
 
 /// The text of `report`; with `explain`, every line of the journal follows.
 pub fn render(report: &Report, explain: bool, style: &Style) -> String {
-    let mut lines = Lines { lines: Vec::new(), style: *style };
+    let mut lines = Text::new(*style);
     size(report, &mut lines);
     ops(report, &mut lines);
     rewrites(report, &mut lines);
     cancelled(report, &mut lines);
     for line in structure_lines(report, explain) {
-        lines.add(&line);
+        lines.line(&line);
     }
     layers(report, &mut lines);
     quality(report, &mut lines);
     for warning in &report.warnings {
-        lines.add(&format!("warning: {warning}"));
+        lines.line(&format!("warning: {warning}"));
     }
     for note in &report.notes {
-        lines.add(&format!("note: {note}"));
+        lines.line(&format!("note: {note}"));
     }
     if let Some(about) = &report.about {
-        lines.style.width = None; // who asks gets it whole
+        lines.unlimit(); // who asks gets it whole
         lines.heading(&format!("about `{}`", about.name));
-        about.lines.iter().for_each(|line| lines.add(&format!("  {line}")));
-        return lines.lines.join("\n") + "\n";
+        about.lines.iter().for_each(|line| lines.line(&format!("  {line}")));
+        return lines.finish();
     }
-    if !explain && lines.lines.len() > MAX_LINES {
-        let more = lines.lines.len() - (MAX_LINES - 1);
-        lines.lines.truncate(MAX_LINES - 1);
-        lines.add(&format!("… and {more} more lines (--explain)"));
+    if !explain && lines.count() > MAX_LINES {
+        let more = lines.count() - (MAX_LINES - 1);
+        lines.truncate(MAX_LINES - 1);
+        lines.line(&format!("… and {more} more lines (--explain)"));
     }
     if explain {
         journal(report, &mut lines);
     }
-    lines.lines.join("\n") + "\n"
+    lines.finish()
 }
 
 /// By what the steps lose that cancelled Quantize/Dequantize pairs.
-fn cancelled(report: &Report, lines: &mut Lines) {
+fn cancelled(report: &Report, lines: &mut Text) {
     let of = |exactness: &Exactness| match exactness {
         Exactness::Lossless => "lose nothing",
         Exactness::Monotone => "keep an order (and lose nothing)",
@@ -63,29 +63,7 @@ fn cancelled(report: &Report, lines: &mut Lines) {
     let steps: Vec<String> =
         report.cancelled.iter().map(|(exactness, count)| format!("{count} {}", of(exactness))).collect();
     if !steps.is_empty() {
-        lines.add(&format!("Quantize/Dequantize pairs cancelled, by step: {}", steps.join(", ")));
-    }
-}
-
-struct Lines {
-    lines: Vec<String>,
-    style: Style,
-}
-
-impl Lines {
-    fn add(&mut self, line: &str) {
-        let line = match self.style.width {
-            Some(width) if line.chars().count() > width => line.chars().take(width - 1).chain(['…']).collect(),
-            _ => line.to_owned(),
-        };
-        self.lines.push(line);
-    }
-
-    fn heading(&mut self, line: &str) {
-        self.add(line);
-        if let (true, Some(line)) = (self.style.bold, self.lines.last_mut()) {
-            *line = format!("\x1b[1m{line}\x1b[0m");
-        }
+        lines.line(&format!("Quantize/Dequantize pairs cancelled, by step: {}", steps.join(", ")));
     }
 }
 
@@ -97,7 +75,7 @@ fn change(before: f64, after: f64) -> String {
     }
 }
 
-fn size(report: &Report, lines: &mut Lines) {
+fn size(report: &Report, lines: &mut Text) {
     let (before, after) = (report.input.bytes, report.output.bytes);
     lines.heading(&format!(
         "{} → {}: {} → {} ({})",
@@ -108,11 +86,11 @@ fn size(report: &Report, lines: &mut Lines) {
         change(before as f64, after as f64)
     ));
     if !report.written {
-        lines.add("not written: this is a dry run");
+        lines.line("not written: this is a dry run");
     }
 }
 
-fn ops(report: &Report, lines: &mut Lines) {
+fn ops(report: &Report, lines: &mut Text) {
     let (before, after) = (&report.input, &report.output);
     let mut line = format!("ops: {} → {}", before.op_count(), after.op_count());
     if before.opset != after.opset {
@@ -138,14 +116,14 @@ fn ops(report: &Report, lines: &mut Lines) {
             if more > 0 { format!(", {more} more kinds") } else { String::new() }
         );
     }
-    lines.add(&line);
+    lines.line(&line);
 }
 
-fn rewrites(report: &Report, lines: &mut Lines) {
+fn rewrites(report: &Report, lines: &mut Text) {
     let done = report.done_by_pass();
     if !done.is_empty() {
         let passes: Vec<String> = done.iter().map(|(pass, count)| format!("{pass} {count}")).collect();
-        lines.add(&format!("rewrites: {}", passes.join(", ")));
+        lines.line(&format!("rewrites: {}", passes.join(", ")));
     }
     let mut missed: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for entry in &report.journal {
@@ -160,17 +138,17 @@ fn rewrites(report: &Report, lines: &mut Lines) {
         lines.heading(&format!("not rewritten: {total} (all of them: --explain)"));
     }
     for ((pass, reason), count) in missed.into_iter().take(4) {
-        lines.add(&format!("  {count} × {pass}: {reason}"));
+        lines.line(&format!("  {count} × {pass}: {reason}"));
     }
     if kinds > 4 {
-        lines.add(&format!("  … and {} more reasons", kinds - 4));
+        lines.line(&format!("  … and {} more reasons", kinds - 4));
     }
 }
 
 /// Picks layers by what became of them.
 type Which = fn(&Fate) -> bool;
 
-fn layers(report: &Report, lines: &mut Lines) {
+fn layers(report: &Report, lines: &mut Text) {
     if report.layers.is_empty() {
         return;
     }
@@ -190,7 +168,7 @@ fn layers(report: &Report, lines: &mut Lines) {
     for (name, which) in kinds {
         let (count, before, after) = share(which);
         if count > 0 {
-            lines.add(&format!("  {count} {name}: {} → {}", bytes(before), bytes(after)));
+            lines.line(&format!("  {count} {name}: {} → {}", bytes(before), bytes(after)));
         }
     }
     let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -203,7 +181,7 @@ fn layers(report: &Report, lines: &mut Lines) {
     reasons.sort_by(|one, other| other.1.len().cmp(&one.1.len()).then_with(|| one.0.cmp(other.0)));
     for (reason, names) in reasons.iter().take(5) {
         let more = if names.len() > 2 { format!(" and {} more", names.len() - 2) } else { String::new() };
-        lines.add(&format!("  not integer: {reason}: {}{more}", names[..names.len().min(2)].join(", ")));
+        lines.line(&format!("  not integer: {reason}: {}{more}", names[..names.len().min(2)].join(", ")));
     }
     // Those that add most to the error first; a layer behind others has their error, too.
     let share = |layer: &Layer| layer.error_share.unwrap_or(0.0);
@@ -218,13 +196,13 @@ fn layers(report: &Report, lines: &mut Lines) {
             percent => format!("{} {sqnr:.1} dB ({percent:.0} % of the error)", layer.name),
         };
         let worst: Vec<String> = worst.iter().take(3).map(text).collect();
-        lines.add(&format!("  worst layers: {}", worst.join(", ")));
+        lines.line(&format!("  worst layers: {}", worst.join(", ")));
     }
 }
 
-fn quality(report: &Report, lines: &mut Lines) {
+fn quality(report: &Report, lines: &mut Text) {
     if let Some(calibration) = &report.calibration {
-        lines.add(&format!("calibration: {} on {} samples", calibration.method, calibration.samples));
+        lines.line(&format!("calibration: {} on {} samples", calibration.method, calibration.samples));
     }
     const ORIGINAL: &str = "against the original";
     // A step that was the only one made the result.
@@ -255,9 +233,9 @@ fn quality(report: &Report, lines: &mut Lines) {
             0 => String::new(),
             count => format!(", {count} of them by their constants alone"),
         };
-        lines.add(&format!("proven by region: {} of {}{alone}", regions.proven, regions.count()));
+        lines.line(&format!("proven by region: {} of {}{alone}", regions.proven, regions.count()));
         for open in regions.open.iter().take(MOST_OPEN) {
-            lines.add(&format!("  left as it was: `{}`: {}", open.value, open.reason));
+            lines.line(&format!("  left as it was: `{}`: {}", open.value, open.reason));
         }
     }
     for gate in report.gates.iter().filter(|gate| !gate.passed) {
@@ -266,7 +244,7 @@ fn quality(report: &Report, lines: &mut Lines) {
 }
 
 /// The worst output, and the accuracy.
-fn outputs(what: &str, against: &str, comparison: &Comparison, lines: &mut Lines) {
+fn outputs(what: &str, against: &str, comparison: &Comparison, lines: &mut Text) {
     let mut line = format!("{what}, {against} on {} samples: ", comparison.samples);
     let worst = comparison.outputs.iter().max_by(|one, other| one.rel_l2.total_cmp(&other.rel_l2));
     match worst {
@@ -290,17 +268,17 @@ fn outputs(what: &str, against: &str, comparison: &Comparison, lines: &mut Lines
             }
         }
     }
-    lines.add(&line);
+    lines.line(&line);
     for output in comparison.outputs.iter().filter(|output| output.unequal > 0.0 && output.parts.len() > 1) {
         let text = |part: &Part| {
             let sqnr = part.judged_db().map_or_else(|| "equal".to_owned(), |sqnr| format!("{sqnr:.1} dB"));
             format!("{part} {sqnr} (size {:.2e})", part.rms)
         };
         let parts: Vec<String> = output.parts.iter().take(3).map(text).collect();
-        lines.add(&format!("  parts of `{}` around their means: {}", output.name, parts.join(", ")));
+        lines.line(&format!("  parts of `{}` around their means: {}", output.name, parts.join(", ")));
     }
     if let Some(accuracy) = &comparison.accuracy {
-        lines.add(&format!(
+        lines.line(&format!(
             "  accuracy: {:.2} % → {:.2} % on {} labels (drop {:.2} ± {:.2} points)",
             100.0 * accuracy.before,
             100.0 * accuracy.after,
@@ -311,15 +289,15 @@ fn outputs(what: &str, against: &str, comparison: &Comparison, lines: &mut Lines
     }
 }
 
-fn journal(report: &Report, lines: &mut Lines) {
-    lines.style.width = None; // who asks for everything gets it
+fn journal(report: &Report, lines: &mut Text) {
+    lines.unlimit(); // who asks for everything gets it
     lines.heading("every decision");
     for entry in &report.journal {
         let text = match &entry.outcome {
             Outcome::Done { removed, added } => format!("done, {removed} ops out, {added} in"),
             Outcome::Missed { reason } => format!("not done: {reason}"),
         };
-        lines.add(&format!("  {} at `{}` ({}): {text}", entry.pass, entry.op, entry.op_type));
+        lines.line(&format!("  {} at `{}` ({}): {text}", entry.pass, entry.op, entry.op_type));
     }
     for layer in &report.layers {
         let text = match &layer.fate {
@@ -330,7 +308,7 @@ fn journal(report: &Report, lines: &mut Lines) {
         };
         let sqnr = layer.sqnr_db.map(|sqnr| format!(", {sqnr:.1} dB")).unwrap_or_default();
         let share = layer.error_share.map(|share| format!(", {:.1} % of the error", share * 100.0)).unwrap_or_default();
-        lines.add(&format!("  layer `{}` ({}): {text}{sqnr}{share}", layer.name, layer.op));
+        lines.line(&format!("  layer `{}` ({}): {text}{sqnr}{share}", layer.name, layer.op));
     }
 }
 

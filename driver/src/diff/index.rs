@@ -160,11 +160,7 @@ impl<'a> Index<'a> {
 
     /// The type, with the domain when it is not ONNX's own.
     pub fn type_of(&self, place: usize) -> String {
-        let op = self.op(place);
-        match op.domain() {
-            "" => op.op_type().to_owned(),
-            domain => format!("{domain}.{}", op.op_type()),
-        }
+        self.op(place).full_type()
     }
 
     /// The op's name, or that of its first output.

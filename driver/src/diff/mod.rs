@@ -241,8 +241,12 @@ pub fn diff(a: &Model, b: &Model, evaluator: &dyn Evaluate, options: Options) ->
         notes,
         pairs: outcome.pairs,
     };
-    count_ops(&a.graph, &mut diff.op_types, false);
-    count_ops(&b.graph, &mut diff.op_types, true);
+    for (op_type, count) in a.graph.count_by_type() {
+        diff.op_types.entry(op_type).or_insert((0, 0)).0 = count;
+    }
+    for (op_type, count) in b.graph.count_by_type() {
+        diff.op_types.entry(op_type).or_insert((0, 0)).1 = count;
+    }
     diff.a.ops = diff.op_types.values().map(|count| count.0).sum();
     diff.b.ops = diff.op_types.values().map(|count| count.1).sum();
     diff
@@ -284,25 +288,6 @@ fn between_bodies(changes: &mut Vec<Change>) {
         place += 1;
         !left.contains(&(place - 1))
     });
-}
-
-fn count_ops(graph: &Graph, counts: &mut BTreeMap<String, (usize, usize)>, second: bool) {
-    for id in graph.ops_in_id_order() {
-        let op = graph.op(id);
-        let name = match op.domain() {
-            "" => op.op_type().to_owned(),
-            domain => format!("{domain}.{}", op.op_type()),
-        };
-        let count = counts.entry(name).or_insert((0, 0));
-        if second {
-            count.1 += 1;
-        } else {
-            count.0 += 1;
-        }
-        for region in op.regions() {
-            count_ops(&region.graph, counts, second);
-        }
-    }
 }
 
 /// What comparing two graphs gives.

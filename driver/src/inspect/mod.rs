@@ -3,12 +3,11 @@
 //! [`inspect`] gathers an [`Inspection`]; [`text`] shows it to people, and serde makes the documented JSON of it
 //! (`docs/inspect.md`). **Nothing** is written and **nothing** is rewritten but copies. A number that is not known is `None`,
 //! never 0.
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::BTreeMap;
 
-use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
 use onnx_shrink_ir::{
-    DataType, Dim, Evaluate, Graph, Model, OpId, Tensor, TensorType, ValueId, conform, infer, multiply_adds,
+    DataType, Dim, Evaluate, Graph, Model, OpId, Tensor, TensorType, ValueId, conform, multiply_adds,
     proto::schema::{ValueInfoProto, type_proto},
 };
 use onnx_shrink_passes::{
@@ -21,9 +20,12 @@ use onnx_shrink_passes::{
 use serde::Serialize;
 
 use crate::{
-    Failure, Progress, SampleOptions, Samples, files,
-    functions::{self, Functions, Opened},
-    samples::{BadSamples, Examiner, Extent},
+    Failure, Progress, SampleOptions, Samples,
+    files::UnknownFields,
+    open::{Defaults, Functions, Opened, Opening},
+    request::io::Input,
+    samples::{BadSamples, Data, Examiner, Extent},
+    simplified::Simplified,
 };
 
 mod constants;
@@ -32,7 +34,6 @@ mod plan;
 
 pub use constants::{Constants, Weights};
 pub use groups::ChannelGroup;
-use plan::Lean;
 pub use plan::{Outcome, Plan};
 
 /// Version of the JSON. It rises when a field changes its meaning or goes; new fields do not count.
@@ -44,10 +45,10 @@ const MOST_NOTES: usize = 10;
 /// What is to be inspected, and how.
 #[derive(Clone, Debug)]
 pub struct Inspect {
-    /// The model; `-` is standard input
-    pub input: PathBuf,
+    /// The model
+    pub input: Input,
     /// Samples: their shapes hold, and a plan for 8 bits is made with them
-    pub data: Option<PathBuf>,
+    pub data: Option<Data>,
     /// How files become samples
     pub sample_options: SampleOptions,
     /// What becomes of samples that cannot be used
@@ -192,18 +193,12 @@ pub struct Inspection {
 /// Finds out what the model of `request` is.
 pub fn inspect(request: &Inspect, progress: &dyn Progress) -> Result<Inspection, Failure> {
     let stage = progress.stage("loading", None);
-    let loaded = files::load_to_read(&request.input)?;
-    let path = request.input.display().to_string();
-    let opened = functions::open(&loaded.model, Functions::Inlined);
-    let Opened { mut model, notes, .. } =
-        opened.map_err(|error| Failure::input(anyhow!(error).context(path.clone())))?;
-    if model.ir_version() < 4 {
-        model.graph.freeze_defaults(); // before version 4 every initializer had to be an input
-    }
-    infer::infer_as_read(&mut model.graph);
+    let opening =
+        Opening { functions: Functions::Inlined, defaults: Defaults::OfOldFiles, conforms: false, shapes: None };
+    let Opened { loaded, bytes, name, model, notes, .. } = opening.read(&request.input, UnknownFields::Ignored)?;
     drop(stage);
     let evaluator = Interpreter::new(onnx_shrink_exec::Options::default().with_random());
-    let mut found = Inspection::of(&path, files::size_of_input(&loaded), &model);
+    let mut found = Inspection::of(&name, bytes, &model);
     found.functions = loaded.model.functions.len();
     found.notes.extend(notes);
     let samples = match &request.data {
@@ -228,14 +223,14 @@ pub fn inspect(request: &Inspect, progress: &dyn Progress) -> Result<Inspection,
     let planned = request.plan.filter(|_| !is_wholly_quantized(&model.graph));
     if planned.is_some() || request.groups {
         let stage = progress.stage("rewriting a copy", None);
-        let lean = Lean::of(&model, &evaluator)?;
+        let simplified = Simplified::of(&model, &evaluator)?;
         drop(stage);
         if request.groups {
-            found.groups = Some(groups::groups(&lean.model.graph));
+            found.groups = Some(groups::groups(&simplified.model.graph));
         }
         if let Some(target) = planned {
             let stage = progress.stage("planning for 8 bits", None);
-            found.int8 = Some(plan::plan(&lean, target, &evaluator, samples.as_ref(), progress)?);
+            found.int8 = Some(plan::plan(&simplified, target, &evaluator, samples.as_ref(), progress)?);
             drop(stage);
         }
     }
@@ -243,14 +238,6 @@ pub fn inspect(request: &Inspect, progress: &dyn Progress) -> Result<Inspection,
         found.int8 = Some(Plan { made_up: samples.is_none(), ..Plan::of_quantized(target) });
     }
     Ok(found)
-}
-
-/// The op's type, with the domain if that is not ONNX's own.
-fn type_of(graph: &Graph, op: OpId) -> String {
-    match graph.op(op).domain() {
-        "" => graph.op(op).op_type().to_owned(),
-        domain => format!("{domain}.{}", graph.op(op).op_type()),
-    }
 }
 
 /// 0 for an op that has no multiply-adds, whatever its shapes; another number, if its shapes need only be known; or `None`.
@@ -435,7 +422,7 @@ impl Tally {
             let multiply_adds = work(op);
             let line = OpLine {
                 name: graph.label_of(op).to_owned(),
-                op: type_of(graph, op),
+                op: graph.op(op).full_type(),
                 output: output.and_then(|value| graph.ty(*value)).map(TensorType::to_string),
                 multiply_adds,
                 bytes: weights.bytes,
@@ -468,7 +455,7 @@ impl Tally {
         for op in graph.ops() {
             let mut weights = owned.get(&op).cloned().unwrap_or_default();
             constants.add(&weights);
-            let kind = type_of(graph, op);
+            let kind = graph.op(op).full_type();
             let multiply_adds = work(op);
             if multiply_adds.is_none() {
                 *self.not_counted.entry(kind.clone()).or_insert(0) += 1;

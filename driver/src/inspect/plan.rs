@@ -2,12 +2,10 @@
 //!
 //! With samples, layers are placed as in a real run, but with ranges from a few of them; without, the placement is that of
 //! made-up samples, since costs depend on shapes and not on numbers. **No** gate is judged: a run may put more in float.
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use onnx_shrink_ir::{Evaluate, Model, export};
-use onnx_shrink_passes::{
-    Context, Options, Statistics, calibration::calibrators::Calibrator, pipeline, target::Target,
-};
+use onnx_shrink_ir::{Evaluate, export};
+use onnx_shrink_passes::{Options, calibration::calibrators::Calibrator, target::Target};
 use serde::Serialize;
 
 use crate::{
@@ -16,6 +14,7 @@ use crate::{
     layers::Reason,
     report::{Fate, Layer},
     request::{Calibrate, formats::FormatOptions, qdq::Place},
+    simplified::Simplified,
 };
 
 /// Samples that a plan is made with, at most: shapes do not change, and ranges do not matter to it.
@@ -72,26 +71,9 @@ impl Plan {
     }
 }
 
-/// A model after the lossless passes: what `--int8` and `--prune` work on.
-pub(super) struct Lean {
-    pub(super) model: Model,
-    statistics: BTreeMap<String, Statistics>,
-}
-
-impl Lean {
-    /// A copy of `model` that the lossless passes have run on.
-    pub(super) fn of(model: &Model, evaluator: &dyn Evaluate) -> Result<Lean, Failure> {
-        let mut model = model.detached();
-        model.graph.freeze_defaults();
-        let mut cx = Context::new(Options::default(), evaluator);
-        pipeline::run_lossless(&mut model.graph, &mut cx).map_err(Failure::bug)?;
-        Ok(Lean { model, statistics: std::mem::take(&mut cx.statistics) })
-    }
-}
-
-/// Makes the plan for `lean` on `target`.
+/// Makes the plan for `simplified` on `target`.
 pub(super) fn plan(
-    lean: &Lean,
+    simplified: &Simplified,
     target: &'static Target,
     evaluator: &dyn Evaluate,
     samples: Option<&Samples>,
@@ -99,7 +81,7 @@ pub(super) fn plan(
 ) -> Result<Plan, Failure> {
     let mut plan = Plan { made_up: samples.is_none(), ..Plan::of(target) };
     let options = Options::default();
-    let Lean { model, statistics } = lean;
+    let Simplified { model, statistics } = simplified;
     let int8 = Int8 {
         evaluator,
         target,

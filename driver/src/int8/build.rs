@@ -20,6 +20,15 @@ use onnx_shrink_passes::{
 use super::{Calibrated, Folded, LEAST_DYNAMIC_OPSET, LEAST_STORAGE_OPSET, Quantized};
 use crate::{Failure, formats::written_bytes, layers::layers, request::qdq::Place};
 
+/// What a result is built from.
+#[derive(Clone, Copy)]
+enum Base<'a> {
+    /// The model that was calibrated, whose ids units and statistics have
+    Calibrated,
+    /// The same before its opset was raised
+    Unraised(&'a Folded<'a>),
+}
+
 impl Calibrated<'_> {
     /// What the target gains most from, with `extra` units float besides those that the user named.
     pub fn placement(&self, extra: &BTreeSet<usize>) -> Placement {
@@ -99,16 +108,14 @@ impl Calibrated<'_> {
     ) -> Result<Quantized, Failure> {
         let any = placement.integer.contains(&true);
         let formats = self.int8.formats;
-        let folded = if any { &self.folded } else { self.least_raised() };
-        let before = &folded.model;
-        // Ids of another opset's graph differ, names do not.
-        let twin = |op: OpId| match self.unraised.as_ref().is_some_and(|unraised| std::ptr::eq(unraised, folded)) {
-            true => before.graph.producer(
-                before.graph.find(self.folded.model.graph.name_of(self.folded.model.graph.op(op).output(0)?))?,
-            ),
-            false => Some(op),
+        let base = if any { Base::Calibrated } else { self.least_raised() };
+        let folded = match base {
+            Base::Calibrated => &self.folded,
+            Base::Unraised(unraised) => unraised,
         };
-        let calibration = self.calibration_of(before);
+        let before = &folded.model;
+        let twin = |op: OpId| self.op_in(base, op);
+        let calibration = self.calibration_of(base);
         let mut model = before.detached();
         let mut cx = self.int8.context();
         cx.options.deny.extend(folded.left_alone());
@@ -196,16 +203,26 @@ impl Calibrated<'_> {
 
     /// The model in the opset that it had, where nothing but pairs needs another: ONNX Runtime 1.32 recognizes the attention of
     /// older exporters below opset 13 alone, where Unsqueeze has its axes as an attribute (0.83 of the time: x_bert_toy).
-    fn least_raised(&self) -> &Folded<'_> {
+    fn least_raised(&self) -> Base<'_> {
         let least = if self.dynamic.is_empty() { LEAST_STORAGE_OPSET } else { LEAST_DYNAMIC_OPSET };
-        self.unraised.as_ref().filter(|unraised| unraised.model.opset() >= least).unwrap_or(&self.folded)
+        let unraised = self.unraised.as_ref().filter(|unraised| unraised.model.opset() >= least);
+        unraised.map_or(Base::Calibrated, Base::Unraised)
     }
 
-    /// What calibration saw, by values of `model`, which has those of the calibrated one by name.
-    fn calibration_of(&self, model: &Model) -> Cow<'_, Calibration> {
-        if std::ptr::eq(model, &self.folded.model) {
-            return Cow::Borrowed(&self.calibration);
+    /// The op of `base` that is `op` of the calibrated model. Ids of another opset's graph differ, names do not.
+    fn op_in(&self, base: Base<'_>, op: OpId) -> Option<OpId> {
+        let calibrated = &self.folded.model.graph;
+        match base {
+            Base::Calibrated => Some(op),
+            Base::Unraised(Folded { model: Model { graph, .. }, .. }) => {
+                graph.producer(graph.find(calibrated.name_of(calibrated.op(op).output(0)?))?)
+            }
         }
+    }
+
+    /// What calibration saw, by values of `base`, which has those of the calibrated model by name.
+    fn calibration_of(&self, base: Base<'_>) -> Cow<'_, Calibration> {
+        let Base::Unraised(Folded { model, .. }) = base else { return Cow::Borrowed(&self.calibration) };
         let values = self.calibration.values.iter();
         let values = values.filter_map(|(value, seen)| {
             model.graph.find(self.folded.model.graph.name_of(*value)).map(|value| (value, seen.clone()))

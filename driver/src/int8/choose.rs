@@ -2,7 +2,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use onnx_shrink_ir::{Prepared, Tensor};
-use onnx_shrink_passes::{analysis::place::Placement, calibration::calibrators::Calibrator};
+use onnx_shrink_passes::{
+    SampleSource, analysis::place::Placement, calibration::calibrators::Calibrator, samples::fold_in_order,
+};
 use rayon::prelude::*;
 
 use super::{Calibrated, Quantized, noise::squares};
@@ -46,8 +48,7 @@ impl Calibrated<'_> {
     pub fn see_outputs(&mut self, samples: &Samples) -> Result<(), Failure> {
         let prepared = self.int8.evaluator.prepare(&self.folded.model.graph).map_err(Failure::bug)?;
         for index in choosing(samples.len()) {
-            let inputs = samples.get(index).map_err(Failure::samples)?.inputs;
-            let outputs = prepared.run(&inputs, &mut |_, _| {}).map_err(Failure::samples)?;
+            let outputs = prepared.run(&samples.inputs(index)?, &mut |_, _| {}).map_err(Failure::samples)?;
             self.calibration.outputs.insert(index, outputs);
         }
         Ok(())
@@ -178,20 +179,18 @@ fn relative_error(
         });
         relative.sum::<f64>().sqrt()
     };
-    let one = |index: usize| -> Result<Vec<Tensor>, Failure> {
-        let inputs = samples.get(index).map_err(Failure::samples)?.inputs;
-        model.run(&inputs, &mut |_, _| {}).map_err(Failure::bug)
+    let one = |index: &usize| -> Result<Vec<Tensor>, Failure> {
+        model.run(&samples.inputs(*index)?, &mut |_, _| {}).map_err(Failure::bug)
     };
     let indices: Vec<usize> = (0..samples.len().min(expected.len())).collect();
     for chunk in indices.chunks(CHOOSING_CHUNK) {
-        let found: Vec<Result<Vec<Tensor>, Failure>> = chunk.par_iter().map(|&index| one(index)).collect();
-        for (&sample, found) in chunk.iter().zip(found) {
-            for (index, (a, b)) in expected[sample].iter().zip(&found?).enumerate() {
+        fold_in_order(chunk, CHOOSING_CHUNK, one, |&sample, found| {
+            for (index, (a, b)) in expected[sample].iter().zip(&found).enumerate() {
                 if let (Some(a), Some(b)) = (a.as_slice::<f32>(), b.as_slice::<f32>()) {
                     *errors.entry(index).or_default() += squares(&a, &b).0;
                 }
             }
-        }
+        })?;
         if root(&errors) >= least {
             return Ok(None); // Errors only add up.
         }

@@ -4,8 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use onnx_shrink_ir::{DataType, Graph, Model, Prepared, Tensor, ValueId};
-use onnx_shrink_passes::analysis::{place::Placement, units::Unit};
-use rayon::prelude::*;
+use onnx_shrink_passes::{
+    SampleSource,
+    analysis::{place::Placement, units::Unit},
+    samples::fold_in_order,
+};
 
 use super::{Calibrated, Quantized};
 use crate::{Failure, Samples, report::Fate};
@@ -69,8 +72,8 @@ impl Calibrated<'_> {
         let before = self.int8.evaluator.prepare(graph).map_err(Failure::bug)?;
         let after = self.int8.evaluator.prepare(&quantized.graph).map_err(Failure::bug)?;
         let alone = if units.len() <= ALONE { units } else { &[] };
-        let one = |index: usize| -> Result<Sums, Failure> {
-            let inputs = samples.get(index).map_err(Failure::samples)?.inputs;
+        let one = |index: &usize| -> Result<Sums, Failure> {
+            let inputs = samples.inputs(*index)?;
             let mut reference: BTreeMap<&str, Tensor> = BTreeMap::new();
             let mut keep = |value: ValueId, tensor: &Tensor| {
                 let name = graph.name_of(value);
@@ -99,13 +102,11 @@ impl Calibrated<'_> {
         let numbers = dims.map(|dims| dims.iter().product::<usize>()).sum::<usize>().max(1);
         let enough = NOISE_NUMBERS.div_ceil(numbers).clamp(NOISE_LEAST, NOISE_SAMPLES);
         let indices: Vec<usize> = (0..samples.len().min(enough)).collect();
-        let ones: Vec<Result<_, Failure>> = indices.par_iter().map(|&index| one(index)).collect();
         let mut all = Sums::default();
-        for one in ones {
-            let one = one?;
+        fold_in_order(&indices, NOISE_SAMPLES, one, |_, one| {
             one.whole.into_iter().for_each(|(name, sum)| add(all.whole.entry(name).or_default(), sum));
             one.alone.into_iter().for_each(|(unit, sum)| add(all.alone.entry(unit).or_default(), sum));
-        }
+        })?;
         let relative = |(error, signal): (f64, f64)| error / signal.max(f64::MIN_POSITIVE);
         Ok(Noise {
             whole: all.whole.into_iter().map(|(name, sum)| (name, relative(sum))).collect(),

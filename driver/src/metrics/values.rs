@@ -2,9 +2,9 @@
 use std::collections::BTreeMap;
 
 use onnx_shrink_ir::{Graph, Prepared, Tensor, ValueId};
-use rayon::prelude::*;
+use onnx_shrink_passes::samples::fold_in_order;
 
-use super::{CompareError, OutputMetrics, kind::Kind, sums::Measured};
+use super::{CompareError, OutputMetrics, Which, kind::Kind, sums::Measured};
 use crate::{Samples, progress::Stage};
 
 /// Runs two models, each with its graph, on every sample and compares the values that ops of both main graphs make under one
@@ -29,8 +29,8 @@ pub fn compare_values(
         common.iter().enumerate().map(|(place, (value, _))| (*value, place)).collect();
     let other_place: BTreeMap<ValueId, usize> =
         common.iter().enumerate().map(|(place, (_, value))| (*value, place)).collect();
-    let one = |index: usize| {
-        let sample = samples.get(index)?;
+    let one = |index: &usize| -> Result<_, CompareError> {
+        let sample = samples.get(*index)?;
         let failed = |model| {
             let sample = sample.name.clone();
             move |source| CompareError::Run { sample, model, source }
@@ -41,7 +41,7 @@ pub fn compare_values(
                 kept.insert(*place, tensor.clone());
             }
         };
-        first.run(&sample.inputs, keep).map_err(failed("original"))?;
+        first.run(&sample.inputs, keep).map_err(failed(Which::Original))?;
         let mut sums: BTreeMap<usize, Measured> = BTreeMap::new();
         let compare = &mut |value, tensor: &Tensor| {
             let Some(place) = other_place.get(&value) else { return };
@@ -51,20 +51,17 @@ pub fn compare_values(
                 sums.insert(*place, Measured::of(&expected, tensor, false));
             }
         };
-        second.run(&sample.inputs, compare).map_err(failed("new"))?;
+        second.run(&sample.inputs, compare).map_err(failed(Which::New))?;
         stage.advance(1);
         Ok(sums)
     };
     let mut totals: BTreeMap<usize, Measured> = BTreeMap::new();
     let indices: Vec<usize> = (0..samples.len()).collect();
-    for chunk in indices.chunks(rayon::current_num_threads().max(1)) {
-        let parts: Vec<Result<_, CompareError>> = chunk.par_iter().map(|&index| one(index)).collect();
-        for part in parts {
-            for (place, sum) in part? {
-                totals.entry(place).or_default().add(&sum);
-            }
+    fold_in_order(&indices, rayon::current_num_threads(), one, |_, sums| {
+        for (place, sum) in sums {
+            totals.entry(place).or_default().add(&sum);
         }
-    }
+    })?;
     let (metrics, kind) = (totals.iter(), Kind::default());
     let metrics = metrics.map(|(&place, sums)| OutputMetrics::new(before.name_of(common[place].0), &kind, sums));
     Ok(metrics.collect())

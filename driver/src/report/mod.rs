@@ -2,9 +2,9 @@
 //!
 //! `--report` writes it as JSON of a stated [`SCHEMA`]; [`table`] makes text for people of it. **Nothing** in it depends on the
 //! clock or on the number of threads, but for [`Timing`].
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
-use onnx_shrink_ir::{Graph, Model};
+use onnx_shrink_ir::Model;
 use onnx_shrink_passes::{Class, Entry, Exactness, Outcome};
 use serde::Serialize;
 
@@ -39,28 +39,13 @@ pub struct Side {
 impl Side {
     /// What `model` is; `bytes` of it are in `path`.
     pub fn of(path: &str, bytes: u64, model: &Model) -> Side {
-        let mut ops = BTreeMap::new();
-        count_ops(&model.graph, &mut ops);
+        let ops = model.graph.count_by_type();
         Side { path: path.to_owned(), bytes, opset: model.opset(), ops }
     }
 
     /// Number of ops.
     pub fn op_count(&self) -> usize {
         self.ops.values().sum()
-    }
-}
-
-fn count_ops(graph: &Graph, ops: &mut BTreeMap<String, usize>) {
-    for id in graph.ops_in_id_order() {
-        let op = graph.op(id);
-        let name = match op.domain() {
-            "" => op.op_type().to_owned(),
-            domain => format!("{domain}.{}", op.op_type()),
-        };
-        *ops.entry(name).or_insert(0) += 1;
-        for region in op.regions() {
-            count_ops(&region.graph, ops);
-        }
     }
 }
 
@@ -283,9 +268,8 @@ impl Report {
         }
     }
 
-    /// Says what was written: `model`, or the input if that was kept.
-    pub fn finish(&mut self, output: &Path, written: &Written, model: &Model) {
-        let path = output.display().to_string();
+    /// Says what was written to `path`: `model`, or the input if that was kept.
+    pub fn finish(&mut self, path: String, written: &Written, model: &Model) {
         self.input_kept = written.input_kept;
         self.output = match written.input_kept {
             true => Side { path, bytes: written.bytes, ..self.input.clone() },

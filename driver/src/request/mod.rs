@@ -12,17 +12,19 @@ use onnx_shrink_passes::{
 
 use crate::{
     Failure, Gates,
-    samples::{BadSamples, SampleOptions},
+    samples::{BadSamples, Data, SampleOptions},
 };
 
 pub mod control;
 pub mod formats;
+pub mod io;
 pub mod qdq;
 pub mod structure;
 pub mod weights;
 
 use control::Control;
 use formats::{Dynamic, FormatOptions};
+use io::{Input, Output};
 use qdq::{Place, QdqOptions};
 use structure::StructureOptions;
 use weights::WeightsOptions;
@@ -60,16 +62,16 @@ pub struct Ranges {
 /// What a run of the main command is asked for.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The model to read; `-` is standard input
-    pub input: PathBuf,
-    /// The file to write; `-` is standard output, `None`: the user named none, an error
-    pub output: Option<PathBuf>,
+    /// The model to read
+    pub input: Input,
+    /// Where it is written; `None`: the user named nothing, an error
+    pub output: Option<Output>,
     /// Whether to quantize to 8 bits
     pub int8: bool,
     /// Samples that calibrate
-    pub data: Option<PathBuf>,
+    pub data: Option<Data>,
     /// Samples that judge; `None`: every fourth of `data`
-    pub validation_data: Option<PathBuf>,
+    pub validation_data: Option<Data>,
     /// How files become samples
     pub sample_options: SampleOptions,
     /// What becomes of samples that cannot be used
@@ -112,7 +114,7 @@ pub struct Request {
 
 impl Request {
     /// A request with every default, for `input`.
-    pub fn new(input: impl Into<PathBuf>) -> Request {
+    pub fn new(input: impl Into<Input>) -> Request {
         Request {
             input: input.into(),
             output: None,
@@ -159,33 +161,30 @@ impl Request {
         used_threads(self.threads)
     }
 
-    /// The file of the model that is read; `None`: standard input.
-    pub fn input_file(&self) -> Option<PathBuf> {
-        (self.input != Path::new("-")).then(|| self.input.clone())
-    }
-
     /// Whether the model is written to standard output.
     pub fn to_stdout(&self) -> bool {
-        self.output.as_deref() == Some(Path::new("-"))
+        self.output == Some(Output::Stdout)
     }
 
-    /// The output, checked as far as that goes before it is written: long work shall not end at a folder that is missing.
-    pub fn checked_output(&self) -> Result<&Path, Failure> {
+    /// The output, checked before the work as far as possible: a long run does not fail at the end because the folder is missing.
+    /// `None`: a dry run without one.
+    pub fn checked_output(&self) -> Result<Option<&Output>, Failure> {
+        let output = self.output.as_ref();
         if self.control.dry_run {
-            return Ok(self.output.as_deref().unwrap_or(Path::new("")));
-        }
-        let Some(output) = self.output.as_deref() else {
-            let example = self.input.with_extension("small.onnx");
-            return Err(Failure::usage(format_args!(
-                "no output file: name one, as in `onnx-shrink {} -o {}`; -o - writes to standard output",
-                self.input.display(),
-                example.display()
-            )));
-        };
-        if self.to_stdout() {
             return Ok(output);
         }
-        checked_file(output)?;
+        match output {
+            None => {
+                let example = PathBuf::from(self.input.to_string()).with_extension("small.onnx");
+                return Err(Failure::usage(format_args!(
+                    "no output file: name one, as in `onnx-shrink {} -o {}`; -o - writes to standard output",
+                    self.input,
+                    example.display()
+                )));
+            }
+            Some(Output::File(path)) => checked_file(path)?,
+            Some(Output::Stdout | Output::Memory) => {}
+        }
         Ok(output)
     }
 }
@@ -227,7 +226,7 @@ mod tests {
     fn an_output_is_checked_before_the_work() {
         let folder = tempfile::tempdir().unwrap();
         let check = |output: Option<&str>| {
-            let output = output.map(|name| folder.path().join(name));
+            let output = output.map(|name| folder.path().join(name).into());
             let request = Request { output, ..Request::new("m.onnx") };
             request.checked_output().map(|_| ()).map_err(|failure| (failure.code, failure.to_string()))
         };

@@ -1,17 +1,24 @@
 //! Why samples cannot be used, in sentences that say what to change.
-use std::{error::Error as _, fmt, path::PathBuf};
+use std::{error::Error as _, fmt};
 
 use onnx_shrink_ir::{TensorType, proto::LoadError};
 use serde::Serialize;
 
 /// Samples that cannot be used. The sentence has the whole reason: a path alone helps nobody, and not every reader asks for causes.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {}", path.display(), problem.with_causes())]
+#[error("{place}: {}", problem.with_causes())]
 pub struct SampleError {
-    /// The path that the user gave, or the sample's own
-    pub path: PathBuf,
+    /// What the user gave, or the sample's own name
+    pub place: String,
     /// What is wrong, and what helps
     pub problem: Box<SampleProblem>,
+}
+
+impl SampleError {
+    /// `problem` at `place`.
+    pub(super) fn at(place: impl fmt::Display, problem: SampleProblem) -> SampleError {
+        SampleError { place: place.to_string(), problem: Box::new(problem) }
+    }
 }
 
 /// A sample that cannot be used.
@@ -229,7 +236,7 @@ mod tests {
     fn bad(count: usize, all: usize) -> String {
         let one = |index: usize| BadSample { sample: format!("{index}.npz"), reason: "it is cut off".to_owned() };
         let problem = Box::new(SampleProblem::Bad { bad: (0..count).map(one).collect(), all });
-        SampleError { path: "calib".into(), problem }.to_string()
+        SampleError { place: "calib".into(), problem }.to_string()
     }
 
     #[test]
@@ -249,7 +256,7 @@ mod tests {
     fn the_sentence_has_the_cause_of_a_cause() {
         let io = std::io::Error::other("the disk is gone");
         let inner = SampleProblem::InSample { sample: "a.png".to_owned(), problem: Box::new(SampleProblem::Io(io)) };
-        let error = SampleError { path: "photos".into(), problem: Box::new(inner) };
+        let error = SampleError { place: "photos".into(), problem: Box::new(inner) };
         assert_eq!(error.to_string(), "photos: sample `a.png`: cannot be read: the disk is gone");
     }
 }

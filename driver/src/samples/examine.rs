@@ -5,12 +5,12 @@
 //!
 //! **Never** holds more samples than threads. **Never** runs what cannot fail: where inputs are floats of dimensions with which
 //! the model ran, and no number of theirs becomes an index or a length, one run tells for all.
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, convert::Infallible};
 
 use onnx_shrink_ir::{Evaluate, EvaluateError, Graph, Op, OpId, Prepared, Tensor};
-use rayon::prelude::*;
+use onnx_shrink_passes::samples::map_in_order;
 
-use super::{BadSample, Sample, SampleError, SampleOptions, SampleProblem, Samples, error::name_some};
+use super::{BadSample, Data, Sample, SampleError, SampleOptions, SampleProblem, Samples, error::name_some};
 use crate::{Progress, progress::Stage};
 
 /// Samples that fail for want of a kernel, after which no other is tried when none ran.
@@ -62,9 +62,9 @@ pub struct Usable {
 }
 
 impl Examiner<'_> {
-    /// The samples in `path` that `graph` can be run on.
-    pub fn open(&self, path: &Path, graph: &Graph, options: &SampleOptions) -> Result<Usable, SampleError> {
-        let listed = Samples::list(path, graph, options)?;
+    /// The samples in `data` that `graph` can be run on.
+    pub fn open(&self, data: &Data, graph: &Graph, options: &SampleOptions) -> Result<Usable, SampleError> {
+        let listed = Samples::list(data, graph, options)?;
         let examine = |samples: &Samples| {
             let stage = self.progress.stage("examining samples", Some(samples.len() as u64));
             samples.examine(graph, self.evaluator, stage.as_ref())
@@ -77,8 +77,8 @@ impl Examiner<'_> {
             }
         }
         let found = examine(&listed);
-        let samples = found.choose(&listed, self.bad, path)?;
-        let warning = found.skipped().map(|which| format!("{}: {which}", path.display()));
+        let samples = found.choose(&listed, self.bad, data)?;
+        let warning = found.skipped().map(|which| format!("{data}: {which}"));
         Ok(Usable { samples, warning, skipped: found.bad, not_run: found.not_run })
     }
 }
@@ -131,7 +131,8 @@ impl Samples {
             let unsupported = failed.iter().filter(|(_, error)| is_unsupported(error)).count();
             let runs = prepared.as_deref().filter(|_| has_run || unsupported < ENOUGH_UNSUPPORTED);
             let known = |dims: &Vec<Vec<usize>>| one_tells && ran.contains(dims);
-            let found: Vec<Tried> = indices.par_iter().map(|&index| self.try_one(index, runs, &known)).collect();
+            let one = |index: &usize| Ok::<_, Infallible>(self.try_one(*index, runs, &known));
+            let Ok(found) = map_in_order(indices, one);
             for (&index, found) in indices.iter().zip(found) {
                 let mut problem = None;
                 match found {
@@ -194,12 +195,12 @@ impl Samples {
 }
 
 impl Examined {
-    /// The good ones of `samples`, which `self` tells of; an error for the path `path` where there are bad ones that nobody
+    /// The good ones of `samples`, which `self` tells of; an error for `data` where there are bad ones that nobody
     /// wants skipped, or no good ones.
-    pub fn choose(&self, samples: &Samples, bad: BadSamples, path: &Path) -> Result<Samples, SampleError> {
+    pub fn choose(&self, samples: &Samples, bad: BadSamples, data: &Data) -> Result<Samples, SampleError> {
         if !self.bad.is_empty() && (bad == BadSamples::Refuse || self.good.is_empty()) {
             let problem = SampleProblem::Bad { bad: self.bad.clone(), all: samples.len() };
-            return Err(SampleError { path: path.to_owned(), problem: Box::new(problem) });
+            return Err(SampleError::at(data, problem));
         }
         Ok(samples.subset(&self.good))
     }
@@ -286,7 +287,7 @@ mod tests {
     fn examined(text: &str, folder: &Path) -> (Samples, Examined) {
         let mut graph = parse_graph(text, 17).unwrap().graph;
         onnx_shrink_ir::infer::infer(&mut graph);
-        let samples = Samples::list(folder, &graph, &SampleOptions::default()).unwrap();
+        let samples = Samples::list(&folder.into(), &graph, &SampleOptions::default()).unwrap();
         let found = samples.examine(&graph, &Interpreter::new(Options::default()), &Silent);
         (samples, found)
     }
@@ -311,9 +312,9 @@ mod tests {
         assert!(reasons[1].starts_with("the model does not run on it: op `m` (Reshape) failed"), "{reasons:?}");
         assert!(reasons[2].starts_with("this is no .npz archive"), "{reasons:?}");
         assert!(found.not_run.is_none());
-        let refused = found.choose(&samples, BadSamples::Refuse, Path::new("calib")).unwrap_err().to_string();
+        let refused = found.choose(&samples, BadSamples::Refuse, &"calib".into()).unwrap_err().to_string();
         assert!(refused.starts_with("calib: 3 of 8 samples cannot be used: `"), "{refused}");
-        assert_eq!(found.choose(&samples, BadSamples::Skip, Path::new("calib")).unwrap().len(), 5);
+        assert_eq!(found.choose(&samples, BadSamples::Skip, &"calib".into()).unwrap().len(), 5);
         assert!(found.skipped().unwrap().starts_with("3 of 8 samples were skipped: `"));
     }
 
@@ -352,7 +353,7 @@ mod tests {
         }
         let (samples, found) = examined(text, folder.path());
         assert!(found.bad().len() == 1 && found.bad()[0].sample.ends_with("3.npz"), "{:?}", found.bad());
-        assert_eq!(found.choose(&samples, BadSamples::Skip, Path::new("")).unwrap().len(), 3);
+        assert_eq!(found.choose(&samples, BadSamples::Skip, &"".into()).unwrap().len(), 3);
     }
 
     #[test]

@@ -229,7 +229,7 @@ pub enum NoSamples {
 
 impl NoSamples {
     fn at(problem: SampleProblem) -> NoSamples {
-        NoSamples::Made(SampleError { path: "generated samples".into(), problem: Box::new(problem) })
+        NoSamples::Made(SampleError::at("generated samples", problem))
     }
 }
 

@@ -14,13 +14,15 @@ mod folder;
 mod generated;
 mod hints;
 mod images;
+mod memory;
 mod npy;
 mod npz;
 mod onnx_test_data;
 
-use std::{path::Path, str::FromStr, sync::Arc};
+use std::{str::FromStr, sync::Arc};
 
 use onnx_shrink_ir::{Evaluate, Graph, Tensor};
+use onnx_shrink_passes::SampleSource;
 
 pub use assignments::MakeUp;
 pub use error::{BadSample, SampleError, SampleProblem};
@@ -28,6 +30,7 @@ pub use examine::{BadSamples, Examined, Examiner, Extent, Usable};
 use fit::Inputs;
 pub use folder::files_of;
 pub use generated::{Fitting, NoSamples};
+pub use memory::{Data, Feed};
 
 /// One sample.
 #[derive(Clone, Debug)]
@@ -167,20 +170,23 @@ impl std::fmt::Debug for Samples {
 }
 
 impl Samples {
-    /// The samples in `path` for the model `graph`; the first one is read to find out whether they fit.
-    pub fn open(path: &Path, graph: &Graph, options: &SampleOptions) -> Result<Samples, SampleError> {
-        let at = |problem| SampleError { path: path.to_owned(), problem: Box::new(problem) };
-        let samples = Samples::list(path, graph, options)?;
-        let first = samples.read(0, true).map_err(at)?;
-        log::info!("{} samples in {}; the first is {}", samples.len(), path.display(), first.name);
+    /// The samples in `data` for the model `graph`; the first one is read to find out whether they fit.
+    pub fn open(data: impl Into<Data>, graph: &Graph, options: &SampleOptions) -> Result<Samples, SampleError> {
+        let data = data.into();
+        let samples = Samples::list(&data, graph, options)?;
+        let first = samples.read(0, true).map_err(|problem| SampleError::at(&data, problem))?;
+        log::info!("{} samples in {data}; the first is {}", samples.len(), first.name);
         Ok(samples)
     }
 
     /// The same without a look at any: [`Samples::examine`] tells which can be used.
-    pub fn list(path: &Path, graph: &Graph, options: &SampleOptions) -> Result<Samples, SampleError> {
-        let at = |problem| SampleError { path: path.to_owned(), problem: Box::new(problem) };
+    pub fn list(data: &Data, graph: &Graph, options: &SampleOptions) -> Result<Samples, SampleError> {
+        let at = |problem| SampleError::at(data, problem);
         let inputs = Inputs::of(graph).map_err(at)?;
-        let source = folder::open(path, &inputs, options).map_err(at)?;
+        let source = match data {
+            Data::Path(path) => folder::open(path, &inputs, options).map_err(at)?,
+            Data::Memory(feeds) => Arc::new(memory::Feeds(feeds.clone())),
+        };
         let samples = Samples { indices: (0..source.len()).collect(), source, inputs: Arc::new(inputs) };
         if samples.is_empty() {
             return Err(at(SampleProblem::Empty { found: "no samples".to_owned() }));
@@ -192,7 +198,7 @@ impl Samples {
     /// two models compute the same, and nothing about accuracy. An error when an input cannot be made up (no shape, or not a tensor
     /// of numbers).
     pub fn generated_as(graph: &Graph, count: usize, like: &MakeUp) -> Result<Samples, SampleError> {
-        let at = |problem| SampleError { path: "generated samples".into(), problem: Box::new(problem) };
+        let at = |problem| SampleError::at("generated samples", problem);
         let inputs = Inputs::of(graph).map_err(at)?;
         let source = generated::Generated::new(graph, &inputs, count, like).map_err(at)?;
         Ok(Samples { indices: (0..count).collect(), source: Arc::new(source), inputs: Arc::new(inputs) })
@@ -243,8 +249,7 @@ impl Samples {
 
     /// Sample `index`, which must be below [`Samples::len`].
     pub fn get(&self, index: usize) -> Result<Sample, SampleError> {
-        let at = |problem| SampleError { path: self.name(index).into(), problem: Box::new(problem) };
-        self.read(index, false).map_err(at)
+        self.read(index, false).map_err(|problem| SampleError::at(self.name(index), problem))
     }
 
     fn read(&self, index: usize, first: bool) -> Result<Sample, SampleProblem> {
@@ -271,6 +276,17 @@ impl Samples {
     pub fn subset(&self, indices: &[usize]) -> Samples {
         let indices = indices.iter().map(|&index| self.indices[index]).collect();
         Samples { source: self.source.clone(), inputs: self.inputs.clone(), indices }
+    }
+}
+
+impl SampleSource for Samples {
+    fn len(&self) -> usize {
+        Samples::len(self)
+    }
+
+    fn inputs(&self, index: usize) -> Result<Vec<Option<Tensor>>, onnx_shrink_passes::SampleError> {
+        let sample = self.get(index).map_err(|error| onnx_shrink_passes::SampleError::Read(Box::new(error)))?;
+        Ok(sample.inputs)
     }
 }
 

@@ -6,7 +6,7 @@ use super::Job;
 use crate::{
     Failure, Progress, Request, Samples,
     request::Ranges,
-    samples::{BadSample, BadSamples, Examiner, Extent},
+    samples::{BadSample, BadSamples, Data, Examiner, Extent},
 };
 
 /// What there is of samples.
@@ -36,17 +36,18 @@ impl Given {
 
     fn examined(request: &Request, graph: &Graph, examiner: &Examiner<'_>) -> Result<Given, Failure> {
         let mut given = Given::default();
-        let mut open = |path| -> Result<Samples, Failure> {
-            let usable = examiner.open(path, graph, &request.sample_options).map_err(Failure::samples)?;
+        let mut open = |data| -> Result<Samples, Failure> {
+            let usable = examiner.open(data, graph, &request.sample_options).map_err(Failure::samples)?;
             given.not_run = given.not_run.take().or(usable.not_run);
             given.skipped.extend(usable.skipped);
             given.warnings.extend(usable.warning);
             Ok(usable.samples)
         };
-        let data = request.data.as_deref().map(&mut open).transpose()?;
-        let validation = request.validation_data.as_deref().map(&mut open).transpose()?;
-        if let (Some(one), Some(other)) = (&request.data, &request.validation_data)
-            && one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
+        let data = request.data.as_ref().map(&mut open).transpose()?;
+        let validation = request.validation_data.as_ref().map(&mut open).transpose()?;
+        let path = |data: &Option<Data>| data.as_ref().and_then(Data::path)?.canonicalize().ok();
+        if let (Some(one), Some(other)) = (path(&request.data), path(&request.validation_data))
+            && one == other
         {
             let what = "--validation-data is --data: the samples that calibrate judge themselves";
             given.warnings.push(format!("{what}; give others, or --data alone, of which every fourth judges"));

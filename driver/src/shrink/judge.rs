@@ -6,7 +6,7 @@ use super::{Job, is_half};
 use crate::{
     Failure, Gates, Samples,
     gates::Gate,
-    metrics::{CompareError, Comparison, GateResult, compare_graphs},
+    metrics::{CompareError, Comparison, GateResult, Which, compare_graphs},
     proof::{Compared, Proof},
 };
 
@@ -133,7 +133,7 @@ impl Job<'_> {
 
     /// The failure of a gate, for the file at hand.
     pub(super) fn gate_failed(&self, reason: &str) -> Failure {
-        Failure::gate(format_args!("{}: {reason}", self.request.input.display()))
+        Failure::gate(format_args!("{}: {reason}", self.request.input))
     }
 
     /// What cannot be run against the original is not approximated.
@@ -166,7 +166,7 @@ impl Job<'_> {
             compare_graphs(self.evaluator.as_ref(), self.reference(), &model.graph, samples, 0, stage.as_ref());
         match compared {
             Ok(comparison) => Ok(Some(comparison)),
-            Err(CompareError::Run { model: "original", source, .. }) => {
+            Err(CompareError::Run { model: Which::Original, source, .. }) => {
                 self.blame_samples()?;
                 self.report.unproven = Some(source.to_string());
                 Ok(None)

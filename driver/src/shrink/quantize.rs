@@ -1,8 +1,5 @@
 //! The step to 8 bits: which ranges it has, who judges it, and what happens when a gate fails.
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::anyhow;
 use onnx_shrink_exec::Interpreter;
@@ -15,7 +12,7 @@ use onnx_shrink_passes::{
     target::Places,
 };
 
-use super::{Job, Lean, Shard, judge::LEFT_FLOAT};
+use super::{Job, Shard, judge::LEFT_FLOAT};
 use crate::{
     Failure, Samples,
     int8::{Calibrated, Int8, Quantized},
@@ -23,11 +20,10 @@ use crate::{
     metrics::{Comparison, GateResult},
     ranges_file::{self, Digest, Stamp},
     report::{Calibration, Fate},
-    request::formats::Dynamic,
-    request::qdq::Place,
-    request::{Calibrate, Request},
-    samples::{Examiner, Extent, Usable},
+    request::{Calibrate, Request, formats::Dynamic, qdq::Place},
+    samples::{Data, Examiner, Extent, Usable},
     sensitivity,
+    simplified::Simplified,
 };
 
 /// Largest relative error on made-up inputs with which layers run in 8 bits without samples.
@@ -129,7 +125,7 @@ impl<'a> Job<'a> {
     pub(super) fn int8_of_shards(&mut self, int8: &Int8<'_>, lossless: &Model) -> Result<Option<Model>, Failure> {
         let (folded, unfit) = int8.raised(lossless)?;
         if let Some(why) = unfit {
-            return Err(Failure::input(anyhow!("{}: {why}", self.request.input.display())));
+            return Err(Failure::input(anyhow!("{}: {why}", self.request.input)));
         }
         let read = ranges_file::read_all(&self.request.ranges.files, &self.stamp(&folded.model), &folded.model.graph)?;
         let (calibration, warnings) = read;
@@ -153,8 +149,8 @@ impl<'a> Job<'a> {
     }
 
     /// Runs the lossless passes and calibration on all samples in `data`; the bytes of a file of ranges and what it holds.
-    pub(super) fn calibrate(mut self, pipeline: &Pipeline, data: &Path) -> Result<Shard, Failure> {
-        let input = self.request.input.display();
+    pub(super) fn calibrate(mut self, pipeline: &Pipeline, data: &Data) -> Result<Shard, Failure> {
+        let input = &self.request.input;
         if is_wholly_quantized(&self.original.graph) {
             return Err(Failure::input(anyhow!("{input}: the model is quantized already")));
         }
@@ -169,10 +165,10 @@ impl<'a> Job<'a> {
             return Err(cannot(why));
         }
         if samples.len() as u64 > MOST_SAMPLES {
-            return Err(Failure::samples(anyhow!("{}: more than {MOST_SAMPLES} samples", data.display())));
+            return Err(Failure::samples(anyhow!("{data}: more than {MOST_SAMPLES} samples")));
         }
         let options = self.options.clone();
-        let Lean { model: lossless, statistics, .. } = self.lossless(pipeline)?;
+        let (Simplified { model: lossless, statistics }, _) = self.lossless(pipeline)?;
         let int8 = self.quantizer(evaluator.as_ref(), &options, &statistics);
         let (folded, unfit) = int8.raised(&lossless)?;
         if let Some(why) = unfit {

@@ -2,8 +2,7 @@
 //!
 //! **Never** looks at samples that judge. Sums run in the order of layers and samples, whatever the number of threads.
 use onnx_shrink_ir::{Evaluate, Graph, Patch, Prepared, Tensor};
-use onnx_shrink_passes::weight_only::store_int4::Int4;
-use rayon::prelude::*;
+use onnx_shrink_passes::{SampleSource, samples::map_in_order, weight_only::store_int4::Int4};
 
 use crate::{Failure, Progress, Samples, int8::squares};
 
@@ -29,11 +28,9 @@ pub(super) fn of(
     let stage = progress.stage("measuring layers", Some(layers.len() as u64));
     // Spread over all of them, in case they are sorted.
     let taken: Vec<usize> = (0..count).map(|k| k * samples.len() / count).collect();
-    let inputs = |index: usize| samples.get(index).map(|sample| sample.inputs).map_err(Failure::samples);
     let run = |prepared: &dyn Prepared| -> Result<Vec<Vec<Tensor>>, Failure> {
-        let one = |index: &usize| prepared.run(&inputs(*index)?, &mut |_, _| {}).map_err(Failure::input);
-        let all: Vec<Result<_, Failure>> = taken.par_iter().map(one).collect();
-        all.into_iter().collect()
+        let one = |index: &usize| prepared.run(&samples.inputs(*index)?, &mut |_, _| {}).map_err(Failure::input);
+        map_in_order(&taken, one)
     };
     let reference = run(evaluator.prepare(graph).map_err(Failure::input)?.as_ref())?;
     let mut errors = Vec::with_capacity(layers.len());

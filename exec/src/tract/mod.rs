@@ -6,6 +6,7 @@
 mod build;
 mod checks;
 mod convert;
+pub(crate) mod held;
 mod kept;
 mod rules;
 
@@ -14,13 +15,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use onnx_shrink_ir::{DataType, Op, Tensor};
 use tract_onnx::prelude::*;
 
+pub(crate) use self::kept::Kept;
 use self::{
     build::{Built, Input},
     convert::{from_tract, narrowed, widened},
+    held::Held,
     kept::Mark,
     rules::{Rule, Types, stand_in},
 };
-pub(crate) use self::{convert::Held, kept::Kept};
 use crate::{
     kernel::{Call, KernelError},
     panics::contained,

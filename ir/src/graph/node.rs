@@ -69,6 +69,14 @@ impl Op {
         }
     }
 
+    /// The op type with its domain, "com.microsoft.Gelu"; of ONNX's own ops the type alone.
+    pub fn full_type(&self) -> String {
+        match self.domain() {
+            "" => self.op_type().to_owned(),
+            domain => format!("{domain}.{}", self.op_type()),
+        }
+    }
+
     /// Whether it is ONNX's own op of this type.
     pub fn is(&self, op_type: &str) -> bool {
         self.domain().is_empty() && self.op_type() == op_type

@@ -4,7 +4,7 @@ use rten_shape_inference::{BinaryOp, ReductionOp, SymExpr, SymTensor, ops};
 use super::{
     layout,
     node::{Axes, Node, resolve},
-    rules::{Outputs, same},
+    outputs::{Outputs, same},
     symbols,
 };
 

@@ -4,7 +4,7 @@ use rten_shape_inference::{SymTensor, ops};
 use super::{
     algebra::broadcast_all,
     node::Node,
-    rules::{Outputs, same},
+    outputs::{Outputs, same},
     windows,
 };
 

@@ -4,7 +4,7 @@ use rten_shape_inference::{SymExpr, SymTensor, ops};
 use super::{
     layout,
     node::{Node, constant_op, resolve},
-    rules::{Outputs, scalar},
+    outputs::{Outputs, scalar},
     symbols::{self, MAX_RANK, MAX_VALUES},
 };
 use crate::types::DataType;

@@ -3,7 +3,7 @@ use rten_shape_inference::{SymExpr, SymTensor, SymbolGen, ops};
 
 use super::{
     node::{Axes, Node, resolve},
-    rules::Outputs,
+    outputs::Outputs,
     symbols::{MAX_RANK, MAX_VALUES},
 };
 

@@ -4,7 +4,7 @@ use rten_shape_inference::{SymExpr, SymTensor};
 use super::{
     layout::small,
     node::{Node, resolve},
-    rules::Outputs,
+    outputs::Outputs,
 };
 
 /// Resize and Upsample, in all their versions.

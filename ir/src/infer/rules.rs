@@ -7,11 +7,9 @@ use rten_shape_inference::{SymExpr, SymTensor, ops};
 use super::{
     algebra, foreign, generate, layout,
     node::{Axes, Node},
+    outputs::{Outputs, same, scalar},
     resize, symbols, values, windows,
 };
-
-/// What is known of an op's outputs; `None` where nothing is.
-pub(super) type Outputs = Option<Vec<SymTensor>>;
 
 /// What is known of the outputs of `node`, by position; `None`, or fewer outputs than the op has, where nothing is.
 pub(super) fn infer(node: &mut Node<'_>) -> Outputs {
@@ -273,16 +271,6 @@ pub(super) fn infer(node: &mut Node<'_>) -> Outputs {
 
 fn unknown() -> SymTensor {
     SymTensor::unknown("no rule")
-}
-
-/// The shape of a scalar.
-pub(super) fn scalar() -> SymTensor {
-    SymTensor::from_shape(Vec::new())
-}
-
-/// The shape of input `index`.
-pub(super) fn same(node: &Node<'_>, index: usize) -> Option<SymTensor> {
-    node.input(index).cloned().map(symbols::shape_only)
 }
 
 fn axis32(node: &Node<'_>, name: &str, default: i64) -> Option<i32> {

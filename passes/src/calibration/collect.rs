@@ -4,29 +4,13 @@
 //! shards that [`Calibration::merge`] puts together. Memory does not grow with the number of samples.
 use std::collections::BTreeMap;
 
-use onnx_shrink_ir::{DataType, Evaluate, EvaluateError, Graph, Tensor, ValueId};
-use rayon::prelude::*;
+use onnx_shrink_ir::{DataType, Evaluate, Graph, Tensor, ValueId};
 
-use crate::calibration::{histogram::Histogram, largest::Largest, means::Means};
-
-/// Where samples come from.
-pub trait SampleSource: Sync {
-    /// Number of samples.
-    fn len(&self) -> usize;
-
-    /// Whether there are none.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Inputs of sample `index` in the order of the graph's inputs; `None` takes the input's default.
-    fn inputs(&self, index: usize) -> Result<Vec<Option<Tensor>>, String>;
-
-    /// Whether the outputs of sample `index` are of use later: they are kept in memory.
-    fn keeps_outputs(&self, _index: usize) -> bool {
-        false
-    }
-}
+use crate::{
+    SampleError, SampleSource,
+    calibration::{histogram::Histogram, largest::Largest, means::Means},
+    samples::fold_in_order,
+};
 
 /// What calibration saw of one value.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -95,7 +79,7 @@ pub struct Calibration {
     pub samples: usize,
     /// Whether ranges follow from the model instead
     pub from_model: bool,
-    /// The graph's outputs for the samples that [`SampleSource::keeps_outputs`] names, by their index
+    /// The graph's outputs for the samples that [`calibrate`] was to keep those of, by their index
     pub outputs: BTreeMap<usize, Vec<Tensor>>,
 }
 
@@ -107,20 +91,6 @@ impl Calibration {
         }
         self.samples = self.samples.saturating_add(other.samples);
     }
-}
-
-/// Why calibration ended.
-#[derive(Debug, thiserror::Error)]
-pub enum CalibrationError {
-    /// A sample that cannot be read
-    #[error("{0}")]
-    Sample(String),
-    /// The model does not run on it
-    #[error(transparent)]
-    Evaluate(#[from] EvaluateError),
-    /// No sample at all
-    #[error("there are no samples to calibrate with")]
-    Empty,
 }
 
 /// What one sample shows of a value beside its distribution.
@@ -152,53 +122,49 @@ struct Part {
 /// Samples whose sums are held before they are added up in order.
 const CHUNK: usize = 16;
 
-/// Runs `graph` on all of `samples` and keeps what it saw; `done` is called after each few samples with their number.
+/// Runs `graph` on all of `samples` and keeps what it saw, with the outputs for those that `keeps` names; `done` is called after each
+/// few samples with their number.
 pub fn calibrate(
     graph: &Graph,
     evaluator: &dyn Evaluate,
     samples: &dyn SampleSource,
+    keeps: &[usize],
     done: &dyn Fn(usize),
-) -> Result<Calibration, CalibrationError> {
+) -> Result<Calibration, SampleError> {
     if samples.is_empty() {
-        return Err(CalibrationError::Empty);
+        return Err(SampleError::None);
     }
     let prepared = evaluator.prepare(graph)?;
     let sights = sights(graph);
     let mut calibration = Calibration { samples: samples.len(), ..Calibration::default() };
+    let threads = rayon::current_num_threads().max(1);
     let indices: Vec<usize> = (0..samples.len()).collect();
-    for chunk in indices.chunks(CHUNK) {
-        // Each thread keeps one set of histograms for its share of the chunk: their counts merge in any order.
-        let share = chunk.len().div_ceil(rayon::current_num_threads().max(1));
-        let parts: Vec<Result<Part, CalibrationError>> = chunk
-            .par_chunks(share)
-            .map(|indices| {
-                let mut part = Part::default();
-                for &index in indices {
-                    let inputs = samples.inputs(index).map_err(CalibrationError::Sample)?;
-                    let mut sums = Sums::new();
-                    let outputs = prepared.run(&inputs, &mut |value, tensor| {
-                        observe(value, tensor, sights[value.index()], &mut part.histograms, &mut sums);
-                    })?;
-                    part.sums.push(sums);
-                    if samples.keeps_outputs(index) {
-                        part.outputs.push((index, outputs));
-                    }
-                }
-                Ok(part)
-            })
-            .collect();
-        for part in parts {
-            let part = part?;
-            for (value, histogram) in part.histograms {
-                calibration.values.entry(value).or_default().histogram.merge(histogram);
+    // Each thread keeps one set of histograms for its share of a chunk: their counts merge in any order.
+    let shares: Vec<&[usize]> = indices.chunks(CHUNK.min(samples.len()).div_ceil(threads)).collect();
+    let one = |share: &&[usize]| -> Result<Part, SampleError> {
+        let mut part = Part::default();
+        for &index in *share {
+            let mut sums = Sums::new();
+            let outputs = prepared.run(&samples.inputs(index)?, &mut |value, tensor| {
+                observe(value, tensor, sights[value.index()], &mut part.histograms, &mut sums);
+            })?;
+            part.sums.push(sums);
+            if keeps.contains(&index) {
+                part.outputs.push((index, outputs));
             }
-            for sums in part.sums {
-                add_sums(&mut calibration, sums);
-            }
-            calibration.outputs.extend(part.outputs);
         }
-        done(chunk.len());
-    }
+        Ok(part)
+    };
+    fold_in_order(&shares, threads, one, |share, part| {
+        for (value, histogram) in part.histograms {
+            calibration.values.entry(value).or_default().histogram.merge(histogram);
+        }
+        for sums in part.sums {
+            add_sums(&mut calibration, sums);
+        }
+        calibration.outputs.extend(part.outputs);
+        done(share.len());
+    })?;
     Ok(calibration)
 }
 

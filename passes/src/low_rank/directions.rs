@@ -10,13 +10,12 @@
 use nalgebra::{DMatrix, SymmetricEigen};
 use ndarray::{Array1, Array2, s};
 use onnx_shrink_ir::{Evaluate, Graph, OpId, Prepared, ValueId, ops::Conv};
-use rayon::prelude::*;
 
 use crate::{
-    Miss,
-    calibration::collect::{CalibrationError, SampleSource},
+    Miss, SampleError, SampleSource,
     numerics::solver::{Gram, LANES},
     prune::layer::{Layer, Positions},
+    samples::fold_in_order,
 };
 
 /// Share of the measured covariance where the rows are too few to tell all directions; the rest is Wᵀ·W. Without it a
@@ -181,16 +180,14 @@ pub fn output_moments(
     evaluator: &dyn Evaluate,
     layers: &[Splittable],
     samples: &dyn SampleSource,
-) -> Result<Vec<Gram>, CalibrationError> {
+) -> Result<Vec<Gram>, SampleError> {
     let prepared = evaluator.prepare(graph)?;
-    let lane = |lane: usize| lane_moments(layers, prepared.as_ref(), samples, lane);
-    let lanes: Vec<_> = (0..LANES).into_par_iter().map(lane).collect();
     let mut sums: Vec<Gram> = layers.iter().map(Splittable::moments).collect();
-    for lane in lanes {
-        for (sum, more) in sums.iter_mut().zip(lane?) {
-            sum.merge(&more);
-        }
-    }
+    let lanes: Vec<usize> = (0..LANES).collect();
+    let one = |lane: &usize| lane_moments(layers, prepared.as_ref(), samples, *lane);
+    fold_in_order(&lanes, LANES, one, |_, moments| {
+        sums.iter_mut().zip(moments).for_each(|(sum, more)| sum.merge(&more));
+    })?;
     Ok(sums)
 }
 
@@ -199,10 +196,10 @@ fn lane_moments(
     prepared: &dyn Prepared,
     samples: &dyn SampleSource,
     lane: usize,
-) -> Result<Vec<Gram>, CalibrationError> {
+) -> Result<Vec<Gram>, SampleError> {
     let mut sums: Vec<Gram> = layers.iter().map(Splittable::moments).collect();
     for index in (lane..samples.len()).step_by(LANES) {
-        let inputs = samples.inputs(index).map_err(CalibrationError::Sample)?;
+        let inputs = samples.inputs(index)?;
         let mut observe = |value: ValueId, tensor: &onnx_shrink_ir::Tensor| {
             for (layer, sum) in layers.iter().zip(&mut sums).filter(|(layer, _)| layer.layer.y == value) {
                 let Some(numbers) = tensor.as_slice::<f32>() else { continue };

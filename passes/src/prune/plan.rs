@@ -14,7 +14,7 @@ use super::{
     search::Search,
     trial::{Judge, Known, PruneError, ROUGH, cut_before, moments, pruned},
 };
-use crate::{Statistics, calibration::collect::SampleSource};
+use crate::{SampleSource, Statistics};
 
 /// What is asked for, and with what it is decided.
 pub struct Request<'a> {

@@ -15,7 +15,6 @@ use onnx_shrink_ir::{
     Evaluate, Graph, OpId, Patch, Prepared, Tensor, Use, ValueId,
     ops::{Binary, BinaryKind},
 };
-use rayon::prelude::*;
 
 use super::{
     branch::Removal,
@@ -24,8 +23,9 @@ use super::{
     trial::{FINE, PruneError, kept_outputs, not_fitting, positions, pruned},
 };
 use crate::{
-    calibration::collect::SampleSource,
+    SampleError, SampleSource,
     numerics::solver::{DAMPING, Gram, LANES, Repair, repair},
+    samples::fold_in_order,
 };
 
 /// New weights of one layer.
@@ -275,7 +275,7 @@ impl Fitting<'_> {
 
     /// New weights instead of `prior`: plain ones, then, in front of a Relu, rounds in which what the original has below 0
     /// is to be met by anything below 0. What does not help samples that were not fitted is not taken.
-    fn solve(&self, prior: &Array2<f64>) -> Result<Repair, PruneError> {
+    fn solve(&self, prior: &Array2<f64>) -> Result<Repair, SampleError> {
         let (fit, judge) = self.grams(None)?;
         let judging = |judge: &Gram, fit: &Gram| if judge.rows > 0.0 { judge.clone() } else { fit.clone() };
         let mut best = repair(&fit, &judging(&judge, &fit), prior.view());
@@ -308,31 +308,30 @@ impl Fitting<'_> {
 
     /// Of the samples that are fitted, and of those that judge. With weights: with the targets that a Relu leaves to them,
     /// and the inputs of the two that are given.
-    fn grams(&self, relu: Option<(&Array2<f64>, &Gram, &Gram)>) -> Result<(Gram, Gram), PruneError> {
+    fn grams(&self, relu: Option<(&Array2<f64>, &Gram, &Gram)>) -> Result<(Gram, Gram), SampleError> {
         let weights = relu.map(|(weights, ..)| weights);
-        let lane = |lane: usize| -> Result<(Gram, Gram), PruneError> {
+        let one = |lane: &usize| -> Result<(Gram, Gram), SampleError> {
             let (mut fit, mut judge) = (self.empty(), self.empty());
             let count = self.effort.samples.len();
-            for index in (lane..count).step_by(LANES) {
+            for index in (*lane..count).step_by(LANES) {
                 self.add(index, if (self.effort.judges)(index) { &mut judge } else { &mut fit }, weights)?;
             }
             Ok((fit, judge))
         };
-        let lanes: Vec<Result<(Gram, Gram), PruneError>> = (0..LANES).into_par_iter().map(lane).collect();
         let (mut fit, mut judge) = match relu {
             Some((_, fit, judge)) => (fit.clone(), judge.clone()),
             None => (self.empty(), self.empty()),
         };
-        for lane in lanes {
-            let (more_fit, more_judge) = lane?;
+        let lanes: Vec<usize> = (0..LANES).collect();
+        fold_in_order(&lanes, LANES, one, |_, (more_fit, more_judge)| {
             fit.merge(&more_fit);
             judge.merge(&more_judge);
-        }
+        })?;
         Ok((fit, judge))
     }
 
     /// `index`: into the samples that are looked at.
-    fn add(&self, index: usize, gram: &mut Gram, relu: Option<&Array2<f64>>) -> Result<(), PruneError> {
+    fn add(&self, index: usize, gram: &mut Gram, relu: Option<&Array2<f64>>) -> Result<(), SampleError> {
         let Target { before, after, wanted, branch, kept, .. } = self.target;
         let target = self.values(self.original, index, &[*wanted])?.remove(0);
         let mut list = vec![after.x];
@@ -370,10 +369,10 @@ impl Fitting<'_> {
     }
 
     /// Values of sample `index`, computed from the newest that are known, and known from now on.
-    fn values(&self, side: Side<'_>, index: usize, wanted: &[ValueId]) -> Result<Vec<Tensor>, PruneError> {
+    fn values(&self, side: Side<'_>, index: usize, wanted: &[ValueId]) -> Result<Vec<Tensor>, SampleError> {
         let (prepared, graph, caches) = side;
         let mut cache = caches[index].lock().unwrap_or_else(PoisonError::into_inner);
-        let inputs = self.samples.inputs(self.effort.samples[index]).map_err(PruneError::Sample)?;
+        let inputs = self.samples.inputs(self.effort.samples[index])?;
         let mut given = cache.clone();
         for (&input, tensor) in graph.inputs().iter().zip(inputs) {
             if let Some(tensor) = tensor.or_else(|| graph.default_of(input).cloned()) {

@@ -13,7 +13,7 @@ use super::{
     reconstruct::rebuild,
     trial::{Judge, Known, PruneError, ROUGH, pruned},
 };
-use crate::calibration::collect::SampleSource;
+use crate::SampleSource;
 
 /// Pairs of groups that exchange steps at most.
 const EXCHANGES: usize = 8;
@@ -41,7 +41,7 @@ impl Search<'_> {
     /// The error with layers solved for by what the original sees.
     fn glance(&self, budget: &Budget<'_>) -> Result<f64, PruneError> {
         let copy = pruned(self.graph, self.groups, &budget.removal(), self.known)?;
-        self.judge.error(&copy, self.evaluator, None)
+        Ok(self.judge.error(&copy, self.evaluator, None)?)
     }
 
     /// The error with layers solved for one after the other, on some samples.
@@ -50,7 +50,7 @@ impl Search<'_> {
         let indices = &self.fitting[..self.fitting.len().min(FITTED)];
         let (removal, fitted) = (budget.removal(), (samples, indices, ROUGH));
         let (copy, _) = rebuild(self.graph, self.groups, &removal, self.evaluator, fitted, &|_, _| {})?;
-        self.judge.error(&copy, self.evaluator, None)
+        Ok(self.judge.error(&copy, self.evaluator, None)?)
     }
 
     /// Finds the choices; returns their error.

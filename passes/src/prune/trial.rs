@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::{Array2, Axis};
 use onnx_shrink_ir::{Evaluate, EvaluateError, Graph, OpId, Patch, PatchError, Prepared, Tensor, Use, ValueId};
-use rayon::prelude::*;
 
 use super::{
     branch::Removal,
@@ -14,26 +13,29 @@ use super::{
     orders::Moments,
 };
 use crate::{
-    PassError,
-    calibration::collect::SampleSource,
+    PassError, SampleError, SampleSource,
     numerics::solver::{DAMPING, Gram, LANES, matrix},
+    samples::{fold_in_order, map_in_order},
 };
 
 /// Why pruning ended.
 #[derive(Debug, thiserror::Error)]
 pub enum PruneError {
-    /// A sample that cannot be read
-    #[error("{0}")]
-    Sample(String),
-    /// The model does not run on it
+    /// The model could not be run on the samples
     #[error(transparent)]
-    Evaluate(#[from] EvaluateError),
+    Samples(#[from] SampleError),
     /// A pass failed: a bug
     #[error(transparent)]
     Pass(#[from] PassError),
     /// What was asked for is not possible; says what is
     #[error("{0}")]
     NotPossible(String),
+}
+
+impl From<EvaluateError> for PruneError {
+    fn from(error: EvaluateError) -> PruneError {
+        SampleError::from(error).into()
+    }
 }
 
 /// A patch that does not fit the copy that it was made for: a bug.
@@ -50,10 +52,11 @@ pub fn moments(
     samples: &dyn SampleSource,
     indices: &[usize],
     rows: usize,
-) -> Result<Vec<Gram>, PruneError> {
+) -> Result<Vec<Gram>, SampleError> {
     let prepared = evaluator.prepare(graph)?;
     let mut sums: Vec<Gram> = layers.iter().map(empty).collect();
     // As many layers at once as fit into memory; the samples run again for the next ones.
+    let lanes: Vec<usize> = (0..LANES).collect();
     let mut start = 0;
     while start < layers.len() {
         let mut end = start;
@@ -63,15 +66,11 @@ pub fn moments(
             end += 1;
         }
         let part = &layers[start..end];
-        let lanes: Vec<Result<Vec<Gram>, PruneError>> = (0..LANES)
-            .into_par_iter()
-            .map(|lane| lane_moments(part, prepared.as_ref(), samples, (indices, rows), lane))
-            .collect();
-        for lane in lanes {
-            for (sum, more) in sums[start..end].iter_mut().zip(lane?) {
-                sum.merge(&more);
-            }
-        }
+        let sums = &mut sums[start..end];
+        let one = |lane: &usize| lane_moments(part, prepared.as_ref(), samples, (indices, rows), *lane);
+        fold_in_order(&lanes, LANES, one, |_, moments| {
+            sums.iter_mut().zip(moments).for_each(|(sum, more)| sum.merge(&more));
+        })?;
         start = end;
     }
     Ok(sums)
@@ -90,12 +89,12 @@ fn lane_moments(
     samples: &dyn SampleSource,
     (indices, rows): (&[usize], usize),
     lane: usize,
-) -> Result<Vec<Gram>, PruneError> {
+) -> Result<Vec<Gram>, SampleError> {
     let mut grams: Vec<Gram> = layers.iter().map(empty).collect();
     let mut wanted: BTreeSet<ValueId> = layers.iter().map(|(layer, _)| layer.x).collect();
     wanted.extend(layers.iter().filter(|(_, targets)| *targets).map(|(layer, _)| layer.y));
     for (number, &index) in indices.iter().enumerate().skip(lane).step_by(LANES) {
-        let inputs = samples.inputs(index).map_err(PruneError::Sample)?;
+        let inputs = samples.inputs(index)?;
         let mut seen: BTreeMap<ValueId, Tensor> = BTreeMap::new();
         let mut shapes: BTreeMap<ValueId, Vec<usize>> = layers.iter().map(|(layer, _)| (layer.y, Vec::new())).collect();
         prepared.run(&inputs, &mut |value, tensor| {
@@ -229,7 +228,7 @@ impl Judge {
         evaluator: &dyn Evaluate,
         samples: &dyn SampleSource,
         indices: &[usize],
-    ) -> Result<Judge, PruneError> {
+    ) -> Result<Judge, SampleError> {
         let logits = |&output: &ValueId| {
             let last = graph.producer(output).filter(|&op| graph.op(op).is("Softmax") || graph.op(op).is("LogSoftmax"));
             last.and_then(|op| graph.op(op).input(0)).unwrap_or(output)
@@ -237,17 +236,15 @@ impl Judge {
         let is_float = |value: &ValueId| graph.ty(*value).is_none_or(|ty| ty.dtype.is_float());
         let wanted: Vec<ValueId> = graph.outputs().iter().map(logits).filter(is_float).collect();
         let prepared = evaluator.prepare(graph)?;
-        let run = |&index: &usize| -> Result<_, PruneError> {
-            let tensors = samples.inputs(index).map_err(PruneError::Sample)?;
-            let given = graph.inputs().iter().zip(tensors);
+        let run = |&index: &usize| -> Result<_, SampleError> {
+            let given = graph.inputs().iter().zip(samples.inputs(index)?);
             let given: Vec<(ValueId, Tensor)> = given
                 .filter_map(|(&input, tensor)| Some((input, tensor.or_else(|| graph.default_of(input).cloned())?)))
                 .collect();
             let expected = prepared.run_part(&given, &wanted)?;
             Ok((given, expected))
         };
-        let both: Result<Vec<_>, PruneError> = indices.par_iter().map(run).collect();
-        let (inputs, expected) = both?.into_iter().unzip();
+        let (inputs, expected) = map_in_order(indices, run)?.into_iter().unzip();
         Ok(Judge { wanted, inputs, expected })
     }
 
@@ -257,13 +254,13 @@ impl Judge {
         graph: &Graph,
         evaluator: &dyn Evaluate,
         wanted: &[ValueId],
-    ) -> Result<Vec<Vec<(ValueId, Tensor)>>, PruneError> {
+    ) -> Result<Vec<Vec<(ValueId, Tensor)>>, SampleError> {
         let prepared = evaluator.prepare(graph)?;
-        let run = |given: &Vec<(ValueId, Tensor)>| -> Result<_, PruneError> {
+        let run = |given: &Vec<(ValueId, Tensor)>| -> Result<_, SampleError> {
             let tensors = prepared.run_part(given, wanted)?;
             Ok(wanted.iter().copied().zip(tensors).chain(given.iter().cloned()).collect())
         };
-        self.inputs.par_iter().map(run).collect()
+        map_in_order(&self.inputs, run)
     }
 
     /// Σ(b − a)² / Σa² of each wanted value, on average; `given` are values that are known, by sample (`None`: the inputs).
@@ -272,20 +269,20 @@ impl Judge {
         graph: &Graph,
         evaluator: &dyn Evaluate,
         given: Option<&[Vec<(ValueId, Tensor)>]>,
-    ) -> Result<f64, PruneError> {
+    ) -> Result<f64, SampleError> {
         let prepared = evaluator.prepare(graph)?;
-        let given = given.unwrap_or(&self.inputs);
-        let one = |(given, expected): (&Vec<(ValueId, Tensor)>, &Vec<Tensor>)| -> Result<Vec<(f64, f64)>, PruneError> {
-            let found = prepared.run_part(given, &self.wanted)?;
-            Ok(expected.iter().zip(&found).map(|(a, b)| squares(a, b)).collect())
-        };
-        let all: Result<Vec<_>, PruneError> = given.par_iter().zip(&self.expected).map(one).collect();
+        let both: Vec<_> = given.unwrap_or(&self.inputs).iter().zip(&self.expected).collect();
+        let one =
+            |(given, expected): &(&Vec<(ValueId, Tensor)>, &Vec<Tensor>)| -> Result<Vec<(f64, f64)>, SampleError> {
+                let found = prepared.run_part(given, &self.wanted)?;
+                Ok(expected.iter().zip(&found).map(|(a, b)| squares(a, b)).collect())
+            };
         let mut sums = vec![(0.0, 0.0); self.wanted.len()];
-        for sample in all? {
+        fold_in_order(&both, both.len(), one, |_, sample| {
             for (sum, (noise, signal)) in sums.iter_mut().zip(sample) {
                 *sum = (sum.0 + noise, sum.1 + signal);
             }
-        }
+        })?;
         let relative = |(noise, signal): &(f64, f64)| noise / signal.max(f64::MIN_POSITIVE);
         Ok(sums.iter().map(relative).sum::<f64>() / sums.len().max(1) as f64)
     }

@@ -367,7 +367,7 @@ mod tests {
         x.iter_mut().skip(3).step_by(k).for_each(|x| *x *= 60.0);
         let x = Tensor::from_vec(&[4, k], x);
         let before = model("4", k, n, "a1 = MatMul (x, w)  b1 = Gemm (x, w, b)  y = Add (a1, b1)");
-        let seen = calibrate(&before, &Reference, &Samples(vec![vec![Some(x)]]), &|_| {}).expect("the model runs");
+        let seen = calibrate(&before, &Reference, &Samples(vec![vec![Some(x)]]), &[], &|_| {}).expect("the model runs");
         let mut graph = before.detached();
         let pass = DynamicInt8 { calibration: Some(&seen), always: true, smooths: true, kept: &[], target: &ORT_CPU };
         run(&pass, &mut graph, crate::Options::default());

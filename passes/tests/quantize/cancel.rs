@@ -169,7 +169,8 @@ fn network() -> String {
 #[test]
 fn wrapping_and_cancelling_ends_where_placing_all_ends() {
     let original = parse(&network()).graph;
-    let calibration = calibrate(&original, &Reference, &samples_of(&original, 4), &|_| {}).expect("the model runs");
+    let calibration =
+        calibrate(&original, &Reference, &samples_of(&original, 4), &[], &|_| {}).expect("the model runs");
     let units = find_units(&original, &calibration, &ORT_CPU);
     let integer = vec![true; units.units.len()];
     let insert =

@@ -58,7 +58,7 @@ fn quantize(model: &str, float: &[&str], samples: Option<Samples>) -> Quantized 
 fn quantize_for(target: &'static Target, model: &str, float: &[&str], samples: Option<Samples>) -> Quantized {
     let before = parse(model).graph;
     let samples = samples.unwrap_or_else(|| samples_of(&before, 4));
-    let calibration = calibrate(&before, &Reference, &samples, &|_| {}).expect("the model runs");
+    let calibration = calibrate(&before, &Reference, &samples, &[], &|_| {}).expect("the model runs");
     let units = find_units(&before, &calibration, target);
     let kept: BTreeSet<OpId> = float
         .iter()

@@ -167,7 +167,7 @@ fn a_body_takes_no_mean_from_the_main_graph() {
         constant("w", &[8, 16, 1, 1], 1.0)
     );
     let mut graph = parse(&model).graph;
-    let calibration = calibrate(&graph, &Reference, &samples_of(&graph, 3), &|_| {}).unwrap();
+    let calibration = calibrate(&graph, &Reference, &samples_of(&graph, 3), &[], &|_| {}).unwrap();
     run(
         &StoreInt8 { calibration: Some(&calibration), halves: &[], ..StoreInt8::default() },
         &mut graph,
@@ -296,7 +296,7 @@ fn the_bias_takes_up_the_mean_that_samples_show() {
     );
     let mut graph = parse(&model).graph;
     let weight = graph.constant(graph.find("k").unwrap()).unwrap().to_f64().unwrap();
-    let calibration = calibrate(&graph, &Reference, &samples_of(&graph, 3), &|_| {}).unwrap();
+    let calibration = calibrate(&graph, &Reference, &samples_of(&graph, 3), &[], &|_| {}).unwrap();
     let mean = calibration.values[&graph.find("n").unwrap()].last_axis_mean();
     run(
         &StoreInt8 { calibration: Some(&calibration), halves: &[], ..StoreInt8::default() },
@@ -324,7 +324,7 @@ fn a_gemm_with_beta_keeps_its_bias() {
     );
     let mut graph = parse(&model).graph;
     let old = graph.constant(graph.find("c").unwrap()).unwrap().clone();
-    let calibration = calibrate(&graph, &Reference, &samples_of(&graph, 3), &|_| {}).unwrap();
+    let calibration = calibrate(&graph, &Reference, &samples_of(&graph, 3), &[], &|_| {}).unwrap();
     run(
         &StoreInt8 { calibration: Some(&calibration), halves: &[], ..StoreInt8::default() },
         &mut graph,
