@@ -5,10 +5,13 @@
 //! each output channel**, however the tensor lies; [`WeightLayout`] makes rows of a tensor and a tensor of rows.
 //! **Never** says whether a layer is worth anything, nor whether its weight is constant: that is for who asks. How a
 //! convolution moves its window is left to [`super::Conv`] and [`super::ConvTranspose`].
-use super::{Binary, BinaryKind, Reader, WeightLayout, WeightShape};
+use ndarray::Array2;
+
+use super::{Binary, BinaryKind, Reader, RowOrder, WeightLayout, WeightShape};
 use crate::{
     graph::{Graph, Op, OpId, ValueId},
     tensor::Tensor,
+    types::TensorType,
 };
 
 /// The inputs of `op` that may be weights: those that it multiplies by. Empty for ops that do not multiply by weights, ops
@@ -174,17 +177,29 @@ impl WeightedLayer {
         graph.constant(self.weight)
     }
 
+    /// The constant weight as a matrix of one row an output channel ([`WeightLayout::rows`]); `None` when it is not constant, holds
+    /// no numbers, or has an impossible rank.
+    pub fn rows(&self, graph: &Graph, order: RowOrder) -> Option<Array2<f64>> {
+        self.layout.rows(self.constant(graph)?.to_f64()?, order)
+    }
+
     /// The sizes of its weight, by its type; `None` when they are not known or impossible.
     pub fn shape(&self, graph: &Graph) -> Option<WeightShape> {
         self.layout.shape(&graph.ty(self.weight)?.dims()?)
     }
 
-    /// The axis of its output that runs over the output channels, of `rank` axes; `None` for a rank that it cannot have.
-    pub fn channel_axis(&self, rank: usize) -> Option<usize> {
+    /// Rank of its output, and the axis of it that runs over the output channels; `None` when types do not tell them.
+    pub fn output_axis(&self, graph: &Graph) -> Option<(usize, usize)> {
+        let rank = |value| graph.ty(value).and_then(TensorType::rank);
         match self.kind {
-            LayerKind::Conv | LayerKind::ConvTranspose => (rank >= 3).then_some(1),
-            LayerKind::Gemm => (rank == 2).then_some(1),
-            LayerKind::MatMul => (rank >= 2).then(|| rank - 1),
+            LayerKind::Conv | LayerKind::ConvTranspose => {
+                rank(self.weight).filter(|rank| *rank >= 3).map(|rank| (rank, 1))
+            }
+            LayerKind::Gemm => Some((2, 1)),
+            LayerKind::MatMul => {
+                let rank = rank(self.x).filter(|left| *left >= 2 && rank(self.weight) == Some(2))?;
+                Some((rank, rank - 1))
+            }
         }
     }
 
