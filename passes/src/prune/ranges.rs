@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use ndarray::{ArrayD, Axis};
 use onnx_shrink_ir::{
     Graph, OpId, ValueId,
-    ops::{AutoPad, BatchNormalization, Binary, BinaryKind, Clip, Conv, Gemm, MatMul, Pad, PadMode},
+    ops::{
+        AutoPad, AveragePool, BatchNormalization, Binary, BinaryKind, Clip, Conv, Gemm, LeakyRelu, MatMul, Pad, PadMode,
+    },
 };
 
 use super::groups::{Groups, Unit};
@@ -154,7 +156,7 @@ impl<'a> Ranges<'a> {
                 self.each(x, axis, units, |x| x.max(low).min(high))
             }
             "LeakyRelu" => {
-                let slope = f64::from(node.float("alpha").unwrap_or(0.01)).max(0.0);
+                let slope = f64::from(LeakyRelu::of(self.graph, op)?.alpha).max(0.0);
                 self.each(x, axis, units, |x| if x < 0.0 { x * slope } else { x })
             }
             "Sigmoid" => self.each(x, axis, units, |x| 1.0 / (1.0 + (-x).exp())),
@@ -162,8 +164,9 @@ impl<'a> Ranges<'a> {
             "Identity" | "Dropout" | "Transpose" | "Squeeze" | "Unsqueeze" | "Flatten" | "Reshape" | "MaxPool"
             | "GlobalAveragePool" | "GlobalMaxPool" | "ReduceMean" | "ReduceMax" => self.moved(x, units),
             "AveragePool" => {
-                let padded = node.ints("pads").is_some_and(|pads| pads.iter().any(|&pad| pad != 0))
-                    || node.string("auto_pad").is_some_and(|pad| pad.starts_with("SAME"));
+                let pool = AveragePool::of(self.graph, op)?;
+                let padded = pool.pads.iter().any(|&pad| pad != 0)
+                    || matches!(pool.auto_pad, AutoPad::SameUpper | AutoPad::SameLower);
                 let zero = if padded { Some(Range::point(0.0)) } else { None };
                 Some(self.moved(x, units)?.into_iter().map(|x| zero.map_or(x, |zero| x.with(zero))).collect())
             }

@@ -18,7 +18,9 @@
 //! bodies, nor 16-bit weights beside 8-bit ones: someone chose those.
 use std::collections::{BTreeMap, BTreeSet};
 
-use onnx_shrink_ir::{DataType, Graph, OpId, Patch, Tensor, TensorType, Use, ValueId, ValueRef, element_count};
+use onnx_shrink_ir::{
+    DataType, Graph, OpId, Patch, Tensor, TensorType, Use, ValueId, ValueRef, element_count, ops::Transpose,
+};
 
 use crate::{
     Class, Context, Description, Miss, Pass, Result, When,
@@ -149,13 +151,12 @@ impl Gone {
 
 /// The table behind the weight `value` of the MatMul `op`, if a Transpose alone stands between and others read it, too.
 fn tied_table(graph: &Graph, op: OpId, value: ValueId) -> Option<ValueId> {
-    let transpose = graph.producer(value).filter(|transpose| graph.op(*transpose).is("Transpose"))?;
-    let table = graph.op(transpose).input(0)?;
+    let transpose = graph.producer(value)?;
+    let Transpose { x: table, perm, .. } = Transpose::of(graph, transpose)?;
     let others = graph.uses(table).into_iter().any(|place| place.op() != Some(transpose));
     let is_matrix =
         |tensor: &Tensor| tensor.dtype() == DataType::Float && tensor.dims().len() == 2 && !tensor.is_empty();
-    let turns = graph.op(transpose).attribute("perm").is_none_or(|perm| perm.ints == [1, 0]);
-    let fits = graph.op(op).is("MatMul") && graph.op(op).input(1) == Some(value) && turns && others;
+    let fits = graph.op(op).is("MatMul") && graph.op(op).input(1) == Some(value) && perm == [1, 0] && others;
     (fits && graph.constant(table).is_some_and(is_matrix)).then_some(table)
 }
 

@@ -1,7 +1,9 @@
 //! Ops that compute: weighted ones make labels, the others keep channels apart or freeze them.
 use onnx_shrink_ir::{
     OpId, ValueId,
-    ops::{Conv, ConvTranspose, Gemm, MatMul, axis_from_front},
+    ops::{
+        Conv, ConvTranspose, Gemm, LayerNormalization, MatMul, Reduce, Softmax, axis_from_front, has_older_broadcast,
+    },
 };
 
 use super::{
@@ -198,7 +200,7 @@ impl Analysis<'_> {
 
     /// Broadcast from the right: where a channel meets a channel they are one; a constant is cut along.
     pub(super) fn elementwise(&mut self, op: OpId) -> Rule {
-        if self.graph.opset() < 7 && self.graph.op(op).attribute("broadcast").is_some() {
+        if has_older_broadcast(self.graph, op) {
             return Err(format!("{} broadcasts by the older rules", self.name(op)));
         }
         let y = self.output(op)?;
@@ -262,19 +264,18 @@ impl Analysis<'_> {
     pub(super) fn reduce(&mut self, op: OpId) -> Rule {
         let (x, y) = (self.input(op, 0)?, self.output(op)?);
         let axes = self.axes_of(x);
-        let node = self.graph.op(op);
-        let from_input =
-            node.input(1).map(|value| self.constant(value).map(|tensor| tensor.to_i64_vec())).transpose()?;
-        let reduced = from_input.flatten().or_else(|| node.ints("axes").map(<[i64]>::to_vec));
+        if let Some(stated) = self.graph.op(op).input(1) {
+            self.constant(stated)?;
+        }
+        let reduce = Reduce::of(self.graph, op).ok_or_else(|| format!("{} is not understood", self.name(op)))?;
         let from_front = |reduced: Vec<i64>| reduced.iter().map(|&axis| axis_from_front(axis, axes.len())).collect();
         let reduced: Option<Vec<usize>> =
-            reduced.and_then(from_front).filter(|reduced: &Vec<usize>| !reduced.is_empty());
+            reduce.axes.and_then(from_front).filter(|reduced: &Vec<usize>| !reduced.is_empty());
         let Some(reduced) = reduced else { return Err(format!("{} runs over the channels", self.name(op))) };
         if reduced.iter().any(|&axis| axes[axis].is_some()) {
             return Err(format!("{} runs over the channels", self.name(op)));
         }
-        let keep = node.int("keepdims").unwrap_or(1) != 0;
-        let left = axes.into_iter().enumerate().filter(|(axis, _)| keep || !reduced.contains(axis));
+        let left = axes.into_iter().enumerate().filter(|(axis, _)| reduce.keeps_axes || !reduced.contains(axis));
         self.set_axes(y, left.map(|(_, labels)| labels).collect());
         Ok(())
     }
@@ -282,11 +283,11 @@ impl Analysis<'_> {
     /// Ops that need all positions of their axis, or of all axes from theirs on.
     pub(super) fn softmax(&mut self, op: OpId) -> Rule {
         let (x, y) = (self.input(op, 0)?, self.output(op)?);
-        let node = self.graph.op(op);
         let axes = self.axes_of(x);
-        let to_the_end = node.is("LayerNormalization") || self.graph.opset() < 13;
-        let default = if self.graph.opset() < 13 && !node.is("LayerNormalization") { 1 } else { -1 };
-        let axis = axis_from_front(node.int("axis").unwrap_or(default), axes.len());
+        let norm = LayerNormalization::of(self.graph, op).map(|norm| (norm.axis, true));
+        let along = norm.or_else(|| Softmax::of(self.graph, op).map(|softmax| (softmax.axis, softmax.to_the_end)));
+        let (axis, to_the_end) = along.ok_or_else(|| format!("{} is not understood", self.name(op)))?;
+        let axis = axis_from_front(axis, axes.len());
         let needed = |k: usize| axis.is_none_or(|axis| if to_the_end { k >= axis } else { k == axis });
         if axes.iter().enumerate().any(|(k, labels)| labels.is_some() && needed(k)) {
             return Err(format!("{} runs over the channels", self.name(op)));
