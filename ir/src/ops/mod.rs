@@ -36,7 +36,7 @@ pub use reduce::Reduce;
 pub use resize::{Resize, ResizeCoordinates, ResizeMode, ResizeScales};
 pub use split::{Split, SplitLengths};
 pub use weight_layout::{RowOrder, WeightLayout, WeightShape};
-pub use weighted::{AddedBias, LayerKind, Operands, WeightedLayer, weight_inputs};
+pub use weighted::{AddedBias, LayerKind, Operands, WeightedLayer, parameter_inputs, weight_inputs};
 
 use onnx_shrink_proto::schema::{AttributeProto, attribute_proto::AttributeType};
 

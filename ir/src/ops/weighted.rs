@@ -28,6 +28,11 @@ pub fn weight_inputs(op: &Op) -> &'static [usize] {
     }
 }
 
+/// The inputs of `op` that may hold parameters: its weights, or the table in which a Gather looks rows up.
+pub fn parameter_inputs(op: &Op) -> &'static [usize] {
+    if op.is("Gather") { &[0] } else { weight_inputs(op) }
+}
+
 /// Which product a layer computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LayerKind {
@@ -160,6 +165,11 @@ impl WeightedLayer {
             trans_a,
         };
         Some(layer)
+    }
+
+    /// The same for ops that take their operands as they are: none of `QLinearConv`, `ConvInteger` and the like.
+    pub fn of_floats(graph: &Graph, op: OpId) -> Option<WeightedLayer> {
+        WeightedLayer::of(graph, op).filter(|layer| layer.operands == Operands::Float)
     }
 
     /// Whether it is `y = x ∗ W + b`: no factors, and `x` as it is.

@@ -6,7 +6,7 @@
 use ndarray::Array2;
 use onnx_shrink_ir::{
     DataType, Graph, Op, OpId, Tensor, Use, ValueId,
-    ops::{DequantizeLinear, LayerKind, Operands, RowOrder, WeightedLayer},
+    ops::{DequantizeLinear, LayerKind, RowOrder, WeightedLayer},
 };
 
 use crate::{Miss, numerics::accumulator::Bound};
@@ -103,8 +103,8 @@ pub struct Layer {
 
 /// The layer of `op`; `Err(NotThisPattern)` for what is none.
 pub fn layer_of(graph: &Graph, op: OpId) -> Result<Layer, Miss> {
-    let is_one = |layer: &WeightedLayer| layer.operands == Operands::Float && layer.kind != LayerKind::ConvTranspose;
-    let float = WeightedLayer::of(graph, op).filter(is_one).ok_or(Miss::NotThisPattern)?;
+    let float = WeightedLayer::of_floats(graph, op).filter(|layer| layer.kind != LayerKind::ConvTranspose);
+    let float = float.ok_or(Miss::NotThisPattern)?;
     if !float.is_plain() {
         return Err(Miss::Form("alpha, beta or transA"));
     }

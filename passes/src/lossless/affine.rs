@@ -6,7 +6,7 @@
 use ndarray::ArrayD;
 use onnx_shrink_ir::{
     DataType, Graph, NewOp, OpId, Patch, Tensor, ValueId, ValueRef,
-    ops::{Gemm, LayerKind, Operands, WeightedLayer},
+    ops::{Gemm, LayerKind, WeightedLayer},
 };
 
 use crate::{Miss, net_bytes};
@@ -25,9 +25,7 @@ pub(crate) struct Affine {
 
 /// The op as a layer that the map can be folded into: one of floats, and no Gemm before opset 7, whose bias is not broadcast.
 pub(crate) fn float_layer(graph: &Graph, op: OpId) -> Option<WeightedLayer> {
-    let layer = WeightedLayer::of(graph, op)?;
-    let fits = layer.operands == Operands::Float && (layer.kind != LayerKind::Gemm || graph.opset() >= 7);
-    fits.then_some(layer)
+    WeightedLayer::of_floats(graph, op).filter(|layer| layer.kind != LayerKind::Gemm || graph.opset() >= 7)
 }
 
 /// The edits that let the producer of `from` make `to` at once, which `anchor` makes of `from` by `affine`.

@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use ndarray::{Array1, Array2};
 use onnx_shrink_ir::{
     DataType, Dim, Graph, NewOp, OpId, Tensor, TensorType, ValueId, ValueRef,
-    ops::{Operands, RowOrder, WeightedLayer},
+    ops::{RowOrder, WeightedLayer},
 };
 
 use crate::{
@@ -103,8 +103,7 @@ impl Pass for DynamicInt8<'_> {
 
 /// The op as a Gemm or MatMul of floats with a constant weight, or why it stays.
 fn linear_of(graph: &Graph, op: OpId) -> Result<WeightedLayer, Miss> {
-    let layer = WeightedLayer::of(graph, op).filter(|layer| layer.operands == Operands::Float && !layer.is_conv());
-    let layer = layer.ok_or(Miss::NotThisPattern)?;
+    let layer = WeightedLayer::of_floats(graph, op).filter(|layer| !layer.is_conv()).ok_or(Miss::NotThisPattern)?;
     let tensor = layer.constant(graph).ok_or(Miss::NotThisPattern)?;
     if tensor.dtype() != DataType::Float || tensor.dims().len() != 2 || tensor.is_empty() {
         return Err(Miss::NotThisPattern);
