@@ -70,3 +70,27 @@ impl ConstantOfShape {
         (value.len() == 1).then_some(ConstantOfShape { shape, y, value })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Constant, ConstantOfShape};
+    use crate::text::parse_graph;
+
+    #[test]
+    fn a_constant_is_stated_in_several_ways() {
+        for (value, wanted) in [("value_ints = [3, 4]", vec![3.0, 4.0]), ("value_float = 0.5", vec![0.5])] {
+            let graph =
+                parse_graph(&format!("g () => (float y) {{ y = Constant <{value}> () }}"), 17).expect("a graph").graph;
+            let constant = Constant::of(&graph, graph.ops()[0]).expect("a constant");
+            assert!(!constant.is_sparse());
+            assert_eq!(constant.tensor().and_then(|tensor| tensor.to_f64_vec()), Some(wanted), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_shape_is_filled_with_zeros_where_nothing_is_stated() {
+        let graph = parse_graph("g (int64[2] n) => (float y) { y = ConstantOfShape (n) }", 17).expect("a graph").graph;
+        let filled = ConstantOfShape::of(&graph, graph.ops()[0]).expect("a constant");
+        assert_eq!(filled.value.to_f64_vec(), Some(vec![0.0]));
+    }
+}

@@ -73,3 +73,27 @@ impl QuantizeLinear {
         Some(QuantizeLinear { x, scale, zero_point, y, axis, block_size })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{DequantizeLinear, QuantizeLinear};
+    use crate::text::parse_graph;
+
+    fn read(attributes: &str) -> Option<DequantizeLinear> {
+        let text = format!("g (int8[2,4] x, float[2] s) => (float y) {{ y = DequantizeLinear {attributes} (x, s) }}");
+        let graph = parse_graph(&text, 21).expect("a graph").graph;
+        assert!(QuantizeLinear::of(&graph, graph.ops()[0]).is_none());
+        let found = DequantizeLinear::of(&graph, graph.ops()[0])?;
+        assert_eq!(DequantizeLinear::making(&graph, found.y), Some(found));
+        Some(found)
+    }
+
+    #[test]
+    fn the_axis_counts_from_either_end() {
+        assert_eq!(read("").and_then(|pair| pair.axis_of(2)), Some(1));
+        assert_eq!(read("<axis = -2>").and_then(|pair| pair.axis_of(2)), Some(0));
+        assert_eq!(read("<axis = 2>").and_then(|pair| pair.axis_of(2)), None);
+        assert_eq!(read("<block_size = 2>").map(|pair| pair.block_size), Some(2));
+        assert!(read("<twist = 1>").is_none());
+    }
+}

@@ -32,3 +32,24 @@ impl Reduce {
         Some(Reduce { x, y, axes, keeps_axes, none_is_identity })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Reduce;
+    use crate::text::parse_graph;
+
+    fn axes(op: &str, opset: i64) -> Option<(Option<Vec<i64>>, bool)> {
+        let text = format!("g (float[1,2,4] x, int64[1] n) => (float y) <int64[1] a = {{-1}}> {{ y = {op} }}");
+        let graph = parse_graph(&text, opset).expect("a graph").graph;
+        Reduce::of(&graph, graph.ops()[0]).map(|reduce| (reduce.axes, reduce.keeps_axes))
+    }
+
+    #[test]
+    fn axes_are_in_the_node_or_in_an_input() {
+        assert_eq!(axes("ReduceMean <axes = [1, 2], keepdims = 0> (x)", 13), Some((Some(vec![1, 2]), false)));
+        assert_eq!(axes("ReduceMean (x, a)", 18), Some((Some(vec![-1]), true)));
+        assert_eq!(axes("ReduceMax (x)", 13), Some((None, true)));
+        assert_eq!(axes("ReduceMean (x, n)", 18), None);
+        assert_eq!(axes("Relu (x)", 18), None);
+    }
+}

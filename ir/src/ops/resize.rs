@@ -95,4 +95,39 @@ impl Resize {
         reader.finish(4, 1)?;
         Some(Resize { x, y, scales, sizes, mode, coordinates, axes, keeps_aspect_ratio })
     }
+
+    /// Whether every number of the output is one of the input's.
+    pub fn only_selects(&self) -> bool {
+        self.mode == ResizeMode::Nearest && self.coordinates != ResizeCoordinates::CropAndResize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Resize, ResizeCoordinates, ResizeMode, ResizeScales};
+    use crate::text::parse_graph;
+
+    fn read(op: &str, opset: i64) -> Option<Resize> {
+        let text = format!("g (float[1,2,4,4] x, float[4] s, int64[4] n, float[8] r) => (float y) {{ y = {op} }}");
+        let graph = parse_graph(&text, opset).expect("a graph").graph;
+        Resize::of(&graph, graph.ops()[0])
+    }
+
+    #[test]
+    fn each_version_has_its_scales_where_they_stand() {
+        let stated = read("Upsample <scales = [1.0, 1.0, 2.0, 2.0]> (x)", 8).expect("a resize");
+        assert_eq!(stated.scales, Some(ResizeScales::Stated(vec![1.0, 1.0, 2.0, 2.0])));
+        let second = read("Resize <mode = \"linear\"> (x, s)", 10).expect("a resize");
+        assert!(matches!(second.scales, Some(ResizeScales::Input(_))) && second.mode == ResizeMode::Linear);
+        let sized = read("Resize (x, r, s, n)", 13).expect("a resize");
+        assert!(sized.sizes.is_some() && sized.coordinates == ResizeCoordinates::HalfPixel);
+    }
+
+    #[test]
+    fn what_it_does_not_know_is_refused() {
+        assert!(read("Resize <mode = \"curved\"> (x, r, s)", 13).is_none());
+        assert!(read("Resize <depth = 1> (x, r, s)", 13).is_none());
+        let cropped = "Resize <coordinate_transformation_mode = \"tf_crop_and_resize\"> (x, r, s)";
+        assert_eq!(read(cropped, 13).map(|resize| resize.coordinates), Some(ResizeCoordinates::CropAndResize));
+    }
 }
