@@ -1,10 +1,10 @@
-//! How the weight of a layer lies in its tensor: which axes are outputs and inputs, and rows of a tensor and back.
+//! Layouts of weights: which axes of the tensor are output and input channels; the tensor as a matrix of rows, and back.
 //!
-//! A matrix has **one row for each output channel**, whatever the layout. **Never** makes something of a tensor that does not
-//! fit: a rank that a weight cannot have gives `None`.
+//! A matrix has **one row per output channel**, whatever the layout. **Never** guesses: a tensor of a rank that the layout
+//! cannot have gives `None`.
 use ndarray::{Array2, ArrayD, ArrayViewMutD, Axis, Ix2, IxDyn};
 
-/// How the tensor of a weight is laid out.
+/// Layout of a weight's tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightLayout {
     /// `[M, C/groups, k…]`: outputs first

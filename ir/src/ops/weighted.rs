@@ -1,10 +1,9 @@
-//! Layers with weights: the one view of Conv, ConvTranspose, Gemm, MatMul and of what ONNX has of them in integers.
+//! Layers with weights: one view of Conv, ConvTranspose, Gemm, MatMul and their integer forms.
 //!
-//! Why: which input is the weight, how its tensor is laid out, and what a row of it is, is asked by every pass that folds
-//! into weights, quantizes them, prunes or splits them. Here it is answered once. A matrix of the view has **one row for
-//! each output channel**, however the tensor lies; [`WeightLayout`] makes rows of a tensor and a tensor of rows.
-//! **Never** says whether a layer is worth anything, nor whether its weight is constant: that is for who asks. How a
-//! convolution moves its window is left to [`super::Conv`] and [`super::ConvTranspose`].
+//! Why: every pass that folds into weights, quantizes, prunes or splits them needs to know which input is the weight and how
+//! its tensor is laid out. This view answers it once; [`WeightLayout`] converts a weight to a matrix with **one row per output
+//! channel** and back. The view holds the facts of the op alone: whether the weight is constant and what to do with it is
+//! decided by the pass. **Never** describes the window of a convolution: see [`super::Conv`] and [`super::ConvTranspose`].
 use ndarray::Array2;
 
 use super::{Binary, BinaryKind, Reader, RowOrder, WeightLayout, WeightShape};
@@ -14,8 +13,8 @@ use crate::{
     types::TensorType,
 };
 
-/// The inputs of `op` that may be weights: those that it multiplies by. Empty for ops that do not multiply by weights, ops
-/// of other domains included.
+/// The inputs of `op` that may be weights. Empty for ops that do not multiply by weights, and for ops of other domains than
+/// ONNX's own.
 pub fn weight_inputs(op: &Op) -> &'static [usize] {
     if !op.domain().is_empty() {
         return &[];
@@ -46,14 +45,14 @@ pub enum LayerKind {
     MatMul,
 }
 
-/// In which numbers the op itself takes its operands.
+/// The element types that an op takes its operands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operands {
-    /// As they are: floats, or what a DequantizeLinear gives
+    /// Floats; a DequantizeLinear may have made them
     Float,
-    /// 8-bit integers, scales and zero points beside them; 8-bit integers come out (`QLinearConv`, `QLinearMatMul`)
+    /// 8-bit integers with scales and zero points; the output has 8 bits, too (`QLinearConv`, `QLinearMatMul`)
     QLinear,
-    /// 8-bit integers; their sums come out as they are, in 32 bits (`ConvInteger`, `MatMulInteger`)
+    /// 8-bit integers; the output is the 32-bit sums (`ConvInteger`, `MatMulInteger`)
     Integer,
 }
 
@@ -64,21 +63,21 @@ pub struct WeightedLayer {
     pub op: OpId,
     /// Its product
     pub kind: LayerKind,
-    /// What numbers it takes
+    /// Element types of its operands
     pub operands: Operands,
-    /// What it reads
+    /// Input
     pub x: ValueId,
-    /// Its weight
+    /// Weight, constant or not
     pub weight: ValueId,
-    /// Which input of the op that is
+    /// Index of the weight among the op's inputs
     pub weight_input: usize,
-    /// The bias that it adds itself
+    /// Bias of the op itself; see [`WeightedLayer::added_bias`] for an Add behind it
     pub bias: Option<ValueId>,
-    /// Which input of the op that is, or would be; `None`: it has none
+    /// Index of the bias among the op's inputs; `None`: the op cannot have one
     pub bias_input: Option<usize>,
-    /// What it gives
+    /// Output, before an Add behind it
     pub y: ValueId,
-    /// How its weight is laid out
+    /// Layout of the weight
     pub layout: WeightLayout,
     /// Factor of the product; 1 but for a Gemm
     pub alpha: f32,
@@ -88,16 +87,16 @@ pub struct WeightedLayer {
     pub trans_a: bool,
 }
 
-/// The Add behind a layer, which is its bias.
+/// An Add that alone reads a layer's output: its bias, where the other operand is constant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddedBias {
     /// The Add
     pub add: OpId,
-    /// Which of its inputs the bias is
+    /// Index of the bias among the Add's inputs
     pub input: usize,
-    /// The bias
+    /// The other operand, constant or not
     pub bias: ValueId,
-    /// What it gives
+    /// Output of the Add
     pub sum: ValueId,
 }
 
@@ -167,7 +166,7 @@ impl WeightedLayer {
         Some(layer)
     }
 
-    /// The same for ops that take their operands as they are: none of `QLinearConv`, `ConvInteger` and the like.
+    /// The same for ops on floats: `None` for `QLinearConv`, `ConvInteger` and the like.
     pub fn of_floats(graph: &Graph, op: OpId) -> Option<WeightedLayer> {
         WeightedLayer::of(graph, op).filter(|layer| layer.operands == Operands::Float)
     }
@@ -193,7 +192,7 @@ impl WeightedLayer {
         self.layout.rows(self.constant(graph)?.to_f64()?, order)
     }
 
-    /// The sizes of its weight, by its type; `None` when they are not known or impossible.
+    /// Sizes of the weight, by its type; `None` when they are not known or impossible.
     pub fn shape(&self, graph: &Graph) -> Option<WeightShape> {
         self.layout.shape(&graph.ty(self.weight)?.dims()?)
     }
@@ -213,7 +212,7 @@ impl WeightedLayer {
         }
     }
 
-    /// The Add that alone reads what it gives, and what that adds.
+    /// The Add that alone reads the output; `None` when something else reads it, too.
     pub fn added_bias(&self, graph: &Graph) -> Option<AddedBias> {
         let (add, index) = graph.only_use(self.y)?;
         let sum = Binary::of(graph, add).filter(|binary| binary.kind == BinaryKind::Add)?;
