@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use onnx_shrink_ir::{
     DataType, Graph, Op, OpId, Use, ValueId, multiply_adds,
-    ops::{LayerKind, MaxPool, Resize, ResizeMode, WeightedLayer},
+    ops::{LayerKind, MaxPool, Resize, ResizeMode, WeightedLayer, weight_inputs},
 };
 
 use crate::{
@@ -202,9 +202,7 @@ fn unit_of(sight: &Sight<'_>, op: OpId) -> Result<Unit, Miss> {
         return Err(Miss::NotThisPattern);
     }
     let unit = match node.op_type() {
-        "Conv" | "Gemm" | "MatMul" | "ConvTranspose" | "LSTM" | "GRU" | "RNN" if !sight.target.has(node.op_type()) => {
-            Err(NO_KERNEL)
-        }
+        op_type if !sight.target.has(op_type) && !weight_inputs(node).is_empty() => Err(NO_KERNEL),
         op_type if !sight.target.has(op_type) => Err(Miss::NotThisPattern),
         "Conv" | "Gemm" | "MatMul" => weighted(sight, op, node),
         "Add" | "Mul" | "Concat" | "Sigmoid" | "LeakyRelu" | "GlobalAveragePool" => own(sight, op, node),

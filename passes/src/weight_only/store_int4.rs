@@ -41,7 +41,7 @@ use crate::{
     target::onnx_runtime::GEMM_ACTIVATIONS,
     weight_only::{
         StoreInt8,
-        int4_forms::{Fresh, LEAST_PACKED, Shared, Weight, halved},
+        int4_forms::{BlockedWeight, Fresh, LEAST_PACKED, Shared, halved},
         least_bits::LeastBits,
         store_int8,
         tables::Roles,
@@ -335,7 +335,8 @@ impl Int4 {
         let weight = graph.constant(layer.weight).ok_or(Miss::NotConstant(layer.weight))?;
         let ty = graph.ty(layer.weight).cloned();
         let mut patch = Patch::new(op);
-        let form = Weight { blocks: &self.blocks, dims: weight.dims(), by_columns: layer.output_axis() == 1, ty };
+        let form =
+            BlockedWeight { blocks: &self.blocks, dims: weight.dims(), by_columns: layer.output_axis() == 1, ty };
         let is_typed = graph.opset() >= LEAST_OPSET;
         let (result, fresh) = if is_typed && self.is_fused(graph) {
             (form.fused(&mut patch)?, Fresh::default())
