@@ -6,6 +6,7 @@ use onnx_shrink_driver::{SampleOptions, Samples};
 use onnx_shrink_exec::Interpreter;
 use onnx_shrink_ir::{
     DataType, Evaluate, Graph, Model, OpId, Tensor, import, infer,
+    ops::{RowOrder, WeightLayout},
     proto::{Limits, load},
     raise, verify,
 };
@@ -13,7 +14,7 @@ use onnx_shrink_passes::{
     Context, Options, Pass,
     analysis::{integer_layers::layer_of, units::find_units},
     calibration::{calibrators::Calibrator, collect::calibrate},
-    numerics::weight_scales::{QuantizedRows, conv_rows},
+    numerics::weight_scales::QuantizedRows,
     pipeline,
     quantize::{InsertQdq, LayoutInU8, Requantize, ToInteger, ToQoperator},
     target::ORT_CPU,
@@ -299,7 +300,7 @@ fn no_pair_of_weights_can_saturate_in_any_form() {
                     continue;
                 }
                 let rows = if is_conv {
-                    conv_rows(&numbers)
+                    WeightLayout::Conv { groups: 1 }.rows(numbers, RowOrder::ChannelsLast).unwrap()
                 } else {
                     numbers.into_dimensionality::<ndarray::Ix2>().unwrap().reversed_axes()
                 };

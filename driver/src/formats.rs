@@ -1,10 +1,10 @@
 //! In which form integer layers are written: the Quantize/Dequantize pairs that the quantizer makes, or what passes make of them.
 //!
 //! **Never** decides which layers are integer: that is done when this begins.
-use onnx_shrink_ir::{Graph, Model, OpId, Use, infer};
+use onnx_shrink_ir::{Graph, Model, OpId, Use, infer, ops::WeightLayout};
 use onnx_shrink_passes::{
     Context,
-    analysis::integer_layers::{Multiply, layer_of},
+    analysis::integer_layers::layer_of,
     quantize::{LayoutInU8, Requantize, ToInteger, ToQoperator},
 };
 
@@ -44,7 +44,8 @@ impl FormatOptions {
     /// Whether the layer `op` of a Quantize/Dequantize graph could leave its accumulator in this form.
     pub fn overflows(&self, graph: &Graph, op: OpId) -> bool {
         let Ok(layer) = layer_of(graph, op) else { return false };
-        let splits = self.format == Format::Integer && !matches!(layer.multiply, Multiply::Conv { groups: 2.. });
+        let splits =
+            self.format == Format::Integer && !matches!(layer.float.layout, WeightLayout::Conv { groups: 2.. });
         !splits && layer.bound(graph).is_some_and(|bound| bound.bits() > ACCUMULATOR_BITS)
     }
 }

@@ -9,7 +9,7 @@ use onnx_shrink_passes::{
     Context, Options, Outcome, SampleError, Statistics,
     analysis::{
         place::Costs,
-        units::{Form, Units, find_units},
+        units::{Units, find_units},
     },
     calibration::{
         calibrators::Calibrator,
@@ -346,7 +346,7 @@ impl Int8<'_> {
         let integer = calibrated.placement(&BTreeSet::new()).integer;
         let Calibrated { folded: Folded { model, .. }, calibration, units, user_kept, .. } = &calibrated;
         let is_dynamic = |unit: &usize| {
-            let linear = matches!(units.units[*unit].form, Form::Gemm | Form::MatMul) && !user_kept.contains(unit);
+            let linear = units.units[*unit].is_linear() && !user_kept.contains(unit);
             linear
                 && match self.dynamic {
                     Dynamic::None => false,

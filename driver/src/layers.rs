@@ -7,11 +7,8 @@ use std::{
     fmt,
 };
 
-use onnx_shrink_ir::{Graph, OpId, TensorType, ValueId};
-use onnx_shrink_passes::analysis::{
-    computed::{Computed, weight_inputs},
-    quantized::is_between_pairs,
-};
+use onnx_shrink_ir::{Graph, OpId, TensorType, ValueId, ops::weight_inputs};
+use onnx_shrink_passes::analysis::{computed::Computed, quantized::is_between_pairs};
 
 use crate::{
     formats::accumulator_bits,
@@ -148,7 +145,7 @@ impl<'a> Pair<'a> {
     /// Whether a weight of `op` was quantized before.
     fn is_quantized(&self, op: OpId) -> bool {
         let (graph, computed) = self.side(0);
-        let places = weight_inputs(graph.op(op).op_type());
+        let places = weight_inputs(graph.op(op));
         let mut weights =
             places.iter().filter_map(|index| graph.op(op).input(*index)).filter(|value| computed.has(*value));
         weights.any(|value| computed.behind(graph, value).is_quantized(graph))

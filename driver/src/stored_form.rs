@@ -3,8 +3,7 @@
 //! **Never** trusts a pass: forms, bytes and whether numbers are the same are read from the graph that is written.
 use std::collections::BTreeSet;
 
-use onnx_shrink_ir::{DataType, Graph, Op, OpId, Tensor, Use, ValueId};
-use onnx_shrink_passes::analysis::computed::weight_inputs;
+use onnx_shrink_ir::{DataType, Graph, Op, OpId, Tensor, Use, ValueId, ops::weight_inputs};
 
 use crate::report::{Fate, Layer};
 
@@ -17,7 +16,7 @@ const DEEPEST: usize = 10;
 
 /// Whether `op` multiplies by weights, where its weight is constant.
 pub(crate) fn multiplies(op: &Op) -> bool {
-    op.domain().is_empty() && !weight_inputs(op.op_type()).is_empty()
+    !weight_inputs(op).is_empty()
 }
 
 /// In what numbers a constant is stored.

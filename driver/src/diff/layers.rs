@@ -1,5 +1,8 @@
 //! Layers with weights: how many channels an op makes and reads, and its multiply-adds.
-use onnx_shrink_ir::{Dim, TensorType, multiply_adds};
+use onnx_shrink_ir::{
+    Dim, TensorType, multiply_adds,
+    ops::{WeightLayout, WeightedLayer},
+};
 
 use super::{change::Detail, constants::Computed, index::Index, view::View};
 
@@ -31,15 +34,13 @@ pub(super) fn size(index: &Index<'_>, computed: &Computed, place: usize) -> Opti
     let kind = index.type_of(place);
     let port = integer_port(&kind, 1);
     let dims = computed.tensor(index, *index.inputs[place].get(port)?)?.dims();
-    let group = usize::try_from(op.int("group").unwrap_or(1)).ok()?;
-    let (channels, inputs) = match (op.op_type(), dims) {
-        ("Conv" | "ConvInteger" | "QLinearConv", [channels, inputs, ..]) => (*channels, inputs * group),
-        ("ConvTranspose", [inputs, channels, ..]) => (channels * group, *inputs),
-        ("Gemm" | "QGemm", [channels, inputs]) if op.int("transB") == Some(1) => (*channels, *inputs),
-        ("Gemm" | "QGemm" | "MatMul" | "MatMulInteger" | "QLinearMatMul", [inputs, channels]) => (*channels, *inputs),
-        _ => return None,
+    let layout = match WeightedLayer::of(index.graph, index.ops[place]) {
+        Some(layer) => layer.layout,
+        None if op.op_type() == "QGemm" => WeightLayout::Matrix { transposed: op.int("transB") == Some(1) },
+        None => return None,
     };
-    Some(Size { channels, inputs })
+    let shape = layout.shape(dims)?;
+    Some(Size { channels: shape.outputs, inputs: shape.channels() })
 }
 
 /// "channels 32 → 24, inputs 16 → 12": what differs; `None` when nothing does or it cannot be told.

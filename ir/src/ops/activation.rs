@@ -82,3 +82,76 @@ impl Clip {
         node
     }
 }
+
+/// `LeakyRelu`: x where it is positive, else `alpha · x`.
+#[derive(Clone, Copy, Debug)]
+pub struct LeakyRelu {
+    /// Input
+    pub x: ValueId,
+    /// Output
+    pub y: ValueId,
+    /// Slope below 0
+    pub alpha: f32,
+}
+
+impl LeakyRelu {
+    /// The op as a `LeakyRelu`; `None` when it is none.
+    pub fn of(graph: &Graph, op: OpId) -> Option<LeakyRelu> {
+        let mut reader = Reader::of(graph, op, "LeakyRelu")?;
+        let alpha = reader.float("alpha")?.unwrap_or(0.01);
+        let (x, y) = (reader.op.input(0)?, reader.op.output(0)?);
+        reader.finish(1, 1)?;
+        Some(LeakyRelu { x, y, alpha })
+    }
+}
+
+/// `HardSigmoid`: `max(0, min(1, alpha · x + beta))`.
+#[derive(Clone, Copy, Debug)]
+pub struct HardSigmoid {
+    /// Input
+    pub x: ValueId,
+    /// Output
+    pub y: ValueId,
+    /// Slope
+    pub alpha: f32,
+    /// Value at 0
+    pub beta: f32,
+}
+
+impl HardSigmoid {
+    /// The op as a `HardSigmoid`; `None` when it is none.
+    pub fn of(graph: &Graph, op: OpId) -> Option<HardSigmoid> {
+        let mut reader = Reader::of(graph, op, "HardSigmoid")?;
+        let (alpha, beta) = (reader.float("alpha")?.unwrap_or(0.2), reader.float("beta")?.unwrap_or(0.5));
+        let (x, y) = (reader.op.input(0)?, reader.op.output(0)?);
+        reader.finish(1, 1)?;
+        Some(HardSigmoid { x, y, alpha, beta })
+    }
+}
+
+/// `Softmax`, `LogSoftmax` or `Hardmax`.
+#[derive(Clone, Copy, Debug)]
+pub struct Softmax {
+    /// Input
+    pub x: ValueId,
+    /// Output
+    pub y: ValueId,
+    /// As written: negative counts from the back
+    pub axis: i64,
+    /// Whether the axes behind `axis` belong to it, too: opsets before 13
+    pub to_the_end: bool,
+}
+
+impl Softmax {
+    /// The op as one of the three; `None` when it is none of them.
+    pub fn of(graph: &Graph, op: OpId) -> Option<Softmax> {
+        let name = graph.op(op).op_type();
+        let mut reader =
+            Reader::of(graph, op, name).filter(|_| matches!(name, "Softmax" | "LogSoftmax" | "Hardmax"))?;
+        let to_the_end = graph.opset() < 13;
+        let axis = reader.int_or("axis", if to_the_end { 1 } else { -1 })?;
+        let (x, y) = (reader.op.input(0)?, reader.op.output(0)?);
+        reader.finish(1, 1)?;
+        Some(Softmax { x, y, axis, to_the_end })
+    }
+}

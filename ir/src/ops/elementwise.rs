@@ -116,3 +116,8 @@ impl Dropout {
         inference.then_some(Dropout { x, y, mask })
     }
 }
+
+/// Whether the op broadcasts by the rules of opsets before 7: its second input alone, along axes that it states.
+pub fn has_older_broadcast(graph: &Graph, op: OpId) -> bool {
+    graph.opset() < 7 && graph.op(op).attribute("broadcast").is_some()
+}

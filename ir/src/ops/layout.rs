@@ -238,6 +238,28 @@ pub enum PadMode {
     Wrap,
 }
 
+impl PadMode {
+    /// What the `Pad` `op` fills in, its amounts constant or not; `None` when it is none or the number is not constant.
+    pub fn of(graph: &Graph, op: OpId) -> Option<PadMode> {
+        PadMode::read(&mut Reader::of(graph, op, "Pad")?)
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Option<PadMode> {
+        let graph = reader.graph;
+        Some(match reader.string("mode")?.unwrap_or("constant") {
+            "constant" if graph.opset() < 11 => PadMode::Constant(reader.float("value")?.map_or(0.0, f64::from)),
+            "constant" => PadMode::Constant(match reader.op.input(2) {
+                Some(value) => graph.constant_scalar(value)?,
+                None => 0.0,
+            }),
+            "reflect" => PadMode::Reflect,
+            "edge" => PadMode::Edge,
+            "wrap" => PadMode::Wrap,
+            _ => return None,
+        })
+    }
+}
+
 /// `Pad` with constant amounts: attributes before opset 11, inputs since, with axes since 18.
 #[derive(Clone, Debug)]
 pub struct Pad {
@@ -257,26 +279,15 @@ impl Pad {
     /// The op as a `Pad`; `None` when it is none or an amount or the value is not constant.
     pub fn of(graph: &Graph, op: OpId) -> Option<Pad> {
         let mut reader = Reader::of(graph, op, "Pad")?;
-        let mode = reader.string("mode")?.unwrap_or("constant");
-        let (pads, value, axes) = match graph.opset() {
-            ..2 => (reader.ints("paddings")??, reader.float("value")?.map_or(0.0, f64::from), None),
-            2..11 => (reader.ints("pads")??, reader.float("value")?.map_or(0.0, f64::from), None),
-            11.. => {
-                let value = match reader.op.input(2) {
-                    None => 0.0,
-                    Some(_) if mode != "constant" => 0.0,
-                    Some(value) => graph.constant_scalar(value)?,
-                };
-                (reader.ints_input(1)??, value, reader.ints_input(3)?)
-            }
+        let mode = PadMode::read(&mut reader)?;
+        let (pads, axes) = match graph.opset() {
+            ..2 => (reader.ints("paddings")??, None),
+            2..11 => (reader.ints("pads")??, None),
+            11.. => (reader.ints_input(1)??, reader.ints_input(3)?),
         };
-        let mode = match mode {
-            "constant" => PadMode::Constant(value),
-            "reflect" => PadMode::Reflect,
-            "edge" => PadMode::Edge,
-            "wrap" => PadMode::Wrap,
-            _ => return None,
-        };
+        if graph.opset() < 11 {
+            reader.ignore("value"); // of another mode than `constant`
+        }
         let (x, y) = (reader.op.input(0)?, reader.op.output(0)?);
         reader.finish(4, 1)?;
         let fits = axes.as_ref().is_none_or(|axes| pads.len() == 2 * axes.len());

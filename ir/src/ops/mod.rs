@@ -1,4 +1,4 @@
-//! Typed views of the ops that passes rewrite.
+//! Typed views of the ops that passes read and rewrite.
 //!
 //! Why: a pass must never read attribute strings. A view has the op's inputs and output by the names of the
 //! specification, and its attributes with defaults filled in. `View::of` gives `None` for another op type, for an
@@ -7,22 +7,36 @@
 //! the file except for what was changed: names, doc strings and the order of attributes stay.
 //! **Never** looks beyond the op and the types and constants of its inputs.
 mod activation;
+mod constant;
 mod conv;
 mod elementwise;
 mod layout;
 mod linear;
 mod norm;
 mod pool;
+mod quantize;
+mod reduce;
+mod resize;
+mod split;
+mod weight_layout;
+mod weighted;
 
-pub use activation::{Clip, Relu};
+pub use activation::{Clip, HardSigmoid, LeakyRelu, Relu, Softmax};
+pub use constant::{Constant, ConstantOfShape};
 pub use conv::{AutoPad, Conv, ConvTranspose};
-pub use elementwise::{Binary, BinaryKind, Cast, Dropout};
+pub use elementwise::{Binary, BinaryKind, Cast, Dropout, has_older_broadcast};
 pub use layout::{
     Concat, Expand, Flatten, Gather, Pad, PadMode, Reshape, Shape, Slice, Squeeze, Tile, Transpose, Unsqueeze,
 };
 pub use linear::{Gemm, MatMul};
-pub use norm::BatchNormalization;
+pub use norm::{BatchNormalization, LayerNormalization};
 pub use pool::{AveragePool, MaxPool};
+pub use quantize::{DequantizeLinear, QuantizeLinear};
+pub use reduce::Reduce;
+pub use resize::{Resize, ResizeCoordinates, ResizeMode, ResizeScales};
+pub use split::{Split, SplitLengths};
+pub use weight_layout::{RowOrder, WeightLayout, WeightShape};
+pub use weighted::{AddedBias, LayerKind, Operands, WeightedLayer, parameter_inputs, weight_inputs};
 
 use onnx_shrink_proto::schema::{AttributeProto, attribute_proto::AttributeType};
 
@@ -92,6 +106,10 @@ impl<'a> Reader<'a> {
 
     fn float(&mut self, name: &'static str) -> Option<Option<f32>> {
         Some(self.get(name, AttributeType::Float)?.map(AttributeProto::f))
+    }
+
+    fn floats(&mut self, name: &'static str) -> Option<Option<Vec<f32>>> {
+        Some(self.get(name, AttributeType::Floats)?.map(|attribute| attribute.floats.clone()))
     }
 
     fn string(&mut self, name: &'static str) -> Option<Option<&'a str>> {

@@ -54,3 +54,28 @@ impl BatchNormalization {
         self.node.node.name()
     }
 }
+
+/// `LayerNormalization` over the axes from `axis` on.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerNormalization {
+    /// Input
+    pub x: ValueId,
+    /// Output, of the shape of `x`
+    pub y: ValueId,
+    /// The first axis that is normalized over, as written: negative counts from the back
+    pub axis: i64,
+    /// Added to the variance
+    pub epsilon: f32,
+}
+
+impl LayerNormalization {
+    /// The op as a layer normalization; `None` when it is none or not understood.
+    pub fn of(graph: &Graph, op: OpId) -> Option<LayerNormalization> {
+        let mut reader = Reader::of(graph, op, "LayerNormalization")?;
+        let (axis, epsilon) = (reader.int_or("axis", -1)?, reader.float("epsilon")?.unwrap_or(1e-5));
+        reader.ignore("stash_type"); // in which type it computes
+        let (x, y) = (reader.op.input(0)?, reader.op.output(0)?);
+        reader.finish(3, 3)?;
+        Some(LayerNormalization { x, y, axis, epsilon })
+    }
+}

@@ -21,6 +21,8 @@ pub struct MaxPool {
     pub ceil_mode: bool,
     /// How `pads` is found
     pub auto_pad: AutoPad,
+    /// Whether indices, which this view has not, would count column by column
+    pub column_major: bool,
 }
 
 /// `AveragePool`.
@@ -66,10 +68,10 @@ impl MaxPool {
     pub fn of(graph: &Graph, op: OpId) -> Option<MaxPool> {
         let mut reader = Reader::of(graph, op, "MaxPool")?;
         let (kernel_shape, strides, pads, dilations, ceil_mode, auto_pad) = window(&mut reader)?;
-        reader.ignore("storage_order"); // of the indices
+        let column_major = reader.flag("storage_order")?;
         let (x, y) = (reader.op.input(0)?, reader.op.output(0)?);
         reader.finish(1, 1)?;
-        Some(MaxPool { x, y, kernel_shape, strides, pads, dilations, ceil_mode, auto_pad })
+        Some(MaxPool { x, y, kernel_shape, strides, pads, dilations, ceil_mode, auto_pad, column_major })
     }
 }
 

@@ -7,16 +7,6 @@ use onnx_shrink_ir::{DataType, Graph, OpId, Tensor, ValueId};
 
 use crate::lossless::fold_constants::is_deterministic;
 
-/// Ops that multiply by weights, and the inputs that may be those.
-pub fn weight_inputs(op_type: &str) -> &'static [usize] {
-    match op_type {
-        "Conv" | "ConvTranspose" => &[1],
-        "Gemm" | "MatMul" => &[0, 1],
-        "LSTM" | "GRU" | "RNN" => &[1, 2],
-        _ => &[],
-    }
-}
-
 /// The values of a graph that are constant, or computed from nothing but constants.
 #[derive(Clone, Debug, Default)]
 pub struct Computed(BTreeSet<ValueId>);

@@ -4,13 +4,12 @@
 //! Its end is the Quantize that alone reads its result, a Relu or Clip between them included, or else the float result.
 //! **Never** takes a form apart that it does not know whole.
 use ndarray::Array2;
-use onnx_shrink_ir::{DataType, Graph, Op, OpId, Tensor, Use, ValueId};
-
-use crate::{
-    Miss,
-    numerics::{accumulator::Bound, weight_scales::conv_rows},
-    quantize::insert_qdq::linear_rows,
+use onnx_shrink_ir::{
+    DataType, Graph, Op, OpId, Tensor, Use, ValueId,
+    ops::{DequantizeLinear, LayerKind, RowOrder, WeightedLayer},
 };
+
+use crate::{Miss, numerics::accumulator::Bound};
 
 /// A value in 8 bits with what its numbers stand for: scale·(q − zero_point). The last two may be known at run time only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,23 +64,6 @@ pub fn quantized(graph: &Graph, value: ValueId) -> Option<(OpId, Quantized)> {
     Some((op, made))
 }
 
-/// What multiplies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Multiply {
-    /// Conv; the weight is [M, C/g, k…]
-    Conv {
-        /// Groups
-        groups: usize,
-    },
-    /// Gemm of two matrices
-    Gemm {
-        /// Whether the weight is [N, K] and not [K, N]
-        transposed: bool,
-    },
-    /// MatMul; the weight is [K, N]
-    MatMul,
-}
-
 /// Where a layer ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum End {
@@ -103,10 +85,8 @@ pub enum End {
 /// One layer.
 #[derive(Clone, Debug)]
 pub struct Layer {
-    /// Conv, Gemm or MatMul
-    pub op: OpId,
-    /// Which of them
-    pub multiply: Multiply,
+    /// The Conv, Gemm or MatMul of floats between the pairs
+    pub float: WeightedLayer,
     /// What it reads
     pub x: Quantized,
     /// Its weight, in int8, with zero point 0
@@ -117,90 +97,56 @@ pub struct Layer {
     pub bias: Option<ValueId>,
     /// Scales of the bias
     pub bias_scale: Option<ValueId>,
-    /// The result of the products, before a MatMul's bias
-    pub product: ValueId,
     /// Where it ends
     pub end: End,
 }
 
 /// The layer of `op`; `Err(NotThisPattern)` for what is none.
 pub fn layer_of(graph: &Graph, op: OpId) -> Result<Layer, Miss> {
-    let node = graph.op(op);
-    let multiply = multiply_of(node)?;
-    let x = node.input(0).and_then(|x| dequantized(graph, x)).ok_or(Miss::NotThisPattern)?;
-    let (weight, weight_scale) = weight_of(graph, node, multiply)?;
-    let product = node.output(0).ok_or(Miss::NotThisPattern)?;
-    let mut end = product;
+    let float = WeightedLayer::of_floats(graph, op).filter(|layer| layer.kind != LayerKind::ConvTranspose);
+    let float = float.ok_or(Miss::NotThisPattern)?;
+    if !float.is_plain() {
+        return Err(Miss::Form("alpha, beta or transA"));
+    }
+    let x = dequantized(graph, float.x).ok_or(Miss::NotThisPattern)?;
+    let (weight, weight_scale) = weight_of(graph, &float)?;
+    let mut end = float.y;
     let mut bias = None;
-    match (multiply, node.input(2)) {
-        (Multiply::MatMul, _) => {
-            if let Some((add, index)) = graph.only_use(product)
-                && graph.op(add).is("Add")
-                && let Some(other) = graph.op(add).input(1 - index.min(1))
-                && let Some(found) = integer_bias(graph, other)
-                && let Some(sum) = graph.op(add).output(0)
-            {
-                bias = Some(found);
-                end = sum;
-            }
-        }
-        (_, Some(value)) => bias = Some(integer_bias(graph, value).ok_or(Miss::Form("a bias that is not int32"))?),
-        (_, None) => {}
+    if let Some(value) = float.bias {
+        bias = Some(integer_bias(graph, value).ok_or(Miss::Form("a bias that is not int32"))?);
+    } else if float.kind == LayerKind::MatMul
+        && let Some(added) = float.added_bias(graph)
+        && let Some(found) = integer_bias(graph, added.bias)
+    {
+        bias = Some(found);
+        end = added.sum;
     }
     let (bias, bias_scale) = bias.unzip();
-    Ok(Layer { op, multiply, x, weight, weight_scale, bias, bias_scale, product, end: end_of(graph, end) })
-}
-
-fn multiply_of(node: &Op) -> Result<Multiply, Miss> {
-    if node.is("Conv") {
-        let groups = usize::try_from(node.int("group").unwrap_or(1)).map_err(|_| Miss::NotThisPattern)?;
-        Ok(Multiply::Conv { groups: groups.max(1) })
-    } else if node.is("Gemm") {
-        let plain = node.float("alpha").unwrap_or(1.0) == 1.0 && node.float("beta").unwrap_or(1.0) == 1.0;
-        if !plain || node.int("transA").unwrap_or(0) != 0 {
-            return Err(Miss::Form("alpha, beta or transA"));
-        }
-        Ok(Multiply::Gemm { transposed: node.int("transB").unwrap_or(0) != 0 })
-    } else if node.is("MatMul") {
-        Ok(Multiply::MatMul)
-    } else {
-        Err(Miss::NotThisPattern)
-    }
+    Ok(Layer { float, x, weight, weight_scale, bias, bias_scale, end: end_of(graph, end) })
 }
 
 /// The constants of a Dequantize of int8 with zero point 0 along the axis of the outputs.
-fn weight_of(graph: &Graph, node: &Op, multiply: Multiply) -> Result<(ValueId, ValueId), Miss> {
-    let from = node.input(1).and_then(|w| graph.producer(w)).ok_or(Miss::NotThisPattern)?;
-    let from = graph.op(from);
-    if !from.is("DequantizeLinear") || from.attribute("block_size").is_some() {
-        return Err(Miss::NotThisPattern);
-    }
-    let (Some(weight), Some(scale)) = (from.input(0), from.input(1)) else { return Err(Miss::NotThisPattern) };
-    let tensor = graph.constant(weight).ok_or(Miss::NotConstant(weight))?;
-    let scales = graph.constant(scale).ok_or(Miss::NotConstant(scale))?;
+fn weight_of(graph: &Graph, float: &WeightedLayer) -> Result<(ValueId, ValueId), Miss> {
+    let from = DequantizeLinear::making(graph, float.weight).filter(|from| from.block_size == 0);
+    let from = from.ok_or(Miss::NotThisPattern)?;
+    let tensor = graph.constant(from.x).ok_or(Miss::NotConstant(from.x))?;
+    let scales = graph.constant(from.scale).ok_or(Miss::NotConstant(from.scale))?;
     if tensor.dtype() != DataType::Int8 || scales.dtype() != DataType::Float {
         return Err(Miss::Form("the weight is not int8"));
     }
-    if let Some(zero) = from.input(2) {
+    if let Some(zero) = from.zero_point {
         let zeros = graph.constant(zero).and_then(Tensor::to_i64_vec).ok_or(Miss::NotConstant(zero))?;
         if zeros.iter().any(|zero| *zero != 0) {
             return Err(Miss::Form("a weight with a zero point"));
         }
     }
     let rank = tensor.dims().len();
-    let axis = match multiply {
-        Multiply::Conv { .. } | Multiply::Gemm { transposed: true } => 0,
-        Multiply::Gemm { .. } | Multiply::MatMul => 1,
-    };
-    if rank < 2 || (!matches!(multiply, Multiply::Conv { .. }) && rank != 2) {
-        return Err(Miss::Form("a weight of this rank"));
-    }
-    let stated = from.int("axis").unwrap_or(1);
-    let stated = if stated < 0 { stated + rank as i64 } else { stated };
-    if scales.len() != 1 && (stated != axis as i64 || scales.len() != tensor.dims()[axis]) {
+    let shape = float.layout.shape(tensor.dims()).ok_or(Miss::Form("a weight of this rank"))?;
+    let along_outputs = from.axis_of(rank).is_some_and(|axis| Some(axis) == float.layout.output_axis(rank));
+    if scales.len() != 1 && !(along_outputs && scales.len() == shape.outputs) {
         return Err(Miss::Form("scales that are not one an output"));
     }
-    Ok((weight, scale))
+    Ok((from.x, from.scale))
 }
 
 /// The constants of the Dequantize of an int32 vector.
@@ -248,12 +194,7 @@ impl Layer {
     /// The weight's integers, one row an output, channels fastest, and its dimensions.
     pub fn rows(&self, graph: &Graph) -> Option<(Array2<i8>, Vec<usize>)> {
         let tensor = graph.constant(self.weight)?;
-        let numbers = tensor.to_f64()?;
-        let rows = match self.multiply {
-            Multiply::Conv { .. } => conv_rows(&numbers),
-            Multiply::Gemm { transposed } => linear_rows(&numbers, transposed).0,
-            Multiply::MatMul => linear_rows(&numbers, false).0,
-        };
+        let rows = self.float.layout.rows(tensor.to_f64()?, RowOrder::ChannelsLast)?;
         Some((rows.mapv(|w| w as i8), tensor.dims().to_vec()))
     }
 

@@ -1,12 +1,9 @@
 //! What of a graph was quantized before: models of other tools, and what is between Q/DQ pairs.
 use std::collections::BTreeSet;
 
-use onnx_shrink_ir::{DataType, Graph, OpId, ValueId};
+use onnx_shrink_ir::{DataType, Graph, OpId, ValueId, ops::parameter_inputs};
 
-use crate::{
-    analysis::computed::{Computed, weight_inputs},
-    weight_only::least_bits::LEAST_BYTES,
-};
+use crate::{analysis::computed::Computed, weight_only::least_bits::LEAST_BYTES};
 
 /// Whether someone quantized layers of `graph` before.
 pub fn is_quantized(graph: &Graph) -> bool {
@@ -41,7 +38,7 @@ fn has_float_layers(graph: &Graph, captured: &BTreeSet<ValueId>) -> bool {
     };
     graph.ops_in_id_order().into_iter().any(|id| {
         let op = graph.op(id);
-        let places = if op.is("Gather") { &[0] } else { weight_inputs(op.op_type()) };
+        let places = parameter_inputs(op);
         let own = op.domain().is_empty() && !is_between_pairs(graph, id);
         if own && places.iter().filter_map(|index| op.input(*index)).any(is_float) {
             return true;

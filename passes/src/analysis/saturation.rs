@@ -4,10 +4,11 @@
 //! −128 ≤ a + b ≤ 128 ([`crate::numerics::weight_scales`]). So it is a property of the file alone. The weights are those of Conv, Gemm and
 //! MatMul between Dequantizes, of QLinearConv, QLinearMatMul, ConvInteger and MatMulInteger.
 //! **Source:** `docs/engines.md` §9. **Does not** look at ops of other domains; **never** at u8 weights, which are exact.
-use ndarray::{Array2, ArrayD, Axis};
-use onnx_shrink_ir::{DataType, Graph, OpId, ValueId};
-
-use crate::numerics::weight_scales::conv_rows;
+use ndarray::Array2;
+use onnx_shrink_ir::{
+    DataType, Graph, OpId, ValueId,
+    ops::{LayerKind, Operands, RowOrder, WeightedLayer},
+};
 
 /// The flag that repairs such layers.
 pub const FLAG: &str = "--fix-saturation";
@@ -32,7 +33,7 @@ pub fn saturating_layers(graph: &Graph) -> Vec<Saturating> {
         for region in graph.op(op).regions() {
             found.extend(saturating_layers(&region.graph));
         }
-        let Some((pairs, of)) = Weight::of(graph, op).and_then(|weight| weight.saturating_pairs(graph)) else {
+        let Some((pairs, of)) = IntegerWeight::of(graph, op).and_then(|weight| weight.saturating_pairs(graph)) else {
             continue;
         };
         if pairs > 0 {
@@ -71,58 +72,42 @@ pub(crate) enum Written {
     Accumulator,
 }
 
-/// The weight of an integer layer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Weight {
-    /// The constant
+/// An integer layer with its weight.
+#[derive(Clone, Debug)]
+pub(crate) struct IntegerWeight {
+    /// The layer: of floats where it is written in pairs
+    pub layer: WeightedLayer,
+    /// The constant integers
     pub value: ValueId,
     /// How the layer is written
     pub written: Written,
-    /// Whether it is a convolution
-    pub is_conv: bool,
-    /// Whether it is a Gemm with transB
-    pub transposed: bool,
-    /// Whether it is depthwise with one filter a channel: such kernels do not pair
-    pub depthwise: bool,
+    /// Whether it is depthwise: such kernels do not pair
+    depthwise: bool,
 }
 
-impl Weight {
+impl IntegerWeight {
     /// The s8 weight of `op`, if it is an integer layer with one.
-    pub fn of(graph: &Graph, op: OpId) -> Option<Weight> {
-        let node = graph.op(op);
-        let dequantized = |index: usize| {
-            let producer = graph.producer(node.input(index)?)?;
-            graph.op(producer).is("DequantizeLinear").then_some(producer)
-        };
-        if !node.domain().is_empty() {
-            return None;
-        }
-        let (value, written) = match node.op_type() {
-            "Conv" | "Gemm" | "MatMul" => {
-                dequantized(0)?;
-                let by = dequantized(1)?;
+    pub fn of(graph: &Graph, op: OpId) -> Option<IntegerWeight> {
+        let layer = WeightedLayer::of(graph, op).filter(|layer| layer.kind != LayerKind::ConvTranspose)?;
+        let dequantized = |value: ValueId| graph.producer(value).filter(|by| graph.op(*by).is("DequantizeLinear"));
+        let (value, written) = match layer.operands {
+            Operands::Float => {
+                dequantized(layer.x)?;
+                let by = dequantized(layer.weight)?;
                 (graph.op(by).input(0)?, Written::Pairs(by))
             }
-            "QLinearConv" | "QLinearMatMul" => (node.input(3)?, Written::Operator),
-            "ConvInteger" | "MatMulInteger" => (node.input(1)?, Written::Accumulator),
-            _ => return None,
+            Operands::QLinear => (layer.weight, Written::Operator),
+            Operands::Integer => (layer.weight, Written::Accumulator),
         };
-        let tensor = graph.constant(value).filter(|tensor| tensor.dtype() == DataType::Int8)?;
-        let is_conv = node.op_type().contains("Conv");
-        let dims = tensor.dims();
-        if dims.len() < if is_conv { 3 } else { 2 } || tensor.is_empty() {
-            return None;
-        }
-        let groups = usize::try_from(node.int("group").unwrap_or(1)).unwrap_or(1);
-        let depthwise = is_conv && groups > 1 && dims[1] == 1 && dims[0] == groups;
-        let transposed = node.is("Gemm") && node.int("transB").unwrap_or(0) != 0;
-        Some(Weight { value, written, is_conv, transposed, depthwise })
+        let tensor = graph.constant(value).filter(|tensor| tensor.dtype() == DataType::Int8 && !tensor.is_empty())?;
+        layer.layout.output_axis(tensor.dims().len())?;
+        let depthwise = layer.layout.shape(tensor.dims()).is_some_and(|shape| shape.is_depthwise());
+        Some(IntegerWeight { layer, value, written, depthwise })
     }
 
     /// The numbers, one row per output channel, in the order in which the kernel adds.
     pub fn rows(&self, graph: &Graph) -> Option<Array2<f64>> {
-        let array = graph.constant(self.value)?.to_f64()?;
-        if self.is_conv { Some(conv_rows(&array)) } else { matrix_rows(array, self.transposed) }
+        self.layer.layout.rows(graph.constant(self.value)?.to_f64()?, RowOrder::ChannelsLast)
     }
 
     /// Pairs that can saturate, and all that meet; `None` when none meet.
@@ -139,18 +124,6 @@ impl Weight {
 pub(crate) fn saturating(row: impl Iterator<Item = f64>) -> usize {
     let row: Vec<f64> = row.collect();
     row.chunks_exact(2).filter(|pair| (pair[0] + pair[1]).abs() > 128.0).count()
-}
-
-/// A (stack of) matrix as rows along the reduction.
-fn matrix_rows(array: ArrayD<f64>, transposed: bool) -> Option<Array2<f64>> {
-    let rank = array.ndim();
-    let mut array = array;
-    if !transposed {
-        array.swap_axes(rank - 1, rank - 2);
-    }
-    let columns = array.len_of(Axis(rank - 1));
-    let rows = array.len().checked_div(columns)?;
-    Array2::from_shape_vec((rows, columns), array.iter().copied().collect()).ok()
 }
 
 #[cfg(test)]

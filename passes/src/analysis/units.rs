@@ -4,7 +4,10 @@
 //! never quantized: the fusion would break (as ONNX Runtime 1.32 optimizes graphs). **Never** looks into bodies.
 use std::collections::{BTreeMap, BTreeSet};
 
-use onnx_shrink_ir::{DataType, Graph, Op, OpId, Use, ValueId, multiply_adds};
+use onnx_shrink_ir::{
+    DataType, Graph, Op, OpId, Use, ValueId, multiply_adds,
+    ops::{LayerKind, MaxPool, Resize, ResizeMode, WeightedLayer, weight_inputs},
+};
 
 use crate::{
     Miss,
@@ -16,12 +19,8 @@ use crate::{
 /// How a unit is quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Conv with a constant weight
-    Conv,
-    /// Gemm with a constant B
-    Gemm,
-    /// MatMul with a constant 2-D B, and maybe the Add of a bias
-    MatMul,
+    /// Conv, Gemm or MatMul with a constant weight, of two axes in a product of matrices
+    Weighted(LayerKind),
     /// Inputs and outputs have ranges of their own
     Own,
     /// Inputs and outputs share one range: values are moved or selected, never changed
@@ -54,7 +53,12 @@ pub struct Unit {
 impl Unit {
     /// Whether it multiplies by constant weights.
     pub fn is_weighted(&self) -> bool {
-        matches!(self.form, Form::Conv | Form::Gemm | Form::MatMul)
+        matches!(self.form, Form::Weighted(_))
+    }
+
+    /// Whether it multiplies by a constant matrix.
+    pub fn is_linear(&self) -> bool {
+        matches!(self.form, Form::Weighted(LayerKind::Gemm | LayerKind::MatMul))
     }
 }
 
@@ -85,7 +89,7 @@ pub fn find_units(graph: &Graph, calibration: &Calibration, target: &'static Tar
             Ok(mut unit) => {
                 unit.ends_float = match target.ends {
                     Ends::Never => false,
-                    Ends::Linear => matches!(unit.form, Form::Gemm | Form::MatMul) && unit.activation.is_none(),
+                    Ends::Linear => unit.is_linear() && unit.activation.is_none(),
                     Ends::Weighted => unit.is_weighted(),
                 };
                 let index = found.units.len();
@@ -198,13 +202,9 @@ fn unit_of(sight: &Sight<'_>, op: OpId) -> Result<Unit, Miss> {
         return Err(Miss::NotThisPattern);
     }
     let unit = match node.op_type() {
-        "Conv" | "Gemm" | "MatMul" | "ConvTranspose" | "LSTM" | "GRU" | "RNN" if !sight.target.has(node.op_type()) => {
-            Err(NO_KERNEL)
-        }
+        op_type if !sight.target.has(op_type) && !weight_inputs(node).is_empty() => Err(NO_KERNEL),
         op_type if !sight.target.has(op_type) => Err(Miss::NotThisPattern),
-        "Conv" => conv(sight, op, node),
-        "Gemm" => gemm(sight, op, node),
-        "MatMul" => matmul(sight, op, node),
+        "Conv" | "Gemm" | "MatMul" => weighted(sight, op, node),
         "Add" | "Mul" | "Concat" | "Sigmoid" | "LeakyRelu" | "GlobalAveragePool" => own(sight, op, node),
         "MaxPool" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Transpose" | "Slice" | "Split" | "Gather"
         | "Resize" | "DepthToSpace" => shared(sight, op, node),
@@ -289,25 +289,36 @@ fn finish(sight: &Sight<'_>, unit: Unit) -> Unit {
     }
 }
 
-fn conv(sight: &Sight<'_>, op: OpId, node: &Op) -> Result<Unit, Miss> {
+fn weighted(sight: &Sight<'_>, op: OpId, node: &Op) -> Result<Unit, Miss> {
     let (x, y) = ends(sight, node)?;
-    let w = node.input(1).ok_or(Miss::NotThisPattern)?;
-    let weight = sight.float_constant(w)?;
-    if let Some(b) = node.input(2) {
-        sight.float_constant(b)?;
+    let layer = WeightedLayer::of(sight.graph, op).ok_or(Miss::Form("attributes that are not known"))?;
+    let weight = sight.float_constant(layer.weight)?;
+    let shape = layer.layout.shape(weight).filter(|_| !weight.contains(&0));
+    let shape = match layer.kind {
+        LayerKind::Conv | LayerKind::ConvTranspose => shape.ok_or(Miss::Form("a weight of this rank"))?,
+        LayerKind::Gemm if layer.alpha != 1.0 || layer.beta != 1.0 => return Err(Miss::Form("alpha or beta is not 1")),
+        LayerKind::Gemm if layer.trans_a => return Err(Miss::Form("transA")),
+        LayerKind::MatMul if weight.len() > 2 => return Err(Miss::Form("a stack of weight matrices")),
+        LayerKind::MatMul if sight.dims(x)?.len() < 2 => return Err(Miss::Form("an operand is a vector")),
+        LayerKind::Gemm | LayerKind::MatMul => shape.ok_or(Miss::Form("an operand is a vector"))?,
+    };
+    if let Some(bias) = layer.bias {
+        let (dims, n) = (sight.float_constant(bias)?, shape.outputs);
+        if layer.kind == LayerKind::Gemm && (count(dims) as usize != n || dims.last().is_some_and(|last| *last != n)) {
+            return Err(Miss::Form("C is not one number a column"));
+        }
     }
-    if weight.len() < 3 || weight.contains(&0) {
-        return Err(Miss::Form("a weight of this rank"));
-    }
-    let (in_dims, out_dims) = (sight.dims(x)?, sight.dims(y)?);
-    let groups = usize::try_from(node.int("group").unwrap_or(1)).unwrap_or(1).max(1);
-    let taps: usize = weight[2..].iter().product();
-    let kind = Kind::Conv { group_inputs: weight[1], filters: weight[0], groups, taps };
-    let outputs = count(out_dims);
-    let work = Work { kind, inputs: count(in_dims), outputs, macs: sight.multiply_adds(op) };
-    let unit = Unit {
+    let (inputs, outputs) = (count(sight.dims(x)?), count(sight.dims(y)?));
+    let kind = if layer.is_conv() {
+        Kind::Conv { group_inputs: shape.inputs, filters: shape.outputs, groups: shape.groups, taps: shape.taps() }
+    } else {
+        let rows = (outputs as usize / shape.outputs).max(1);
+        Kind::Linear { rows, k: shape.inputs, n: shape.outputs }
+    };
+    let work = Work { kind, inputs, outputs, macs: sight.multiply_adds(op) };
+    let mut unit = Unit {
         op,
-        form: Form::Conv,
+        form: Form::Weighted(layer.kind),
         bias: None,
         activation: None,
         upper: None,
@@ -316,65 +327,14 @@ fn conv(sight: &Sight<'_>, op: OpId, node: &Op) -> Result<Unit, Miss> {
         work,
         ends_float: false,
     };
-    Ok(finish(sight, unit))
-}
-
-fn gemm(sight: &Sight<'_>, op: OpId, node: &Op) -> Result<Unit, Miss> {
-    let (x, y) = ends(sight, node)?;
-    let w = node.input(1).ok_or(Miss::NotThisPattern)?;
-    let weight = sight.float_constant(w)?;
-    if node.float("alpha").unwrap_or(1.0) != 1.0 || node.float("beta").unwrap_or(1.0) != 1.0 {
-        return Err(Miss::Form("alpha or beta is not 1"));
-    }
-    if node.int("transA").unwrap_or(0) != 0 || weight.len() != 2 {
-        return Err(Miss::Form("transA"));
-    }
-    let (k, n) = if node.int("transB").unwrap_or(0) != 0 { (weight[1], weight[0]) } else { (weight[0], weight[1]) };
-    if let Some(c) = node.input(2) {
-        let dims = sight.float_constant(c)?;
-        if count(dims) as usize != n || dims.last().is_some_and(|last| *last != n) {
-            return Err(Miss::Form("C is not one number a column"));
-        }
-    }
-    let unit = linear(sight, op, Form::Gemm, (x, y), (k, n))?;
-    Ok(finish(sight, unit))
-}
-
-fn linear(
-    sight: &Sight<'_>,
-    op: OpId,
-    form: Form,
-    (x, y): (ValueId, ValueId),
-    (k, n): (usize, usize),
-) -> Result<Unit, Miss> {
-    let (inputs, outputs) = (count(sight.dims(x)?), count(sight.dims(y)?));
-    let rows = (outputs as usize).checked_div(n).unwrap_or(0).max(1);
-    let work = Work { kind: Kind::Linear { rows, k, n }, inputs, outputs, macs: sight.multiply_adds(op) };
-    let (inputs, outputs) = (vec![(0, x)], vec![y]);
-    Ok(Unit { op, form, bias: None, activation: None, upper: None, inputs, outputs, work, ends_float: false })
-}
-
-fn matmul(sight: &Sight<'_>, op: OpId, node: &Op) -> Result<Unit, Miss> {
-    let (x, y) = ends(sight, node)?;
-    let w = node.input(1).ok_or(Miss::NotThisPattern)?;
-    let weight = sight.float_constant(w)?;
-    if weight.len() > 2 {
-        return Err(Miss::Form("a stack of weight matrices"));
-    }
-    if weight.len() < 2 || sight.dims(x)?.len() < 2 {
-        return Err(Miss::Form("an operand is a vector"));
-    }
-    let mut unit = linear(sight, op, Form::MatMul, (x, y), (weight[0], weight[1]))?;
     // The Add of a bias behind it belongs to it: with a float bias the engine would make a float Gemm of both.
-    if let Some((add, index)) = sight.graph.only_use(y)
-        && sight.graph.op(add).is("Add")
-        && let Some(bias) = sight.graph.op(add).input(1 - index.min(1))
-        && sight.float_constant(bias).is_ok_and(|dims| dims.len() == 1 && dims[0] == weight[1])
-        && let Some(sum) = sight.graph.op(add).output(0)
-        && sight.dims(sum).is_ok()
+    if layer.kind == LayerKind::MatMul
+        && let Some(added) = layer.added_bias(sight.graph)
+        && sight.float_constant(added.bias).is_ok_and(|dims| dims == [shape.outputs])
+        && sight.dims(added.sum).is_ok()
     {
-        unit.bias = Some((add, bias));
-        unit.outputs = vec![sum];
+        unit.bias = Some((added.add, added.bias));
+        unit.outputs = vec![added.sum];
     }
     Ok(finish(sight, unit))
 }
@@ -413,15 +373,12 @@ fn shared(sight: &Sight<'_>, op: OpId, node: &Op) -> Result<Unit, Miss> {
     sight.dims(x).map_err(|_| Miss::NotThisPattern)?;
     let kind = match node.op_type() {
         "MaxPool" => {
-            if node.output(1).is_some() || node.int("storage_order").unwrap_or(0) != 0 {
-                return Err(Miss::NotThisPattern);
-            }
+            MaxPool::of(sight.graph, op).filter(|pool| !pool.column_major).ok_or(Miss::NotThisPattern)?;
             Kind::MaxPool
         }
         "Resize" => {
-            if node.string("mode").unwrap_or("nearest") != "nearest" {
-                return Err(Miss::NotThisPattern);
-            }
+            let resize = Resize::of(sight.graph, op).filter(|resize| resize.mode == ResizeMode::Nearest);
+            resize.ok_or(Miss::NotThisPattern)?;
             Kind::Resize
         }
         "Transpose" | "Slice" | "Split" | "Gather" | "DepthToSpace" => Kind::Move,

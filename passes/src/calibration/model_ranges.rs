@@ -6,13 +6,15 @@
 //! gets no range and stays float. Formulas: `docs/methods.md` §1. **Never** runs the model.
 use std::collections::BTreeMap;
 
-use onnx_shrink_ir::{DataType, Graph, Op, OpId, Tensor, ValueId};
+use onnx_shrink_ir::{
+    DataType, Graph, Op, OpId, Tensor, ValueId,
+    ops::{Concat, LeakyRelu, PadMode, Resize, ResizeMode, RowOrder, WeightedLayer},
+};
 
 use crate::Statistics;
 use crate::{
     calibration::collect::{Calibration, Observed},
     numerics::moments::clipped,
-    quantize::insert_qdq::linear_rows,
 };
 
 /// Deviations that a range covers to both sides of a mean.
@@ -155,9 +157,7 @@ impl Sight<'_> {
             return None;
         }
         match node.op_type() {
-            "Conv" => self.conv(),
-            "Gemm" => self.linear(node.int("transB").unwrap_or(0) != 0, op),
-            "MatMul" => self.linear(false, op),
+            "Conv" | "Gemm" | "MatMul" => self.weighted(op),
             "Relu" => self.input(0).map(|x| x.clip(0.0, f64::INFINITY)),
             "Clip" => {
                 let bound = |index: usize, none: f64| match node.input(index) {
@@ -174,10 +174,10 @@ impl Sight<'_> {
             "Tanh" | "Erf" | "Sin" | "Cos" | "Softsign" => Some(Known::bounded(-1.0, 1.0)),
             // The least of x·min(max(x/6 + ½, 0), 1) is −3/8, at −3/2.
             "HardSwish" => self.input(0).map(|x| Known::bounded(x.low.clamp(-0.375, 0.0), x.high.max(0.0))),
-            "LeakyRelu" => self.input(0).map(|x| {
-                let slope = f64::from(node.float("alpha").unwrap_or(0.01));
+            "LeakyRelu" => self.input(0).and_then(|x| {
+                let slope = f64::from(LeakyRelu::of(self.graph, op)?.alpha);
                 let at = |x: f64| if x < 0.0 { x * slope } else { x };
-                Known::bounded(at(x.low).min(at(x.high)).min(0.0), at(x.low).max(at(x.high)))
+                Some(Known::bounded(at(x.low).min(at(x.high)).min(0.0), at(x.low).max(at(x.high))))
             }),
             "Add" => self.add(1.0),
             "Sub" => self.add(-1.0),
@@ -188,7 +188,7 @@ impl Sight<'_> {
                 Some(Known::bounded(low, corners.iter().copied().fold(f64::NEG_INFINITY, f64::max)))
             }
             "Neg" => self.input(0).map(|x| Known::bounded(-x.high, -x.low)),
-            "Concat" => self.concat(),
+            "Concat" => self.concat(op),
             "MaxPool" | "AveragePool" | "GlobalAveragePool" | "GlobalMaxPool" | "Identity" | "Dropout" => self.input(0),
             "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" => self.reshaped(),
             "Slice" => self.input(0).map(|x| {
@@ -199,8 +199,8 @@ impl Sight<'_> {
             "Transpose" | "Split" | "Gather" | "Expand" | "Tile" | "DepthToSpace" | "SpaceToDepth" => {
                 self.input(0).map(|x| Known::bounded(x.low, x.high))
             }
-            "Resize" if node.string("mode").unwrap_or("nearest") != "cubic" => self.input(0),
-            "Pad" => self.padded(),
+            "Resize" if Resize::of(self.graph, op)?.mode != ResizeMode::Cubic => self.input(0),
+            "Pad" => self.padded(op),
             _ => None,
         }
     }
@@ -219,23 +219,24 @@ impl Sight<'_> {
     }
 
     /// Channels side by side; the range is that of all.
-    fn concat(&self) -> Option<Known> {
+    fn concat(&self, op: OpId) -> Option<Known> {
         let count = self.node.inputs().len();
         let all: Vec<Known> = (0..count).map(|index| self.input(index)).collect::<Option<_>>()?;
         let low = all.iter().map(|known| known.low).fold(f64::INFINITY, f64::min);
         let high = all.iter().map(|known| known.high).fold(f64::NEG_INFINITY, f64::max);
         let beside: Option<Vec<Vec<(f64, f64)>>> = all.into_iter().map(|known| known.channels).collect();
-        let channels = beside.filter(|_| self.node.int("axis") == Some(1)).map(|all| all.concat());
+        let by_channel = Concat::of(self.graph, op)?.axis == 1;
+        let channels = beside.filter(|_| by_channel).map(|all| all.concat());
         Some(Known { low, high, channels })
     }
 
     /// Zeros around; whole channels of them have the mean 0.
-    fn padded(&self) -> Option<Known> {
+    fn padded(&self, op: OpId) -> Option<Known> {
         let x = self.input(0)?;
-        let zero = self.node.input(2).is_none() || self.scalar(2) == Some(0.0);
-        if !zero || self.node.string("mode").unwrap_or("constant") != "constant" {
-            return (self.node.string("mode").unwrap_or("constant") != "constant")
-                .then_some(Known::bounded(x.low, x.high));
+        match PadMode::of(self.graph, op)? {
+            PadMode::Constant(0.0) => {}
+            PadMode::Constant(_) => return None,
+            PadMode::Reflect | PadMode::Edge | PadMode::Wrap => return Some(Known::bounded(x.low, x.high)),
         }
         let pads = self.numbers(1).filter(|pads| pads.len() >= 4 && self.node.input(3).is_none());
         let channels = x.channels.zip(pads).and_then(|(channels, pads)| {
@@ -261,55 +262,31 @@ impl Sight<'_> {
         self.graph.constant(self.node.input(index)?).and_then(Tensor::to_f64_vec)
     }
 
-    /// E\[y\] = W·E\[x\] + b, Var\[y\] = Σ W²·Var\[x\]: the taps see independent numbers, which is why ranges are wide.
-    fn conv(&self) -> Option<Known> {
+    /// E\[y\] = W·E\[x\] + b, Var\[y\] = Σ W²·Var\[x\]: a convolution's taps see independent numbers, which is why ranges are wide.
+    fn weighted(&self, op: OpId) -> Option<Known> {
         let channels = self.input(0)?.channels?;
-        let weight = self.graph.constant(self.node.input(1)?)?.to_f64()?;
-        let dims = weight.shape().to_vec();
-        if dims.len() < 3 || dims.contains(&0) {
+        let layer = WeightedLayer::of(self.graph, op).filter(WeightedLayer::is_plain)?;
+        let rows = layer.rows(self.graph, RowOrder::ChannelsFirst)?;
+        let shape = layer.shape(self.graph)?;
+        let fits = layer.is_conv() || dims(self.graph, layer.x)?.len() == 2;
+        if !fits || rows.is_empty() || channels.len() != shape.channels() {
             return None;
         }
-        let groups = usize::try_from(self.node.int("group").unwrap_or(1)).ok()?.max(1);
-        let (per_group, taps) = ((dims[0] / groups).max(1), dims[2..].iter().product::<usize>());
-        if channels.len() != dims[1] * groups {
-            return None;
-        }
-        let bias = self.numbers(2);
-        let flat: Vec<f64> = weight.iter().copied().collect();
-        let one = |(filter, row): (usize, &[f64])| {
-            let first = (filter / per_group).min(groups - 1) * dims[1];
-            let of = |column: usize| channels[first + column / taps];
-            let start = bias.as_ref().map_or(0.0, |bias| bias.get(filter).copied().unwrap_or(0.0));
-            moments(row, of, start)
-        };
-        Known::normal(flat.chunks(dims[1] * taps).enumerate().map(one).collect())
-    }
-
-    fn linear(&self, transposed: bool, op: OpId) -> Option<Known> {
-        let channels = self.input(0)?.channels?;
-        let weight = self.graph.constant(self.node.input(1)?)?.to_f64()?;
-        let rank = dims(self.graph, self.node.input(0)?)?.len();
-        let scaled = ["alpha", "beta"].iter().any(|name| self.node.float(name).unwrap_or(1.0) != 1.0);
-        if weight.ndim() != 2 || rank != 2 || scaled || self.node.int("transA").unwrap_or(0) != 0 {
-            return None;
-        }
-        let (rows, _) = linear_rows(&weight, transposed);
-        if rows.ncols() != channels.len() {
-            return None;
-        }
-        let bias = if self.graph.op(op).is("Gemm") { self.numbers(2).filter(|bias| !bias.is_empty()) } else { None };
+        let bias = layer.bias_input.and_then(|index| self.numbers(index)).filter(|bias| !bias.is_empty());
+        let (taps, per_group) = (shape.taps(), shape.outputs / shape.groups);
         let one = |(row, weights): (usize, ndarray::ArrayView1<'_, f64>)| {
+            let first = row / per_group * shape.inputs;
             let start = bias.as_ref().map_or(0.0, |bias| bias[row.min(bias.len() - 1)]);
-            moments(&weights.to_vec(), |column| channels[column], start)
+            moments(weights.iter(), |column| channels[first + column / taps], start)
         };
         Known::normal(rows.outer_iter().enumerate().map(one).collect())
     }
 }
 
 /// Mean and deviation of `start` + Σ w·x.
-fn moments(weights: &[f64], of: impl Fn(usize) -> (f64, f64), start: f64) -> (f64, f64) {
+fn moments<'w>(weights: impl Iterator<Item = &'w f64>, of: impl Fn(usize) -> (f64, f64), start: f64) -> (f64, f64) {
     let (mut mean, mut variance) = (start, 0.0);
-    for (column, w) in weights.iter().enumerate() {
+    for (column, w) in weights.enumerate() {
         let (m, s) = of(column);
         mean += w * m;
         variance += w * w * s * s;

@@ -55,9 +55,10 @@ pub fn form(graph: &Graph, op: OpId) -> Option<(OpKind, Vec<Child>)> {
         }
         OpKind::HardSigmoid | OpKind::LeakyRelu | OpKind::Softmax => {
             has_inputs(1)?;
-            if node.attribute("consumed_inputs").is_some() {
-                return None;
-            }
+            let known = ops::HardSigmoid::of(graph, op).is_some()
+                || ops::LeakyRelu::of(graph, op).is_some()
+                || ops::Softmax::of(graph, op).is_some();
+            known.then_some(())?;
             vec![Child::Attr(Attr::Other(format!("{:?}", node.attributes()))), input(0)?]
         }
         OpKind::Add | OpKind::Sub | OpKind::Mul | OpKind::Div => {

@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ndarray::Axis;
 use onnx_shrink_ir::{
     Graph, OpId, Patch, Tensor, ValueId,
-    ops::{Binary, BinaryKind, Conv, Gemm},
+    ops::{Conv, LayerKind, WeightLayout, WeightedLayer},
 };
 
 use crate::{
@@ -190,46 +190,39 @@ fn bias_of(graph: &Graph, consumer: &Consumer) -> Result<Bias, Miss> {
         let fits = dims.last() == Some(&length) && dims.iter().product::<usize>() == length;
         if fits { Ok(Bias::There(value)) } else { Err(Miss::Form("a bias that is no vector")) }
     };
-    let dims = graph.constant(consumer.weight).ok_or(Miss::NotConstant(consumer.weight))?.dims();
-    if let Some(conv) = Conv::of(graph, consumer.op) {
-        if is_padded(&conv) {
-            return Err(Miss::Form("a channel that is constant but not 0, read by a convolution that pads with zeros"));
+    let form = Miss::Form("a channel that is constant but not 0, read by an op without a bias");
+    let layer = WeightedLayer::of_floats(graph, consumer.op).ok_or(form.clone())?;
+    let dims = layer.constant(graph).ok_or(Miss::NotConstant(consumer.weight))?.dims();
+    let outputs = layer.layout.shape(dims).ok_or(form.clone())?.outputs;
+    match (layer.kind, layer.layout) {
+        (LayerKind::Conv, layout) => {
+            if Conv::of(graph, consumer.op).is_none_or(|conv| is_padded(&conv)) {
+                return Err(Miss::Form(
+                    "a channel that is constant but not 0, read by a convolution that pads with zeros",
+                ));
+            }
+            if layout != (WeightLayout::Conv { groups: 1 }) {
+                return Err(Miss::Form("a channel that is constant but not 0, read by a grouped convolution"));
+            }
         }
-        if conv.group != 1 {
-            return Err(Miss::Form("a channel that is constant but not 0, read by a grouped convolution"));
-        }
-        return match conv.b {
-            Some(bias) => vector(bias, consumer.op, dims[0]),
-            None => Ok(Bias::New),
-        };
-    }
-    if let Some(gemm) = Gemm::of(graph, consumer.op) {
-        if gemm.alpha != 1.0 || gemm.beta != 1.0 {
+        (LayerKind::ConvTranspose, _) => return Err(form),
+        (LayerKind::Gemm, _) if layer.alpha != 1.0 || layer.beta != 1.0 => {
             return Err(Miss::Form("a Gemm with factors"));
         }
-        let columns = dims[if gemm.trans_b { 0 } else { 1 }];
-        return match gemm.c {
-            Some(bias) => vector(bias, consumer.op, columns),
-            None => Ok(Bias::New),
-        };
+        (LayerKind::Gemm, _) => {}
+        (LayerKind::MatMul, _) => {
+            let added = layer.added_bias(graph).ok_or(form)?;
+            return vector(added.bias, added.add, outputs);
+        }
     }
-    let form = Miss::Form("a channel that is constant but not 0, read by an op without a bias");
-    let after =
-        graph.op(consumer.op).output(0).and_then(|y| graph.only_use(y)).map(|(op, _)| op).ok_or(form.clone())?;
-    let add = Binary::of(graph, after).filter(|add| add.kind == BinaryKind::Add && graph.op(consumer.op).is("MatMul"));
-    let add = add.ok_or(form)?;
-    let bias = if graph.constant(add.a).is_some() { add.a } else { add.b };
-    vector(bias, after, dims[1])
+    layer.bias.map_or(Ok(Bias::New), |bias| vector(bias, consumer.op, outputs))
 }
 
 /// The edits that move constants into the bias of a consumer and set their columns to zero.
 fn fold(graph: &Graph, consumer: &Consumer, folds: &[&Fold]) -> Option<Patch> {
     let weight = graph.constant(consumer.weight)?;
     let mut numbers = weight.to_f64()?;
-    let outer = match Conv::of(graph, consumer.op) {
-        Some(_) => 0,
-        None => 1 - consumer.weight_axis,
-    };
+    let outer = WeightedLayer::of_floats(graph, consumer.op)?.layout.output_axis(numbers.ndim())?;
     let count = numbers.shape()[outer];
     let mut added = vec![0.0; count];
     for fold in folds {

@@ -17,12 +17,12 @@
 //! **Does not** fold `c / t`, nor a summand into a MatMul of more than two dimensions: it has no bias.
 use onnx_shrink_ir::{
     Graph, OpId, Patch, ValueId,
-    ops::{Binary, BinaryKind},
+    ops::{Binary, BinaryKind, WeightedLayer},
 };
 
 use crate::{
     Class, Context, Description, Miss, Result, Rewrite, When,
-    lossless::affine::{Affine, Linear, into_producer},
+    lossless::affine::{Affine, float_layer, into_producer},
 };
 
 /// See the [module](self) for before, after and legality.
@@ -49,14 +49,14 @@ impl Rewrite for FoldArithmetic {
 /// The edits that fold the arithmetic op `op` into the op before it, or why it stays.
 fn fold(graph: &Graph, op: OpId, growth: usize) -> Result<Patch, Miss> {
     let binary = Binary::of(graph, op).ok_or(Miss::NotThisPattern)?;
-    let linear = |value| graph.producer(value).and_then(|op| Linear::of(graph, op));
+    let linear = |value| graph.producer(value).and_then(|op| float_layer(graph, op));
     let (from, constant, constant_is_left) = match (graph.constant(binary.a), graph.constant(binary.b)) {
         (None, Some(_)) => (binary.a, binary.b, false),
         (Some(_), None) => (binary.b, binary.a, true),
         _ => return Err(Miss::NotThisPattern),
     };
     let linear = linear(from).ok_or(Miss::NotThisPattern)?;
-    let weight = linear.weight();
+    let weight = linear.weight;
     let only_shifts = binary.kind == BinaryKind::Add || (binary.kind == BinaryKind::Sub && !constant_is_left);
     if !only_shifts && graph.default_of(weight).is_none() {
         return Err(Miss::NotThisPattern); // a product of two activations
@@ -80,7 +80,12 @@ fn fold(graph: &Graph, op: OpId, growth: usize) -> Result<Patch, Miss> {
 }
 
 /// The numbers of `constant`, one or one per output channel, and whether it is a plain vector of them.
-fn per_channel(graph: &Graph, linear: &Linear, from: ValueId, constant: ValueId) -> Result<(Vec<f64>, bool), Miss> {
+fn per_channel(
+    graph: &Graph,
+    linear: &WeightedLayer,
+    from: ValueId,
+    constant: ValueId,
+) -> Result<(Vec<f64>, bool), Miss> {
     let tensor = graph.constant(constant).ok_or(Miss::NotConstant(constant))?;
     let numbers = tensor.to_f64_vec().ok_or(Miss::NotThisPattern)?;
     let dims = tensor.dims();
@@ -88,7 +93,7 @@ fn per_channel(graph: &Graph, linear: &Linear, from: ValueId, constant: ValueId)
         return Ok((numbers, false));
     }
     let (rank, channel_axis) = linear.output_axis(graph).ok_or(Miss::UnknownType(from))?;
-    let channels = linear.channels(graph).ok_or(Miss::UnknownType(linear.weight()))?;
+    let channels = linear.shape(graph).ok_or(Miss::UnknownType(linear.weight))?.outputs;
     let outer = rank.checked_sub(dims.len()).ok_or(Miss::Form("a constant of more dimensions than the result"))?;
     let fits = dims.iter().enumerate().all(|(k, &dim)| dim == 1 || (outer + k == channel_axis && dim == channels));
     if !fits {

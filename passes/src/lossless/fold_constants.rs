@@ -23,7 +23,7 @@
 //! of a graph output: an Identity would have to stand before it.
 use onnx_shrink_ir::{
     DataType, Dim, Graph, NewOp, OpId, Patch, Tensor, TensorType, ValueId, attributes,
-    ops::{self, Gather, Shape},
+    ops::{self, Constant, DequantizeLinear, Gather, Shape, Transpose},
 };
 
 use crate::{Class, Context, Description, Miss, Result, Rewrite, When, net_bytes};
@@ -139,14 +139,10 @@ fn fold(graph: &Graph, op: OpId, class: Class, cx: &Context<'_>) -> Result<Patch
 
 /// The Transpose `op` of a DequantizeLinear of constants as a DequantizeLinear of turned integers, along the axis where its scales went.
 fn turned_pair(graph: &Graph, op: OpId, growth: usize) -> Result<Option<Patch>, Miss> {
-    let node = graph.op(op);
-    let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(None) };
-    let Some(pair) = graph.producer(x).filter(|pair| node.is("Transpose") && graph.op(*pair).is("DequantizeLinear"))
-    else {
-        return Ok(None);
-    };
-    let of_pair = graph.op(pair);
-    let Some(integers) = of_pair.input(0).filter(|_| graph.only_use(x).is_some()) else { return Ok(None) };
+    let Some(Transpose { x, y, perm, .. }) = Transpose::of(graph, op) else { return Ok(None) };
+    let Some(pair) = graph.producer(x).filter(|_| graph.only_use(x).is_some()) else { return Ok(None) };
+    let Some(dequantize) = DequantizeLinear::of(graph, pair) else { return Ok(None) };
+    let (of_pair, integers) = (graph.op(pair), dequantize.x);
     let constants: Vec<Option<&Tensor>> =
         of_pair.inputs().iter().map(|input| input.and_then(|input| graph.constant(input))).collect();
     let Some(Some(tensor)) = constants.first().copied() else { return Ok(None) };
@@ -154,20 +150,15 @@ fn turned_pair(graph: &Graph, op: OpId, growth: usize) -> Result<Option<Patch>, 
         return Ok(None);
     }
     let rank = tensor.dims().len();
-    let perm = match node.attribute("perm") {
-        Some(perm) => perm.ints.clone(),
-        None => (0..rank as i64).rev().collect(),
-    };
-    let order: Option<Vec<usize>> =
-        perm.iter().map(|axis| usize::try_from(*axis).ok().filter(|axis| *axis < rank)).collect();
-    let Some(order) = order.filter(|order| order.len() == rank) else { return Ok(None) };
+    if perm.len() != rank {
+        return Ok(None);
+    }
     // The engine's Transpose is of floats here; through f64 all these types come back as they were.
     let turned = |tensor: &Tensor| -> Result<Tensor, Miss> {
-        let numbers = tensor.to_f64().ok_or(Miss::NotThisPattern)?.permuted_axes(order.clone());
+        let numbers = tensor.to_f64().ok_or(Miss::NotThisPattern)?.permuted_axes(perm.clone());
         Tensor::from_f64(tensor.dtype(), &numbers.as_standard_layout().into_owned()).ok_or(Miss::NotThisPattern)
     };
-    let axis = onnx_shrink_ir::ops::axis_from_front(of_pair.int("axis").unwrap_or(1), rank);
-    let place = axis.and_then(|axis| perm.iter().position(|from| *from == axis as i64));
+    let place = dequantize.axis_of(rank).and_then(|axis| perm.iter().position(|from| *from == axis));
     let per_axis = constants.iter().skip(1).flatten().any(|parameters| !parameters.dims().is_empty());
     let mut patch = Patch::new(op);
     let mut inputs = vec![Some(patch.constant(graph.name_of(integers), turned(tensor)?))];
@@ -180,13 +171,13 @@ fn turned_pair(graph: &Graph, op: OpId, growth: usize) -> Result<Option<Patch>, 
             (input, _) => input.map(Into::into),
         });
     }
-    let mut dequantize = NewOp { node: of_pair.proto().clone() };
+    let mut turned_pair = NewOp { node: of_pair.proto().clone() };
     if per_axis {
         let Some(place) = place else { return Ok(None) };
-        dequantize.node.attribute.retain(|attribute| attribute.name() != "axis");
-        dequantize = dequantize.with(attributes::int("axis", place as i64));
+        turned_pair.node.attribute.retain(|attribute| attribute.name() != "axis");
+        turned_pair = turned_pair.with(attributes::int("axis", place as i64));
     }
-    let result = patch.op(dequantize, &inputs, graph.name_of(y), graph.ty(y).cloned());
+    let result = patch.op(turned_pair, &inputs, graph.name_of(y), graph.ty(y).cloned());
     patch.replace(y, result);
     net_bytes::check(graph, &patch, &[op, pair], 1, growth)?;
     Ok(Some(patch))
@@ -199,7 +190,7 @@ fn constant_inputs(graph: &Graph, op: OpId) -> Result<Vec<Option<Tensor>>, Miss>
     if given.is_empty() && !node.is("Constant") {
         return Err(Miss::NotThisPattern);
     }
-    if node.attribute("sparse_value").is_some() {
+    if Constant::of(graph, op).is_some_and(|constant| constant.is_sparse()) {
         return Err(Miss::Form("a sparse constant"));
     }
     if let Some(&other) = given.iter().find(|&&value| graph.constant(value).is_none()) {

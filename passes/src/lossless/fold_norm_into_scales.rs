@@ -6,7 +6,10 @@
 //!
 //! **Legal when** the weight's integers are symmetric (zero points 0, no −128 where a sign changes), its scale is one or one a filter, and all
 //! results are finite. **Never** computes a weight in float.
-use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, ValueId, attributes, ops::Conv};
+use onnx_shrink_ir::{
+    DataType, Graph, NewOp, OpId, Patch, Tensor, ValueId, attributes,
+    ops::{Conv, DequantizeLinear},
+};
 
 use crate::Miss;
 
@@ -19,17 +22,13 @@ struct Pair {
 impl Pair {
     /// The pair that makes `value`, with zero points 0 and one scale, or one for each of the `channels` along axis 0.
     fn of(graph: &Graph, value: ValueId, channels: usize) -> Option<Pair> {
-        let op = graph.op(graph.producer(value)?);
-        let integers = op.input(0)?;
+        let pair = DequantizeLinear::making(graph, value).filter(|pair| pair.block_size == 0)?;
         let numbers = |value: ValueId| graph.constant(value).and_then(Tensor::to_f64_vec);
-        let scales = numbers(op.input(1)?)?;
-        let zero = op.input(2).is_none_or(|zero| numbers(zero).is_some_and(|zero| zero.iter().all(|z| *z == 0.0)));
-        let rank = graph.constant(integers)?.dims().len() as i64;
-        let axis = op.int("axis").unwrap_or(1);
-        let along_channels = axis == 0 || axis == -rank;
+        let scales = numbers(pair.scale)?;
+        let zero = pair.zero_point.is_none_or(|zero| numbers(zero).is_some_and(|zero| zero.iter().all(|z| *z == 0.0)));
+        let along_channels = pair.axis_of(graph.constant(pair.x)?.dims().len()) == Some(0);
         let fits = scales.len() == 1 || (scales.len() == channels && along_channels);
-        let plain = op.is("DequantizeLinear") && op.int("block_size").unwrap_or(0) == 0 && zero;
-        (plain && fits).then_some(Pair { integers, scales })
+        (fits && zero).then_some(Pair { integers: pair.x, scales })
     }
 
     fn scale(&self, channel: usize) -> f64 {

@@ -15,7 +15,7 @@
 //! none that averages over a window.)
 use onnx_shrink_ir::{
     DataType, Graph, NewOp, OpId, Patch, ValueId,
-    ops::{AutoPad, AveragePool},
+    ops::{AutoPad, AveragePool, Reduce},
 };
 
 use crate::{Class, Context, Description, Miss, Result, Rewrite, When};
@@ -73,16 +73,10 @@ fn whole_average(graph: &Graph, op: OpId) -> Option<(ValueId, ValueId)> {
 
 /// Input and output of a ReduceMean over all spatial axes that keeps them.
 fn whole_mean(graph: &Graph, op: OpId) -> Option<(ValueId, ValueId)> {
-    let node = graph.op(op);
-    if !node.is("ReduceMean") || node.int("keepdims").unwrap_or(1) != 1 {
-        return None;
-    }
-    let (x, y) = (node.input(0)?, node.output(0)?);
+    let Reduce { x, y, axes, .. } =
+        Reduce::of(graph, op).filter(|reduce| graph.op(op).is("ReduceMean") && reduce.keeps_axes)?;
     let rank = i64::try_from(graph.ty(x)?.rank()?).ok()?;
-    let mut axes = match node.input(1) {
-        Some(axes) => graph.constant(axes)?.to_i64_vec()?,
-        None => node.ints("axes")?.to_vec(),
-    };
+    let mut axes = axes?;
     for axis in &mut axes {
         *axis += if *axis < 0 { rank } else { 0 };
     }

@@ -134,8 +134,9 @@ fn computes_a_shape(graph: &Graph, op: OpId) -> bool {
 fn same_attributes(graph: &Graph, one: OpId, other: OpId) -> bool {
     let (one, other) = (graph.op(one), graph.op(other));
     let bare = |attribute: &AttributeProto| AttributeProto { doc_string: None, ..attribute.clone() };
-    let has_equal =
-        |attribute: &AttributeProto| other.attribute(attribute.name()).map(bare).as_ref() == Some(&bare(attribute));
+    let has_equal = |attribute: &AttributeProto| {
+        other.attributes().iter().any(|other| other.name() == attribute.name() && bare(other) == bare(attribute))
+    };
     one.attributes().len() == other.attributes().len() && one.attributes().iter().all(has_equal)
 }
 

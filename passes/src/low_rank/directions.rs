@@ -9,7 +9,10 @@
 //! **Never** depends on threads or on the signs and order that a decomposition happens to give.
 use nalgebra::{DMatrix, SymmetricEigen};
 use ndarray::{Array1, Array2, s};
-use onnx_shrink_ir::{Evaluate, Graph, OpId, Prepared, ValueId, ops::Conv};
+use onnx_shrink_ir::{
+    Evaluate, Graph, OpId, Prepared, ValueId,
+    ops::{Conv, LayerKind, WeightedLayer},
+};
 
 use crate::{
     Miss, SampleError, SampleSource,
@@ -69,29 +72,25 @@ pub struct Factors {
 impl Splittable {
     /// The op as a layer to be split; `Err(NotThisPattern)` for what is no fully connected layer.
     pub fn of(graph: &Graph, op: OpId) -> Result<Splittable, Miss> {
-        let node = graph.op(op);
-        if !["Gemm", "MatMul", "Conv"].iter().any(|name| node.is(name)) {
-            return Err(Miss::NotThisPattern);
-        }
-        let weight = node.input(1).ok_or(Miss::NotThisPattern)?;
-        let dims = graph.constant(weight).ok_or(Miss::NotThisPattern)?.dims();
-        if let Some(conv) = Conv::of(graph, op) {
-            if dims.len() < 3 || dims[2..].iter().any(|side| *side != 1) || conv.group != 1 {
-                return Err(Miss::NotThisPattern);
-            }
-            if conv.pads.iter().any(|pad| *pad != 0) {
+        let weighted = WeightedLayer::of_floats(graph, op).filter(|layer| layer.kind != LayerKind::ConvTranspose);
+        let weighted = weighted.ok_or(Miss::NotThisPattern)?;
+        let dims = weighted.constant(graph).ok_or(Miss::NotThisPattern)?.dims();
+        if weighted.is_conv() {
+            let shape = weighted.layout.shape(dims).filter(|shape| shape.taps() == 1 && shape.groups == 1);
+            shape.ok_or(Miss::NotThisPattern)?;
+            if Conv::of(graph, op).is_some_and(|conv| conv.pads.iter().any(|pad| *pad != 0)) {
                 return Err(Miss::Form("a 1x1 convolution with padding"));
             }
         }
         let layer = Layer::with_any_bias(graph, op)
             .ok_or(Miss::Form("its weight has other uses, or is no plain float matrix"))?;
-        let rows = layer.weights(graph).ok_or(Miss::NotConstant(weight))?;
+        let rows = layer.weights(graph).ok_or(Miss::NotConstant(weighted.weight))?;
         let weights = rows.slice(s![..layer.inputs, ..]).to_owned();
         let bias = match layer.bias {
             Some(_) => rows.row(layer.inputs).to_owned(),
             None => Array1::zeros(layer.outputs),
         };
-        let shifts = layer.bias.is_some() || !node.is("MatMul");
+        let shifts = layer.bias.is_some() || weighted.bias_input.is_some();
         Ok(Splittable { layer, weights, bias, shifts })
     }
 

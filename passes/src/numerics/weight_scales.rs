@@ -4,7 +4,8 @@
 //! every input if and only if −128 ≤ a + b ≤ 128. The scale here is the least with which no pair can leave that:
 //! `s = max(max|w|, largest |w_a + w_b| over pairs of equal sign) / 127`: with it the numbers of a pair add up to at most 127,
 //! and rounding both to nearest adds at most 1; [`crate::numerics::rounding`] keeps to the bound. Which weights meet was found by probing ONNX Runtime 1.32 with weights of 127 and counting what saturates.
-use ndarray::{Array2, ArrayD, Axis};
+use ndarray::{Array1, Array2, Axis};
+use onnx_shrink_ir::ops::WeightShape;
 
 use crate::{
     numerics::rounding::{Inputs, Rounding},
@@ -38,28 +39,19 @@ impl From<Pairing> for ScaleRule {
     }
 }
 
-/// The rows of a weight of Conv [M, C/g, k…]: reduction over kernel positions, channels fastest.
-pub fn conv_rows(weight: &ArrayD<f64>) -> Array2<f64> {
-    let filters = weight.shape()[0];
-    let rank = weight.ndim();
-    let mut order: Vec<usize> = (0..rank).collect();
-    order.remove(1);
-    order.push(1);
-    let moved = weight.clone().permuted_axes(order);
-    let flat: Vec<f64> = moved.iter().copied().collect();
-    let columns = flat.len().checked_div(filters).unwrap_or(0);
-    Array2::from_shape_vec((filters, columns), flat).unwrap_or_else(|_| Array2::zeros((filters, 0)))
-}
-
-/// The inverse of [`conv_rows`] for integers: the weight's own layout.
-pub fn conv_from_rows(rows: &Array2<i8>, dims: &[usize]) -> Vec<i8> {
-    let mut moved: Vec<usize> = vec![dims[0]];
-    moved.extend(&dims[2..]);
-    moved.push(dims[1]);
-    let array = ArrayD::from_shape_vec(moved, rows.iter().copied().collect());
-    let mut back: Vec<usize> = vec![0, dims.len() - 1];
-    back.extend(1..dims.len() - 1);
-    array.map(|array| array.permuted_axes(back).iter().copied().collect()).unwrap_or_default()
+/// Σ difference·mean per output: what a change of the weights of `shape` by `difference` (rows with channels fastest) adds to
+/// the mean of each output. `mean` is that of the input channels of all groups; `None` when it does not fit.
+pub(crate) fn output_shift(difference: &Array2<f64>, mean: &[f64], shape: &WeightShape) -> Option<Array1<f64>> {
+    let channels = shape.inputs;
+    if mean.len() != shape.channels() || channels == 0 {
+        return None;
+    }
+    let per_group = (difference.nrows() / shape.groups).max(1);
+    let shift = |(row, difference): (usize, ndarray::ArrayView1<'_, f64>)| -> f64 {
+        let first = (row / per_group).min(shape.groups - 1) * channels;
+        difference.iter().enumerate().map(|(column, w)| w * mean[first + column % channels]).sum()
+    };
+    Some(difference.outer_iter().enumerate().map(shift).collect())
 }
 
 /// The scale of one row.
@@ -141,7 +133,8 @@ impl QuantizedRows {
 
 #[cfg(test)]
 mod tests {
-    use ndarray::{Array2, IxDyn};
+    use ndarray::Array2;
+    use onnx_shrink_ir::ops::WeightLayout;
 
     use super::*;
 
@@ -181,13 +174,11 @@ mod tests {
     }
 
     #[test]
-    fn conv_rows_run_over_channels_fastest() {
-        let weight = ArrayD::from_shape_fn(IxDyn(&[2, 3, 2, 2]), |i| (i[0] * 100 + i[1] * 10 + i[2] * 2 + i[3]) as f64);
-        let rows = conv_rows(&weight);
-        assert_eq!(rows.row(0).to_vec()[..4], [0.0, 10.0, 20.0, 1.0]);
-        let integers = rows.mapv(|x| (x % 100.0) as i8);
-        let back = conv_from_rows(&integers, &[2, 3, 2, 2]);
-        let flat: Vec<i8> = weight.iter().map(|x| (x % 100.0) as i8).collect();
-        assert_eq!(back, flat);
+    fn a_shift_is_summed_over_the_group_of_its_row() {
+        let difference = ndarray::array![[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]];
+        // Two groups of two channels, two taps, channels fastest.
+        let shape = WeightLayout::Conv { groups: 2 }.shape(&[2, 2, 2]).unwrap();
+        let shift = output_shift(&difference, &[1.0, 2.0, 10.0, 20.0], &shape).unwrap();
+        assert_eq!(shift.to_vec(), [2.0, 40.0]);
     }
 }

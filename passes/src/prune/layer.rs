@@ -4,25 +4,14 @@
 //! those keep their weights.
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayD, IxDyn};
+use ndarray::{Array2, ArrayD, IxDyn, s};
 use onnx_shrink_ir::{
     Graph, OpId, Patch, Tensor, ValueId,
-    ops::{AutoPad, Binary, BinaryKind, Conv, Gemm, MatMul},
+    ops::{AutoPad, Conv, LayerKind, RowOrder, WeightLayout, WeightedLayer},
 };
 
 use super::groups::{Groups, Unit};
 use crate::numerics::solver::matrix;
-
-/// How weights and rows lie.
-#[derive(Clone, Debug)]
-enum Form {
-    /// Weights [outputs, channels, kernel…]
-    Conv(Box<Conv>),
-    /// Weights [outputs, inputs]
-    Rows,
-    /// Weights [inputs, outputs]
-    Columns,
-}
 
 /// A layer that can be solved for.
 #[derive(Clone, Debug)]
@@ -41,7 +30,9 @@ pub struct Layer {
     pub inputs: usize,
     /// Outputs
     pub outputs: usize,
-    form: Form,
+    layout: WeightLayout,
+    /// How a convolution moves its window; `None` for a product of matrices
+    conv: Option<Box<Conv>>,
 }
 
 /// Which positions of a sample become rows: all, or evenly spread ones.
@@ -73,48 +64,34 @@ impl Layer {
 
     fn read(graph: &Graph, op: OpId, shares_bias: bool) -> Option<Layer> {
         let own = |value: ValueId, op: OpId| graph.only_use(value).is_some_and(|(reader, _)| reader == op);
-        let vector = |value: ValueId, length: usize| {
-            let dims = graph.constant(value).map(Tensor::dims).unwrap_or_default();
-            dims.last() == Some(&length) && dims.iter().product::<usize>() == length
+        let layer = WeightedLayer::of_floats(graph, op).filter(WeightedLayer::is_plain)?;
+        let tensor = layer.constant(graph).filter(|tensor| tensor.dtype().is_float() && own(layer.weight, op))?;
+        let shape = layer.layout.shape(tensor.dims())?;
+        let vector = |value: ValueId| {
+            graph.constant(value).is_some_and(|bias| {
+                bias.dims().last() == Some(&shape.outputs) && bias.dims().iter().product::<usize>() == shape.outputs
+            })
         };
-        let is_float = |value: ValueId| graph.constant(value).is_some_and(|tensor| tensor.dtype().is_float());
-        if let Some(conv) = Conv::of(graph, op) {
-            let &[outputs, channels, ref kernel @ ..] = graph.constant(conv.w)?.dims() else { return None };
-            let fits = conv.group == 1 && (1..=2).contains(&kernel.len()) && own(conv.w, op) && is_float(conv.w);
-            if !fits || conv.b.is_some_and(|bias| !(shares_bias || own(bias, op)) || !vector(bias, outputs)) {
+        let conv = match layer.kind {
+            LayerKind::Conv => {
+                let conv = Conv::of(graph, op).filter(|_| shape.groups == 1 && shape.kernel.len() <= 2)?;
+                let kernel_shape = Some(shape.kernel.iter().map(|&side| side as i64).collect());
+                Some(Box::new(Conv { kernel_shape, ..conv }))
+            }
+            LayerKind::ConvTranspose => return None,
+            LayerKind::Gemm | LayerKind::MatMul => None,
+        };
+        let (bias, y) = if layer.kind == LayerKind::MatMul {
+            let added = layer.added_bias(graph).filter(|added| vector(added.bias) && own(added.bias, added.add));
+            added.map_or((None, layer.y), |added| (Some(added.bias), added.sum))
+        } else {
+            if layer.bias.is_some_and(|bias| !(shares_bias || own(bias, op)) || !vector(bias)) {
                 return None;
             }
-            let inputs = channels * kernel.iter().product::<usize>();
-            let (x, y, weight, bias) = (conv.x, conv.y, conv.w, conv.b);
-            let kernel_shape = Some(kernel.iter().map(|&side| side as i64).collect());
-            let conv = Conv { kernel_shape, ..conv };
-            return Some(Layer { op, x, y, weight, bias, inputs, outputs, form: Form::Conv(Box::new(conv)) });
-        }
-        if let Some(gemm) = Gemm::of(graph, op) {
-            let &[first, second] = graph.constant(gemm.b)?.dims() else { return None };
-            let (inputs, outputs) = if gemm.trans_b { (second, first) } else { (first, second) };
-            let plain = !gemm.trans_a && gemm.alpha == 1.0 && gemm.beta == 1.0;
-            if !plain || !own(gemm.b, op) || !is_float(gemm.b) {
-                return None;
-            }
-            if gemm.c.is_some_and(|bias| !(shares_bias || own(bias, op)) || !vector(bias, outputs)) {
-                return None;
-            }
-            let form = if gemm.trans_b { Form::Rows } else { Form::Columns };
-            return Some(Layer { op, x: gemm.a, y: gemm.y, weight: gemm.b, bias: gemm.c, inputs, outputs, form });
-        }
-        let product = MatMul::of(graph, op)?;
-        let &[inputs, outputs] = graph.constant(product.b)?.dims() else { return None };
-        if !own(product.b, op) || !is_float(product.b) {
-            return None;
-        }
-        let added = graph.only_use(product.y).and_then(|(add, _)| {
-            let binary = Binary::of(graph, add).filter(|binary| binary.kind == BinaryKind::Add)?;
-            let bias = if binary.a == product.y { binary.b } else { binary.a };
-            (vector(bias, outputs) && own(bias, add)).then_some((bias, binary.y))
-        });
-        let (bias, y) = added.map_or((None, product.y), |(bias, y)| (Some(bias), y));
-        Some(Layer { op, x: product.a, y, weight: product.b, bias, inputs, outputs, form: Form::Columns })
+            (layer.bias, layer.y)
+        };
+        let (inputs, outputs) = (shape.row(), shape.outputs);
+        Some(Layer { op, x: layer.x, y, weight: layer.weight, bias, inputs, outputs, layout: layer.layout, conv })
     }
 
     /// A convolution with a bias that is not there yet, of `channels` inputs and with the window of `conv`, as the op, its
@@ -122,8 +99,18 @@ impl Layer {
     pub(super) fn conv(conv: &Conv, at: (OpId, ValueId, ValueId), channels: usize, outputs: usize) -> Layer {
         let taps = conv.kernel_shape.iter().flatten().map(|&side| side as usize).product::<usize>();
         let (op, x, y) = at;
-        let (bias, form) = (Some(conv.b.unwrap_or(conv.w)), Form::Conv(Box::new(conv.clone())));
-        Layer { op, x, y, weight: conv.w, bias, inputs: channels * taps, outputs, form }
+        let (bias, layout) = (Some(conv.b.unwrap_or(conv.w)), WeightLayout::Conv { groups: 1 });
+        Layer {
+            op,
+            x,
+            y,
+            weight: conv.w,
+            bias,
+            inputs: channels * taps,
+            outputs,
+            layout,
+            conv: Some(Box::new(conv.clone())),
+        }
     }
 
     /// Numbers in a row: the inputs, and a 1 where there is a bias.
@@ -133,26 +120,22 @@ impl Layer {
 
     /// The axis of the weights that runs over the outputs.
     pub fn output_axis(&self) -> usize {
-        match self.form {
-            Form::Conv(_) | Form::Rows => 0,
-            Form::Columns => 1,
-        }
+        let rank = 2 + self.conv.as_ref().map_or(0, |conv| conv.strides.len());
+        self.layout.output_axis(rank).expect("a layer's weight has a rank that it can have")
     }
 
     /// The axis of `x` that is summed over.
     pub fn axis(&self, graph: &Graph) -> usize {
-        match &self.form {
-            Form::Conv(_) => 1,
-            Form::Rows | Form::Columns => graph.ty(self.x).and_then(|ty| ty.rank()).map_or(1, |rank| rank.max(1) - 1),
+        match self.conv {
+            Some(_) => 1,
+            None => graph.ty(self.x).and_then(|ty| ty.rank()).map_or(1, |rank| rank.max(1) - 1),
         }
     }
 
     /// The columns that belong to position `place` along the channels of `x`.
     pub fn columns(&self, place: usize) -> Range<usize> {
-        let taps = match &self.form {
-            Form::Conv(conv) => conv.kernel_shape.iter().flatten().map(|&side| side as usize).product(),
-            Form::Rows | Form::Columns => 1,
-        };
+        let kernel = self.conv.iter().flat_map(|conv| conv.kernel_shape.iter().flatten());
+        let taps = kernel.map(|&side| side as usize).product::<usize>();
         place * taps..(place + 1) * taps
     }
 
@@ -172,16 +155,12 @@ impl Layer {
 
     /// The weights as a matrix of shape [row, outputs]; its last row is the bias, where there is one.
     pub fn weights(&self, graph: &Graph) -> Option<Array2<f64>> {
-        let numbers = graph.constant(self.weight)?.to_f64_vec()?;
+        let rows = self.layout.rows(graph.constant(self.weight)?.to_f64()?, RowOrder::ChannelsFirst)?;
         let bias = match self.bias {
             Some(bias) => graph.constant(bias)?.to_f64_vec()?,
             None => Vec::new(),
         };
-        let at = |input: usize, output: usize| match self.form {
-            Form::Conv(_) | Form::Rows => numbers[output * self.inputs + input],
-            Form::Columns => numbers[input * self.outputs + output],
-        };
-        Some(matrix(self.row(), self.outputs, |i, j| if i < self.inputs { at(i, j) } else { bias[j] }))
+        Some(matrix(self.row(), self.outputs, |i, j| if i < self.inputs { rows[(j, i)] } else { bias[j] }))
     }
 
     /// The edits that give the layer the weights `w`, of the shape that [`Layer::weights`] gives.
@@ -190,13 +169,8 @@ impl Layer {
         if w.dim() != (self.row(), self.outputs) {
             return None;
         }
-        let numbers = match self.form {
-            Form::Conv(_) | Form::Rows => {
-                (0..self.outputs).flat_map(|j| (0..self.inputs).map(move |i| w[(i, j)])).collect()
-            }
-            Form::Columns => (0..self.inputs).flat_map(|i| (0..self.outputs).map(move |j| w[(i, j)])).collect(),
-        };
-        let array = ArrayD::from_shape_vec(IxDyn(old.dims()), numbers).ok()?;
+        let rows = w.slice(s![..self.inputs, ..]).reversed_axes().as_standard_layout().into_owned();
+        let array = self.layout.from_rows(rows, old.dims(), RowOrder::ChannelsFirst)?;
         patch.set_constant(self.weight, Tensor::from_f64(old.dtype(), &array)?);
         if let Some(bias) = self.bias {
             let old = graph.constant(bias)?;
@@ -210,8 +184,8 @@ impl Layer {
     /// Rows of what the layer gives, from its output or anything of that shape; row-major, `outputs` numbers each.
     pub fn target_rows(&self, y: &[f32], dims: &[usize], positions: Positions) -> Vec<f64> {
         let mut rows = Vec::new();
-        match &self.form {
-            Form::Conv(_) => {
+        match self.conv {
+            Some(_) => {
                 let area: usize = dims[2..].iter().product();
                 let channels = dims[1];
                 for image in y.chunks_exact((channels * area).max(1)) {
@@ -220,7 +194,7 @@ impl Layer {
                     }
                 }
             }
-            Form::Rows | Form::Columns => {
+            None => {
                 let width = dims.last().copied().unwrap_or(1).max(1);
                 for place in positions.of(y.len() / width) {
                     rows.extend(y[place * width..(place + 1) * width].iter().map(|&y| f64::from(y)));
@@ -236,15 +210,15 @@ impl Layer {
         let numbers = x.as_slice::<f32>()?;
         let mut rows = Vec::new();
         let one = self.bias.map(|_| 1.0);
-        match &self.form {
-            Form::Rows | Form::Columns => {
+        match &self.conv {
+            None => {
                 let count = numbers.len().checked_div(self.inputs)?;
                 for place in positions.of(count) {
                     rows.extend(numbers[place * self.inputs..(place + 1) * self.inputs].iter().map(|&x| f64::from(x)));
                     rows.extend(one);
                 }
             }
-            Form::Conv(conv) => {
+            Some(conv) => {
                 let window = Window::of(conv, x.dims(), area)?;
                 let [channels, height, width] = window.input;
                 let total = window.output[0] * window.output[1];

@@ -4,10 +4,13 @@
 //! above 0" holds for the engine's numbers, too. **Never** looks at samples.
 use std::collections::BTreeMap;
 
-use ndarray::{ArrayD, Axis};
+use ndarray::Axis;
 use onnx_shrink_ir::{
     Graph, OpId, ValueId,
-    ops::{AutoPad, BatchNormalization, Binary, BinaryKind, Clip, Conv, Gemm, MatMul, Pad, PadMode},
+    ops::{
+        AutoPad, AveragePool, BatchNormalization, Binary, BinaryKind, Clip, Conv, LayerKind, LeakyRelu, Pad, PadMode,
+        RowOrder, WeightedLayer,
+    },
 };
 
 use super::groups::{Groups, Unit};
@@ -134,9 +137,7 @@ impl<'a> Ranges<'a> {
         let node = self.graph.op(op);
         let x = node.input(0)?;
         match node.op_type() {
-            "Conv" => self.conv(op),
-            "Gemm" => self.gemm(op),
-            "MatMul" => self.mat_mul(op),
+            "Conv" | "Gemm" | "MatMul" => self.weighted(op),
             "BatchNormalization" => {
                 let norm = BatchNormalization::of(self.graph, op)?;
                 let list = |value: ValueId| self.graph.constant(value)?.to_f64_vec();
@@ -154,7 +155,7 @@ impl<'a> Ranges<'a> {
                 self.each(x, axis, units, |x| x.max(low).min(high))
             }
             "LeakyRelu" => {
-                let slope = f64::from(node.float("alpha").unwrap_or(0.01)).max(0.0);
+                let slope = f64::from(LeakyRelu::of(self.graph, op)?.alpha).max(0.0);
                 self.each(x, axis, units, |x| if x < 0.0 { x * slope } else { x })
             }
             "Sigmoid" => self.each(x, axis, units, |x| 1.0 / (1.0 + (-x).exp())),
@@ -162,8 +163,9 @@ impl<'a> Ranges<'a> {
             "Identity" | "Dropout" | "Transpose" | "Squeeze" | "Unsqueeze" | "Flatten" | "Reshape" | "MaxPool"
             | "GlobalAveragePool" | "GlobalMaxPool" | "ReduceMean" | "ReduceMax" => self.moved(x, units),
             "AveragePool" => {
-                let padded = node.ints("pads").is_some_and(|pads| pads.iter().any(|&pad| pad != 0))
-                    || node.string("auto_pad").is_some_and(|pad| pad.starts_with("SAME"));
+                let pool = AveragePool::of(self.graph, op)?;
+                let padded = pool.pads.iter().any(|&pad| pad != 0)
+                    || matches!(pool.auto_pad, AutoPad::SameUpper | AutoPad::SameLower);
                 let zero = if padded { Some(Range::point(0.0)) } else { None };
                 Some(self.moved(x, units)?.into_iter().map(|x| zero.map_or(x, |zero| x.with(zero))).collect())
             }
@@ -202,58 +204,33 @@ impl<'a> Ranges<'a> {
         same.then(|| (0..units.len()).map(|k| ranges[k / run]).collect())
     }
 
-    fn conv(&self, op: OpId) -> Option<Vec<Range>> {
-        let conv = Conv::of(self.graph, op)?;
-        let w = self.graph.constant_f64(conv.w)?;
-        let (filters, inner) = (w.shape()[0], w.shape()[1]);
-        let bias = match conv.b {
-            Some(b) => self.graph.constant(b)?.to_f64_vec()?,
-            None => vec![0.0; filters],
+    /// Each output is a sum over the channels of its group.
+    fn weighted(&self, op: OpId) -> Option<Vec<Range>> {
+        let layer = WeightedLayer::of_floats(self.graph, op)?;
+        let rows = layer.rows(self.graph, RowOrder::ChannelsFirst)?;
+        let shape = layer.shape(self.graph)?;
+        let biases = match layer.bias {
+            Some(bias) => self.graph.constant(bias)?.to_f64_vec()?,
+            None => vec![0.0],
         };
-        let group = conv.group as usize;
-        let x = self.along(conv.x, 1, inner * group);
-        let pads = is_padded(&conv);
-        let rows = (0..filters).map(|filter| {
-            let row = w.index_axis(Axis(0), filter);
-            let first = filter / (filters / group) * inner;
-            let taps = row.len() / inner.max(1);
-            let terms = row.iter().enumerate().map(|(k, &w)| {
+        let bias = |row: usize| biases.get(if biases.len() == 1 { 0 } else { row }).copied().unwrap_or(f64::NAN);
+        let axis = match layer.kind {
+            LayerKind::MatMul => self.graph.ty(layer.x)?.rank()?.checked_sub(1)?,
+            LayerKind::Conv | LayerKind::ConvTranspose | LayerKind::Gemm => 1,
+        };
+        let x = self.along(layer.x, axis, shape.channels());
+        let pads = layer.is_conv() && is_padded(&Conv::of(self.graph, op)?);
+        let (alpha, beta) = (f64::from(layer.alpha), f64::from(layer.beta));
+        let (taps, per_group) = (shape.taps(), (shape.outputs / shape.groups).max(1));
+        let one = |(row, weights): (usize, ndarray::ArrayView1<'_, f64>)| {
+            let first = row / per_group * shape.inputs;
+            let terms = weights.iter().enumerate().map(|(k, &w)| {
                 let range = x[first + k / taps];
-                (w, if pads { range.with(Range::point(0.0)) } else { range })
+                (w * alpha, if pads { range.with(Range::point(0.0)) } else { range })
             });
-            sum(bias[filter], terms)
-        });
-        Some(rows.collect())
-    }
-
-    fn gemm(&self, op: OpId) -> Option<Vec<Range>> {
-        let gemm = Gemm::of(self.graph, op)?;
-        let w = self.graph.constant_f64(gemm.b)?;
-        let w = if gemm.trans_b { w.reversed_axes() } else { w };
-        let columns = w.shape()[1];
-        let bias = match gemm.c {
-            Some(c) => self.graph.constant(c)?.to_f64_vec()?,
-            None => vec![0.0; columns],
+            sum(bias(row) * beta, terms)
         };
-        let bias = |k: usize| bias.get(if bias.len() == 1 { 0 } else { k }).copied().unwrap_or(f64::NAN);
-        let x = self.along(gemm.a, 1, w.shape()[0]);
-        let alpha = f64::from(gemm.alpha);
-        Some(
-            columns_of(&w)
-                .map(|(k, column)| {
-                    let terms = column.iter().enumerate().map(|(i, &w)| (w * alpha, x[i]));
-                    sum(bias(k) * f64::from(gemm.beta), terms)
-                })
-                .collect(),
-        )
-    }
-
-    fn mat_mul(&self, op: OpId) -> Option<Vec<Range>> {
-        let product = MatMul::of(self.graph, op)?;
-        let w = self.graph.constant_f64(product.b).filter(|w| w.ndim() == 2)?;
-        let axis = self.graph.ty(product.a)?.rank()?.checked_sub(1)?;
-        let x = self.along(product.a, axis, w.shape()[0]);
-        Some(columns_of(&w).map(|(_, column)| sum(0.0, column.iter().enumerate().map(|(i, &w)| (w, x[i])))).collect())
+        Some(rows.outer_iter().enumerate().map(one).collect())
     }
 
     /// Two values with channels, or one and a constant along them.
@@ -286,10 +263,6 @@ impl<'a> Ranges<'a> {
         };
         a.into_iter().zip(b).map(join).collect()
     }
-}
-
-fn columns_of(w: &ArrayD<f64>) -> impl Iterator<Item = (usize, ndarray::ArrayViewD<'_, f64>)> {
-    (0..w.shape()[1]).map(move |k| (k, w.index_axis(Axis(1), k)))
 }
 
 /// Whether zeros stand around the input.

@@ -24,15 +24,22 @@
 use std::collections::BTreeMap;
 
 use ndarray::{Array1, Array2};
-use onnx_shrink_ir::{DataType, Dim, Graph, NewOp, Op, OpId, Tensor, TensorType, ValueId, ValueRef};
+use onnx_shrink_ir::{
+    DataType, Dim, Graph, NewOp, OpId, Tensor, TensorType, ValueId, ValueRef,
+    ops::{RowOrder, WeightedLayer},
+};
 
 use crate::{
     Class, Context, Description, Miss, Pass, Result, When,
     calibration::collect::Calibration,
-    numerics::{accumulator::Bound, rounding::Inputs, smooth::factors, weight_scales::quantize_rows},
+    numerics::{
+        accumulator::Bound,
+        rounding::Inputs,
+        smooth::factors,
+        weight_scales::{output_shift, quantize_rows},
+    },
     quantize::{
         draft::{Constants, Draft},
-        insert_qdq::{linear_rows, output_shift},
         requantize::cast,
     },
     target::Target,
@@ -94,49 +101,32 @@ impl Pass for DynamicInt8<'_> {
     }
 }
 
-/// A Gemm or MatMul.
-struct Linear {
-    x: ValueId,
-    weight: ValueId,
-    transposed: bool,
-    bias: Option<ValueId>,
-    y: ValueId,
-}
-
-fn linear_of(graph: &Graph, node: &Op) -> Result<Linear, Miss> {
-    let is_gemm = node.is("Gemm");
-    if !is_gemm && !node.is("MatMul") {
-        return Err(Miss::NotThisPattern);
-    }
-    let (Some(x), Some(weight), Some(y)) = (node.input(0), node.input(1), node.output(0)) else {
-        return Err(Miss::NotThisPattern);
-    };
-    let Some(tensor) = graph.constant(weight) else { return Err(Miss::NotThisPattern) };
+/// The op as a Gemm or MatMul of floats with a constant weight, or why it stays.
+fn linear_of(graph: &Graph, op: OpId) -> Result<WeightedLayer, Miss> {
+    let layer = WeightedLayer::of_floats(graph, op).filter(|layer| !layer.is_conv()).ok_or(Miss::NotThisPattern)?;
+    let tensor = layer.constant(graph).ok_or(Miss::NotThisPattern)?;
     if tensor.dtype() != DataType::Float || tensor.dims().len() != 2 || tensor.is_empty() {
         return Err(Miss::NotThisPattern);
     }
-    let quantized = graph.producer(x).is_some_and(|from| graph.op(from).is("DequantizeLinear"));
-    if quantized || graph.constant(x).is_some() {
+    let quantized = graph.producer(layer.x).is_some_and(|from| graph.op(from).is("DequantizeLinear"));
+    if quantized || graph.constant(layer.x).is_some() {
         return Err(Miss::NotThisPattern);
     }
-    let rank = graph.ty(x).and_then(TensorType::rank).ok_or(Miss::UnknownType(x))?;
+    let rank = graph.ty(layer.x).and_then(TensorType::rank).ok_or(Miss::UnknownType(layer.x))?;
     if rank < 2 {
         return Err(Miss::Form("a vector times a matrix"));
     }
-    let plain = node.float("alpha").unwrap_or(1.0) == 1.0 && node.float("beta").unwrap_or(1.0) == 1.0;
-    if is_gemm && (!plain || node.int("transA").unwrap_or(0) != 0) {
+    if !layer.is_plain() {
         return Err(Miss::Form("alpha, beta or transA"));
     }
-    let transposed = is_gemm && node.int("transB").unwrap_or(0) != 0;
-    Ok(Linear { x, weight, transposed, bias: if is_gemm { node.input(2) } else { None }, y })
+    Ok(layer)
 }
 
 /// Whether the layer `op` of the main graph has a form for which it pays on `target`.
 pub fn pays(graph: &Graph, op: OpId, calibration: Option<&Calibration>, target: &Target) -> bool {
-    let Ok(linear) = linear_of(graph, graph.op(op)) else { return false };
-    let Some(&[a, b]) = graph.constant(linear.weight).map(Tensor::dims) else { return false };
-    let (k, n) = if linear.transposed { (b, a) } else { (a, b) };
-    does_not_pay(target, rows_of(graph, linear.x, calibration), k, n).is_none()
+    let Ok(linear) = linear_of(graph, op) else { return false };
+    let Some(shape) = linear.shape(graph) else { return false };
+    does_not_pay(target, rows_of(graph, linear.x, calibration), shape.inputs, shape.outputs).is_none()
 }
 
 /// Why `rows` × k times k × n does not pay on `target`, if it does not.
@@ -168,13 +158,10 @@ type Smoothed = BTreeMap<ValueId, Vec<f64>>;
 impl DynamicInt8<'_> {
     /// The values that are worth it, with the factors of each.
     fn smoothed(&self, graph: &Graph, seen: &Calibration) -> Smoothed {
-        let rows = |op: OpId| -> Option<Array2<f64>> {
-            let linear = linear_of(graph, graph.op(op)).ok()?;
-            Some(linear_rows(&graph.constant(linear.weight)?.to_f64()?, linear.transposed).0)
-        };
+        let rows = |op: OpId| -> Option<Array2<f64>> { linear_of(graph, op).ok()?.rows(graph, RowOrder::ChannelsLast) };
         let mut readers: BTreeMap<ValueId, Vec<OpId>> = BTreeMap::new();
         for op in graph.ops().into_iter().filter(|op| !self.kept.contains(op)) {
-            if let Ok(linear) = linear_of(graph, graph.op(op))
+            if let Ok(linear) = linear_of(graph, op)
                 && (self.always || pays(graph, op, Some(seen), self.target))
             {
                 readers.entry(linear.x).or_default().push(op);
@@ -197,12 +184,12 @@ impl DynamicInt8<'_> {
         quantized: &BTreeMap<ValueId, [ValueId; 3]>,
         constants: &'c mut Constants,
     ) -> Result<(Draft<'c>, ValueId, [ValueRef; 3]), Miss> {
-        let linear = linear_of(graph, graph.op(op))?;
-        let weight = graph.constant(linear.weight).and_then(Tensor::to_f64).ok_or(Miss::NotThisPattern)?;
-        if weight.iter().any(|w| !w.is_finite()) {
+        let linear = linear_of(graph, op)?;
+        let mut rows = linear.rows(graph, RowOrder::ChannelsLast).ok_or(Miss::NotThisPattern)?;
+        if rows.iter().any(|w| !w.is_finite()) {
             return Err(Miss::NotFinite(linear.weight));
         }
-        let (mut rows, _) = linear_rows(&weight, linear.transposed);
+        let shape = linear.shape(graph).ok_or(Miss::UnknownType(linear.weight))?;
         let (n, k) = rows.dim();
         let factors = smooth.get(&linear.x).map(|factors| Array1::from(factors.clone()));
         if let Some(factors) = &factors {
@@ -221,7 +208,7 @@ impl DynamicInt8<'_> {
             Some(factors) => mean.iter().zip(factors).map(|(mean, factor)| mean / factor).collect(),
             None => mean,
         });
-        let shift = mean.and_then(|mean| output_shift(&(&rows - &rounded.dequantized()), &mean, k, 1));
+        let shift = mean.and_then(|mean| output_shift(&(&rows - &rounded.dequantized()), &mean, &shape));
 
         let mut draft = Draft::new(op, constants);
         let x_ty = |dtype| graph.ty(linear.x).map(|ty| TensorType { dtype, ..ty.clone() });
@@ -262,13 +249,11 @@ impl DynamicInt8<'_> {
             };
             y = draft.op(NewOp::new("Add"), &[y, bias], "y", y_ty(DataType::Float));
         } else if let Some(shift) = shift
-            && let Some((add, index)) = graph.only_use(linear.y)
-            && graph.op(add).is("Add")
-            && let Some(bias) = graph.op(add).input(1 - index.min(1))
-            && let Some(bias) = shifted(graph, bias, &shift)
+            && let Some(added) = linear.added_bias(graph)
+            && let Some(bias) = shifted(graph, added.bias, &shift)
         {
             let bias = draft.constant(graph, "b", bias);
-            draft.patch.set_input(add, 1 - index.min(1), Some(bias));
+            draft.patch.set_input(added.add, added.input, Some(bias));
         }
         draft.patch.replace(linear.y, y);
         Ok((draft, linear.x, x))

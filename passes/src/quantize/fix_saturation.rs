@@ -20,16 +20,16 @@
 //!
 //! **Class:** approximate: up to one bit of the weights of those rows. **Legal when** the scale of the weight is constant
 //! and belongs to its output channels. **Source:** `docs/engines.md` §2.5–6, §9. **Does not** look at ops of other domains.
-use ndarray::{Array2, ArrayD, IxDyn};
-use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, ValueId, ValueRef, attributes};
+use ndarray::Array2;
+use onnx_shrink_ir::{
+    DataType, Graph, NewOp, OpId, Patch, Tensor, ValueId, ValueRef, attributes,
+    ops::{DequantizeLinear, LayerKind, RowOrder, WeightedLayer},
+};
 
 use crate::{
     Class, Context, Description, Miss, Result, Rewrite, When,
-    analysis::saturation::{Weight, Written, saturating},
-    numerics::{
-        rounding::Inputs,
-        weight_scales::{conv_from_rows, quantize_rows},
-    },
+    analysis::saturation::{IntegerWeight, Written, saturating},
+    numerics::{rounding::Inputs, weight_scales::quantize_rows},
     target::Pairing,
 };
 
@@ -101,7 +101,7 @@ struct Repaired {
 }
 
 fn repair(graph: &Graph, op: OpId) -> Result<Patch, Miss> {
-    let weight = Weight::of(graph, op).ok_or(Miss::NotThisPattern)?;
+    let weight = IntegerWeight::of(graph, op).ok_or(Miss::NotThisPattern)?;
     if weight.saturating_pairs(graph).is_none_or(|(pairs, _)| pairs == 0) {
         return Err(Miss::NotThisPattern);
     }
@@ -117,7 +117,7 @@ fn repair(graph: &Graph, op: OpId) -> Result<Patch, Miss> {
 fn requantize(
     graph: &Graph,
     op: OpId,
-    weight: &Weight,
+    weight: &IntegerWeight,
     scales: &Scales,
     whole: bool,
     least: &[f64],
@@ -146,16 +146,13 @@ fn requantize(
         integers.row_mut(row).assign(&quantized.integers.row(place));
         factors[row] = f64::from(quantized.scales[place]);
     }
-    let integers = if weight.is_conv {
-        conv_from_rows(&integers, &dims)
-    } else {
-        matrix_from_rows(&integers, &dims, weight.transposed).ok_or(Miss::NotThisPattern)?
-    };
+    let integers = weight.layer.layout.from_rows(integers, &dims, RowOrder::ChannelsLast);
+    let integers = integers.expect("as many rows as the weight has").into_iter().collect();
     Ok(Repaired { integers: Tensor::from_vec(&dims, integers), factors })
 }
 
 /// What the numbers that the weights of `op` meet are like, by the zero point that the file states for them.
-fn assumed(graph: &Graph, op: OpId, weight: &Weight, dims: &[usize]) -> Inputs {
+fn assumed(graph: &Graph, op: OpId, weight: &IntegerWeight, dims: &[usize]) -> Inputs {
     let node = graph.op(op);
     let stated = match weight.written {
         Written::Pairs(_) => node.input(0).and_then(|x| graph.op(graph.producer(x)?).input(2)),
@@ -165,21 +162,7 @@ fn assumed(graph: &Graph, op: OpId, weight: &Weight, dims: &[usize]) -> Inputs {
         let first = if tensor.dtype() == DataType::Int8 { 128.0 } else { 0.0 };
         tensor.to_scalar_f64().map(|zero_point| zero_point + first)
     });
-    Inputs::quantized(if weight.is_conv { &dims[2..] } else { &[] }, zero_point)
-}
-
-/// Rows as a (stack of) matrix of these dimensions.
-fn matrix_from_rows(rows: &Array2<i8>, dims: &[usize], transposed: bool) -> Option<Vec<i8>> {
-    let rank = dims.len();
-    let mut shape = dims.to_vec();
-    if !transposed {
-        shape.swap(rank - 1, rank - 2);
-    }
-    let mut array = ArrayD::from_shape_vec(IxDyn(&shape), rows.iter().copied().collect()).ok()?;
-    if !transposed {
-        array.swap_axes(rank - 1, rank - 2);
-    }
-    Some(array.iter().copied().collect())
+    Inputs::quantized(if weight.layer.is_conv() { &dims[2..] } else { &[] }, zero_point)
 }
 
 fn name(graph: &Graph, value: ValueId) -> &str {
@@ -211,21 +194,20 @@ fn integers(bias: &Bias, scales: &[f64]) -> Vec<i32> {
 }
 
 /// Conv, Gemm or MatMul between Dequantizes; `by` is that of the weight.
-fn pairs(graph: &Graph, op: OpId, weight: &Weight, by: OpId) -> Result<Patch, Miss> {
+fn pairs(graph: &Graph, op: OpId, weight: &IntegerWeight, by: OpId) -> Result<Patch, Miss> {
     let (node, dequantize) = (graph.op(op), graph.op(by));
     let dims = graph.constant(weight.value).map(Tensor::dims).ok_or(Miss::NotConstant(weight.value))?;
     let rows = weight.rows(graph).ok_or(Miss::NotThisPattern)?.nrows();
     let scales = Scales::of(graph, dequantize.input(1), dequantize.input(2), rows)?;
-    let axis = if weight.is_conv || weight.transposed { 0 } else { dims.len() - 1 };
-    let stated = dequantize.int("axis").unwrap_or(1);
-    let stated = if stated < 0 { stated + dims.len() as i64 } else { stated };
-    if scales.numbers.len() > 1 && (stated != axis as i64 || dims[axis] != rows) {
+    let axis = weight.layer.layout.output_axis(dims.len()).ok_or(Miss::NotThisPattern)?;
+    let stated = DequantizeLinear::of(graph, by).and_then(|pair| pair.axis_of(dims.len()));
+    if scales.numbers.len() > 1 && (stated != Some(axis) || dims[axis] != rows) {
         return Err(Miss::Form("the weight's scales are not one for each output channel"));
     }
-    let whole = scales.numbers.len() == 1 && !(weight.is_conv && graph.opset() >= 13);
+    let whole = scales.numbers.len() == 1 && !(weight.layer.is_conv() && graph.opset() >= 13);
     let x = node.input(0).and_then(|x| graph.producer(x));
     let x_scale = x.and_then(|x| graph.constant(graph.op(x).input(1)?)?.to_scalar_f64());
-    let bias = bias_of_pairs(graph, op, rows)?;
+    let bias = bias_of_pairs(graph, &weight.layer, rows)?;
     let least = least_for(bias.as_ref(), x_scale.unwrap_or(f64::INFINITY), &scales);
     let repaired = requantize(graph, op, weight, &scales, whole, &least)?;
     let new_scales = grown(&scales, &repaired);
@@ -297,40 +279,35 @@ fn again(graph: &Graph, op: OpId, axis: Option<usize>) -> NewOp {
 }
 
 /// The bias of a Conv or Gemm, or of the Add that alone reads a MatMul, where it is dequantized from 32 bits.
-fn bias_of_pairs(graph: &Graph, op: OpId, rows: usize) -> Result<Option<Bias>, Miss> {
-    let node = graph.op(op);
-    let (reader, indices) = if node.is("MatMul") {
-        match node.output(0).and_then(|y| graph.only_use(y)) {
-            Some((add, index)) if graph.op(add).is("Add") => (add, vec![1 - index.min(1)]),
-            _ => return Ok(None),
-        }
-    } else {
-        (op, vec![2])
+fn bias_of_pairs(graph: &Graph, layer: &WeightedLayer, rows: usize) -> Result<Option<Bias>, Miss> {
+    let place = match layer.kind {
+        LayerKind::MatMul => layer.added_bias(graph).map(|added| (added.add, added.input, added.bias)),
+        _ => layer.bias.zip(layer.bias_input).map(|(bias, input)| (layer.op, input, bias)),
     };
-    for index in indices {
-        let Some(dequantize) = graph.op(reader).input(index).and_then(|bias| graph.producer(bias)) else { continue };
-        let node = graph.op(dequantize);
-        let Some(value) = node.input(0).filter(|_| node.is("DequantizeLinear")) else { continue };
-        let Some(tensor) = graph.constant(value).filter(|tensor| tensor.dtype() == DataType::Int32) else { continue };
-        let scales = Scales::of(graph, node.input(1), node.input(2), rows)?;
-        let numbers = tensor.to_f64_vec().ok_or(Miss::NotConstant(value))?;
-        if numbers.len() != rows {
-            return Err(Miss::Form("the bias is not one number for each output channel"));
-        }
-        let real = numbers.iter().enumerate().map(|(row, b)| (b - scales.zero_point(row)) * scales.at(row)).collect();
-        return Ok(Some(Bias { value, read: Some((dequantize, reader, index)), real }));
+    let Some((reader, index, bias)) = place else { return Ok(None) };
+    let Some(dequantize) = graph.producer(bias) else { return Ok(None) };
+    let node = graph.op(dequantize);
+    let Some(value) = node.input(0).filter(|_| node.is("DequantizeLinear")) else { return Ok(None) };
+    let Some(tensor) = graph.constant(value).filter(|tensor| tensor.dtype() == DataType::Int32) else {
+        return Ok(None);
+    };
+    let scales = Scales::of(graph, node.input(1), node.input(2), rows)?;
+    let numbers = tensor.to_f64_vec().ok_or(Miss::NotConstant(value))?;
+    if numbers.len() != rows {
+        return Err(Miss::Form("the bias is not one number for each output channel"));
     }
-    Ok(None)
+    let real = numbers.iter().enumerate().map(|(row, b)| (b - scales.zero_point(row)) * scales.at(row)).collect();
+    Ok(Some(Bias { value, read: Some((dequantize, reader, index)), real }))
 }
 
 /// QLinearConv and QLinearMatMul.
-fn operator(graph: &Graph, op: OpId, weight: &Weight) -> Result<Patch, Miss> {
+fn operator(graph: &Graph, op: OpId, weight: &IntegerWeight) -> Result<Patch, Miss> {
     let node = graph.op(op);
     let rows = weight.rows(graph).ok_or(Miss::NotThisPattern)?.nrows();
     let scales = Scales::of(graph, node.input(4), node.input(5), rows)?;
-    let whole = scales.numbers.len() == 1 && !weight.is_conv;
+    let whole = scales.numbers.len() == 1 && !weight.layer.is_conv();
     let x_scale = node.input(1).and_then(|x| graph.constant(x)).and_then(Tensor::to_scalar_f64);
-    let bias = match node.input(8).filter(|_| weight.is_conv) {
+    let bias = match node.input(8).filter(|_| weight.layer.is_conv()) {
         Some(value) => {
             let x_scale = x_scale.ok_or(Miss::Form("the input's scale is not constant"))?;
             let numbers = constant(graph, value)?;
@@ -365,7 +342,7 @@ fn operator(graph: &Graph, op: OpId, weight: &Weight) -> Result<Patch, Miss> {
 }
 
 /// ConvInteger and MatMulInteger: the scale stands in the Mul behind the Cast of the sums, or in a Mul of two scales before it.
-fn accumulator(graph: &Graph, op: OpId, weight: &Weight) -> Result<Patch, Miss> {
+fn accumulator(graph: &Graph, op: OpId, weight: &IntegerWeight) -> Result<Patch, Miss> {
     let node = graph.op(op);
     let rows = weight.rows(graph).ok_or(Miss::NotThisPattern)?.nrows();
     let unscaled = Miss::Form("the sums are not scaled by one Mul with a constant scale of the weight");
@@ -386,7 +363,7 @@ fn accumulator(graph: &Graph, op: OpId, weight: &Weight) -> Result<Patch, Miss> 
     let tensor = graph.constant(scale).ok_or(unscaled.clone())?;
     let by_row = tensor.len() == rows && tensor.len() > 1;
     let last = tensor.dims().last().copied().unwrap_or(1);
-    let in_place = if weight.is_conv { last == 1 } else { last == rows };
+    let in_place = if weight.layer.is_conv() { last == 1 } else { last == rows };
     if tensor.dtype() != DataType::Float || !(tensor.len() == 1 || (by_row && in_place)) {
         return Err(unscaled);
     }

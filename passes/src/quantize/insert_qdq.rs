@@ -22,8 +22,11 @@
 //! and that Gemm needs the zero point of its weight, was found by looking at what ONNX Runtime 1.16 to 1.32 makes of them.
 use std::collections::{BTreeMap, BTreeSet};
 
-use ndarray::{Array1, Array2, ArrayD};
-use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, TensorType, ValueId, ValueRef, attributes};
+use ndarray::{Array1, Array2};
+use onnx_shrink_ir::{
+    DataType, Graph, NewOp, OpId, Patch, Tensor, TensorType, ValueId, ValueRef, attributes,
+    ops::{RowOrder, WeightShape, WeightedLayer},
+};
 
 use crate::{
     Class, Context, Description, Pass, Result, When,
@@ -31,7 +34,7 @@ use crate::{
     calibration::{calibrators::Calibrator, collect::Calibration},
     numerics::{
         rounding::Inputs,
-        weight_scales::{QuantizedRows, ScaleRule, conv_from_rows, conv_rows, quantize_rows, up_to_power_of_two},
+        weight_scales::{ScaleRule, output_shift, quantize_rows, up_to_power_of_two},
     },
     target::{Bias, Pairing, Target},
 };
@@ -410,33 +413,25 @@ impl<'a> Insertion<'a> {
 
     /// Weight and bias of `unit` in integers.
     fn weights(&mut self, graph: &mut Graph, cx: &mut Context<'_>, unit: &Unit) -> Result<()> {
-        let op = graph.op(unit.op);
-        let (Some(w), Some(&(_, x))) = (op.input(1), unit.inputs.first()) else { return Ok(()) };
-        let b = match unit.bias {
-            Some((_, bias)) => Some(bias),
-            None => op.input(2),
-        };
-        let transposed = op.int("transB").unwrap_or(0) != 0;
-        let groups = usize::try_from(op.int("group").unwrap_or(1)).unwrap_or(1).max(1);
-        let Some(weight) = graph.constant(w).and_then(Tensor::to_f64) else { return Ok(()) };
-        let dims = weight.shape().to_vec();
-        let (rows, axis) = match unit.form {
-            Form::Conv => (conv_rows(&weight), 0),
-            _ => linear_rows(&weight, transposed),
-        };
-        let depthwise = unit.form == Form::Conv && dims[1] == 1 && dims[0] == groups;
+        let layer = WeightedLayer::of(graph, unit.op).expect("a weighted unit is a layer");
+        let weight = layer.constant(graph).expect("the weight of a unit is constant");
+        let (dims, layout) = (weight.dims().to_vec(), layer.layout);
+        let shape = layout.shape(&dims).expect("the weight of a unit has a rank that it can have");
+        let rows = layer.rows(graph, RowOrder::ChannelsLast).expect("the weight of a unit is of floats");
+        let x = unit.inputs[0].1;
+        let b = unit.bias.map_or(layer.bias, |(_, bias)| Some(bias));
         let target = self.plan.units.target;
-        let pairing = if depthwise { Pairing::None } else { target.pairing };
-        let per_channel = target.per_channel.contains(&op.op_type());
+        let pairing = if shape.is_depthwise() { Pairing::None } else { target.pairing };
+        let per_channel = target.per_channel.contains(&graph.op(unit.op).op_type());
         let rule = ScaleRule { pairing, per_channel, power_of_two: target.power_of_two };
         let x_scale = self.parameters[&x].scale;
         let bias = b.and_then(|b| graph.constant(b)).and_then(Tensor::to_f64_vec);
         // The bias must fit its 32 bits beside the sums: |b| / (s_x s_w) <= 2^30.
         let least: Vec<f64> = bias.iter().flatten().map(|b| b.abs() / (f64::from(x_scale) * 2f64.powi(30))).collect();
-        let inputs = Inputs::centred(if unit.form == Form::Conv { &dims[2..] } else { &[] });
+        let inputs = Inputs::centred(&shape.kernel);
         let quantized = quantize_rows(&rows, &inputs, rule, &least);
         debug_assert!(pairing == Pairing::None || quantized.saturating_pairs() == 0);
-        let correction = self.correction(unit, x, &rows, &quantized, &dims, groups);
+        let correction = self.correction(x, &shape, &(&rows - &quantized.dequantized()));
         let count = quantized.scales.len();
         let mut corrected = Array1::from(bias.clone().unwrap_or_else(|| vec![0.0; count]));
         if let Some(correction) = &correction
@@ -444,23 +439,21 @@ impl<'a> Insertion<'a> {
         {
             corrected += correction;
         }
-        let has_bias = bias.is_some() || (correction.is_some() && unit.form != Form::MatMul);
+        let has_bias = bias.is_some() || (correction.is_some() && layer.bias_input.is_some());
 
         let mut patch = Patch::new(unit.op);
         let mut fresh = Vec::new();
-        let integers = match unit.form {
-            Form::Conv => conv_from_rows(&quantized.integers, &dims),
-            _ if axis == 0 => quantized.integers.iter().copied().collect(),
-            _ => quantized.integers.t().iter().copied().collect(),
-        };
+        let integers = layout.from_rows(quantized.integers, &dims, RowOrder::ChannelsLast);
+        let integers = integers.expect("as many numbers as the weight has").into_iter().collect();
         let integers = self.constant(&mut patch, &mut fresh, "w", weight_integers(target, &dims, integers));
         // One scale for all channels is a scalar, and the axis says nothing.
-        let (shape, axis): (&[usize], i64) = if per_channel { (&[count], axis) } else { (&[], 1) };
+        let axis = layout.output_axis(dims.len()).expect("the weight of a unit has a rank that it can have");
+        let (shape, axis): (&[usize], i64) = if per_channel { (&[count], axis as i64) } else { (&[], 1) };
         let scalars = shape.iter().product::<usize>();
         let of_shape = |numbers: &[f32]| Tensor::from_vec(shape, numbers[..scalars.min(numbers.len())].to_vec());
         let scales = self.constant(&mut patch, &mut fresh, "s", of_shape(&quantized.scales));
         let mut inputs = vec![Some(integers), Some(scales)];
-        if unit.form != Form::Conv || target.weights == DataType::Uint8 {
+        if !layer.is_conv() || target.weights == DataType::Uint8 {
             let zeros = weight_integers(target, shape, vec![0; scalars]);
             inputs.push(Some(self.constant(&mut patch, &mut fresh, "z", zeros)));
         }
@@ -494,22 +487,11 @@ impl<'a> Insertion<'a> {
         self.apply(graph, cx, patch, fresh)
     }
 
-    /// What the rounding of the weights takes from the mean of each output: Σ (W − Ŵ)·E\[x\].
-    fn correction(
-        &self,
-        unit: &Unit,
-        x: ValueId,
-        rows: &Array2<f64>,
-        quantized: &QuantizedRows,
-        dims: &[usize],
-        groups: usize,
-    ) -> Option<Array1<f64>> {
+    /// What the rounding of the weights of a layer that reads `x` takes from the mean of each output: Σ (W − Ŵ)·E\[x\].
+    fn correction(&self, x: ValueId, shape: &WeightShape, difference: &Array2<f64>) -> Option<Array1<f64>> {
         let seen = self.plan.calibration.values.get(&x)?;
-        let difference = rows - &quantized.dequantized();
-        match unit.form {
-            Form::Conv => output_shift(&difference, &seen.channel_mean(), dims[1], groups),
-            _ => output_shift(&difference, &seen.last_axis_mean(), rows.ncols(), 1),
-        }
+        let mean = if shape.kernel.is_empty() { seen.last_axis_mean() } else { seen.channel_mean() };
+        output_shift(difference, &mean, shape)
     }
 }
 
@@ -544,31 +526,6 @@ fn dequantize(axis: i64) -> NewOp {
     }
 }
 
-/// Σ difference·mean per output row, where column c of a row is channel c mod `channels` of the row's group; `None` when
-/// `mean` does not fit.
-pub(crate) fn output_shift(
-    difference: &Array2<f64>,
-    mean: &[f64],
-    channels: usize,
-    groups: usize,
-) -> Option<Array1<f64>> {
-    if mean.len() != channels * groups || channels == 0 {
-        return None;
-    }
-    let per_group = (difference.nrows() / groups).max(1);
-    let shift = |(row, difference): (usize, ndarray::ArrayView1<'_, f64>)| -> f64 {
-        let first = (row / per_group).min(groups - 1) * channels;
-        difference.iter().enumerate().map(|(column, w)| w * mean[first + column % channels]).sum()
-    };
-    Some(difference.outer_iter().enumerate().map(shift).collect())
-}
-
-/// A matrix as one row per output, and the axis of the outputs in its own layout.
-pub(crate) fn linear_rows(weight: &ArrayD<f64>, transposed: bool) -> (Array2<f64>, i64) {
-    let matrix = weight.clone().into_dimensionality().unwrap_or_else(|_| Array2::zeros((0, 0)));
-    if transposed { (matrix, 0) } else { (matrix.reversed_axes().as_standard_layout().into_owned(), 1) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -594,13 +551,5 @@ mod tests {
         let target = Target::named("openvino").unwrap();
         assert_eq!(parameters(target, (0.0, 255.0)), Parameters { scale: 1f32.next_up(), zero_point: 0 });
         assert_eq!(parameters(target, (0.0, 0.0)).scale, 1f32.next_up());
-    }
-
-    #[test]
-    fn a_shift_is_summed_over_the_group_of_its_row() {
-        let difference = ndarray::array![[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]];
-        // Two groups of two channels, two taps, channels fastest.
-        let shift = output_shift(&difference, &[1.0, 2.0, 10.0, 20.0], 2, 2).unwrap();
-        assert_eq!(shift.to_vec(), [2.0, 40.0]);
     }
 }

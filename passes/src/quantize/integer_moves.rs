@@ -4,7 +4,7 @@
 //! **Source:** `docs/methods.md` §3, pair rules 5 to 7 and 9; ONNX's op specifications: which take 8-bit integers since when.
 use onnx_shrink_ir::{
     Graph, OpId,
-    ops::{MaxPool, Pad, PadMode},
+    ops::{MaxPool, Pad, PadMode, Resize},
 };
 
 use crate::Exactness;
@@ -40,9 +40,8 @@ pub(crate) fn movable(graph: &Graph, op: OpId) -> Option<Move> {
             Move { exactness: Exactness::Monotone, is_slow_alone: true, ..moves(vec![0]) }
         }
         "Resize" if opset >= 11 => {
-            let nearest = node.string("mode").unwrap_or("nearest") == "nearest";
-            let crops = node.string("coordinate_transformation_mode").is_some_and(|mode| mode.contains("crop"));
-            (nearest && !crops).then(|| Move { is_slow_alone: true, ..moves(vec![0]) })?
+            Resize::of(graph, op).filter(Resize::only_selects)?;
+            Move { is_slow_alone: true, ..moves(vec![0]) }
         }
         "Pad" if opset >= 13 => {
             let pad = Pad::of(graph, op)?;

@@ -15,7 +15,7 @@
 //!
 //! **Class:** exact. **Legal when** all inputs are Dequantizes of u8 and all outputs go to one Quantize each, all with one
 //! scale and zero point; ONNX's op takes u8. **Source:** `docs/methods.md` §3, pair rules 1 and 5 to 9.
-use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, TensorType, ValueId};
+use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, TensorType, ValueId, ops::Resize};
 
 use crate::{
     Class, Context, Description, Miss, Pass, Result, When,
@@ -64,12 +64,8 @@ impl Pass for LayoutInU8 {
 /// The inputs of `op` that it moves numbers of.
 pub(super) fn moved_inputs(graph: &Graph, op: OpId) -> Option<Vec<usize>> {
     let node = graph.op(op);
-    let says = |name: &str, default: &str, word: &str| node.string(name).unwrap_or(default) == word;
-    let is_nearest = || {
-        let crops = says("coordinate_transformation_mode", "half_pixel", "tf_crop_and_resize");
-        node.is("Resize") && says("mode", "nearest", "nearest") && !crops
-    };
-    if !OPS.iter().any(|name| node.is(name)) && !is_nearest() {
+    let selects = || node.is("Resize") && Resize::of(graph, op).is_some_and(|resize| resize.only_selects());
+    if !OPS.iter().any(|name| node.is(name)) && !selects() {
         return None;
     }
     Some(if node.is("Concat") { (0..node.inputs().len()).collect() } else { vec![0] })

@@ -34,11 +34,11 @@
 use std::ops::Range;
 
 use ndarray::{Array2, ArrayD, Axis, Slice};
-use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Tensor, TensorType, ValueId, ValueRef};
+use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Tensor, TensorType, ValueId, ValueRef, ops::WeightLayout};
 
 use crate::{
     Class, Context, Description, Miss, Pass, Result, When,
-    analysis::integer_layers::{End, Layer, Multiply, layer_of, op_readers},
+    analysis::integer_layers::{End, Layer, layer_of, op_readers},
     numerics::accumulator::Bound,
     quantize::{
         draft::{Constants, Draft},
@@ -176,12 +176,12 @@ impl ToInteger {
         if whole.reduce(Bound::or).is_none_or(|bound| bound.bits() <= self.bits) {
             return Ok(std::iter::once(0..rows.ncols()).collect());
         }
-        let channels = match layer.multiply {
-            Multiply::Conv { groups: 1 } => dims[1],
-            Multiply::Conv { .. } => {
+        let channels = match layer.float.layout {
+            WeightLayout::Conv { groups: 1 } => dims[1],
+            WeightLayout::Conv { .. } | WeightLayout::ConvTranspose { .. } => {
                 return Err(Miss::Form("its sums can overflow, and a grouped convolution is not split"));
             }
-            Multiply::Gemm { .. } | Multiply::MatMul => rows.ncols(),
+            WeightLayout::Matrix { .. } => rows.ncols(),
         };
         let fits = |part: &Range<usize>| {
             let of = |row: ndarray::ArrayView1<'_, i8>| {
@@ -221,10 +221,7 @@ impl Writer<'_, '_> {
 
     /// A vector with one number an output, in the shape in which it broadcasts over the result.
     fn shape(&self) -> Vec<usize> {
-        let spatial = match self.layer.multiply {
-            Multiply::Conv { .. } => self.dims.len() - 2,
-            _ => 0,
-        };
+        let spatial = if self.layer.float.is_conv() { self.dims.len() - 2 } else { 0 };
         let mut shape = vec![self.rows.nrows()];
         shape.extend(vec![1; spatial]);
         shape
@@ -258,7 +255,7 @@ impl Writer<'_, '_> {
 
     /// ConvInteger or MatMulInteger over the input channels `part`, or all.
     fn product(&mut self, part: Option<&Range<usize>>) -> Result<ValueRef, Miss> {
-        let is_conv = matches!(self.layer.multiply, Multiply::Conv { .. });
+        let is_conv = self.layer.float.is_conv();
         let mut x: ValueRef = self.layer.x.value.into();
         if let Some(part) = part {
             let axis = if is_conv { 1 } else { -1 };
@@ -268,7 +265,7 @@ impl Writer<'_, '_> {
             x = self.draft.op(NewOp::new("Slice"), &[x, start, end, axis], "x", ty);
         }
         let zero = self.layer.x.zero_point.into();
-        let name = self.graph.op(self.layer.op).name().to_owned();
+        let name = self.graph.op(self.layer.float.op).name().to_owned();
         let named = |op: NewOp| if part.is_none_or(|part| part.start == 0) { op.named(&name) } else { op };
         let ty = self.ty(DataType::Int32);
         if is_conv {
@@ -276,11 +273,11 @@ impl Writer<'_, '_> {
             let weight = self.draft.constant(self.graph, "w", weight);
             let middle = self.draft.constant(self.graph, "z", Tensor::scalar(128u8));
             let mut op = named(NewOp::new("ConvInteger"));
-            op.node.attribute = self.graph.op(self.layer.op).attributes().to_vec();
+            op.node.attribute = self.graph.op(self.layer.float.op).attributes().to_vec();
             return Ok(self.draft.op(op, &[x, weight, zero, middle], "a", ty));
         }
-        let weight = match (part, self.layer.multiply) {
-            (None, Multiply::MatMul | Multiply::Gemm { transposed: false }) => self.layer.weight.into(),
+        let weight = match (part, self.layer.float.layout) {
+            (None, WeightLayout::Matrix { transposed: false }) => self.layer.weight.into(),
             _ => {
                 let columns = part.cloned().unwrap_or(0..self.rows.ncols());
                 let slice = self.rows.slice_axis(Axis(1), Slice::from(columns.clone()));

@@ -20,11 +20,11 @@
 //! **Class:** rounding. **Legal when** the layer is one of [`crate::analysis::integer_layers`], ends in 8 bits, and its activation is
 //! implied by them. **Source:** `docs/methods.md` §3, pair rules 4 and 10. **Does not** touch ops that have no QLinear
 //! form in ONNX itself (Add, pools, Sigmoid): their pairs stay.
-use onnx_shrink_ir::{DataType, Dim, Graph, NewOp, OpId, Tensor, TensorType, ValueId, ValueRef};
+use onnx_shrink_ir::{DataType, Dim, Graph, NewOp, OpId, Tensor, TensorType, ValueId, ValueRef, ops::WeightLayout};
 
 use crate::{
     Class, Context, Description, Miss, Pass, Result, When,
-    analysis::integer_layers::{End, Layer, Multiply, Quantized, layer_of},
+    analysis::integer_layers::{End, Layer, Quantized, layer_of},
     quantize::draft::{Constants, Draft},
 };
 
@@ -77,8 +77,8 @@ fn rewrite<'c>(graph: &Graph, op: OpId, constants: &'c mut Constants) -> Result<
     }
     let mut writer = Writer { graph, layer: &layer, made, draft: Draft::new(op, constants) };
     let ty = graph.ty(made.value).cloned();
-    let end = match layer.multiply {
-        Multiply::Conv { .. } => {
+    let end = match layer.float.layout {
+        WeightLayout::Conv { .. } => {
             let x = layer.x.value.into();
             let attributes = graph.op(op).attributes().to_vec();
             writer.conv(x, layer.weight.into(), attributes, ty)
@@ -123,14 +123,14 @@ impl Writer<'_, '_> {
         let ([_, s, z], [_, t, v]) = (self.read(self.layer.x), self.read(self.made));
         let mut inputs = vec![x, s, z, weight, self.layer.weight_scale.into(), zero, t, v];
         inputs.extend(self.layer.bias.map(ValueRef::from));
-        let mut op = NewOp::new("QLinearConv").named(self.graph.op(self.layer.op).name());
+        let mut op = NewOp::new("QLinearConv").named(self.graph.op(self.layer.float.op).name());
         op.node.attribute = attributes;
         self.draft.op(op, &inputs, "q", ty)
     }
 
     /// The weight of a Gemm or MatMul as [K, N].
     fn matrix(&mut self, dims: &[usize]) -> Result<ValueRef, Miss> {
-        if self.layer.multiply != (Multiply::Gemm { transposed: true }) {
+        if self.layer.float.layout != (WeightLayout::Matrix { transposed: true }) {
             return Ok(self.layer.weight.into());
         }
         let weight = self.layer.weight;

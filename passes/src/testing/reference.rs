@@ -7,8 +7,12 @@ use std::collections::HashMap;
 
 use ndarray::{ArrayD, ArrayViewD, Axis, Dimension, IxDyn, Slice, Zip};
 use onnx_shrink_ir::{
-    DataType, Evaluate, EvaluateError, Graph, Observe, Op, OpId, Prepared, Tensor, ValueId,
-    ops::{AutoPad, BatchNormalization, Conv, ConvTranspose, Gemm, MaxPool, axis_from_front},
+    DataType, Evaluate, EvaluateError, Graph, Observe, OpId, Prepared, Tensor, ValueId,
+    ops::{
+        AutoPad, AveragePool, BatchNormalization, Cast, Clip, Concat, Constant, ConstantOfShape, Conv, ConvTranspose,
+        DequantizeLinear, Flatten, Gather, Gemm, HardSigmoid, LeakyRelu, MaxPool, QuantizeLinear, Reduce, Reshape,
+        Softmax, Split, SplitLengths, Squeeze, Transpose, Unsqueeze, axis_from_front,
+    },
     ops_between,
 };
 
@@ -170,9 +174,6 @@ impl Inputs<'_> {
     fn ints(&self, index: usize) -> Computed<Vec<i64>> {
         self.tensor(index)?.to_i64_vec().ok_or_else(|| format!("input {index} is not of integers"))
     }
-    fn ints_or_attribute(&self, index: usize, op: &Op, name: &str) -> Computed<Option<Vec<i64>>> {
-        if self.has(index) { self.ints(index).map(Some) } else { Ok(op.ints(name).map(<[i64]>::to_vec)) }
-    }
 }
 
 /// By its power series: enough terms for what tests put in.
@@ -217,12 +218,12 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
         "Log" => unary(f64::ln),
         "HardSwish" => unary(|x| x * (x / 6.0 + 0.5).clamp(0.0, 1.0)),
         "LeakyRelu" => {
-            let alpha = f64::from(op.float("alpha").unwrap_or(0.01));
+            let alpha = f64::from(LeakyRelu::of(graph, id).ok_or("this form of LeakyRelu")?.alpha);
             one(x.array(0)?.mapv(|x| if x < 0.0 { alpha * x } else { x }))
         }
         "HardSigmoid" => {
-            let number = |name, default| f64::from(op.float(name).unwrap_or(default));
-            let (alpha, beta) = (number("alpha", 0.2), number("beta", 0.5));
+            let HardSigmoid { alpha, beta, .. } = HardSigmoid::of(graph, id).ok_or("this form of HardSigmoid")?;
+            let (alpha, beta) = (f64::from(alpha), f64::from(beta));
             one(x.array(0)?.mapv(|x| (alpha * x + beta).clamp(0.0, 1.0)))
         }
         "Erf" => unary(erf),
@@ -242,13 +243,14 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
         "Min" => one(fold(f64::min)?),
         "Mean" => one(fold(|a, b| a + b)? / inputs.len() as f64),
         "Clip" => {
-            let bound = |index, name, default: f64| -> Computed<f64> {
+            let stated = Clip::of(graph, id).map_or((None, None), |clip| (clip.min, clip.max));
+            let bound = |index, stated: Option<f64>, default: f64| -> Computed<f64> {
                 if x.has(index) {
                     return x.tensor(index)?.to_scalar_f64().ok_or_else(|| "bound".to_owned());
                 }
-                Ok(op.float(name).map_or(default, f64::from))
+                Ok(stated.unwrap_or(default))
             };
-            let (min, max) = (bound(1, "min", f64::NEG_INFINITY)?, bound(2, "max", f64::INFINITY)?);
+            let (min, max) = (bound(1, stated.0, f64::NEG_INFINITY)?, bound(2, stated.1, f64::INFINITY)?);
             one(x.array(0)?.mapv(|x| x.max(min).min(max)))
         }
         "Where" => {
@@ -258,24 +260,13 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
             let both = zip(&chosen, &otherwise, |a, b| if a.is_nan() { b } else { a })?;
             Ok(vec![rounded(x.tensor(1)?.dtype(), &both)?])
         }
-        "Cast" => {
-            let to = op.int("to").and_then(|to| DataType::from_number(to as i32)).ok_or("to")?;
-            Ok(vec![rounded(to, &x.array(0)?)?])
+        "Cast" => Ok(vec![rounded(Cast::of(graph, id).ok_or("this form of Cast")?.to, &x.array(0)?)?]),
+        "Constant" => {
+            let tensor = Constant::of(graph, id).and_then(|constant| constant.tensor());
+            Ok(vec![tensor.ok_or("this form of Constant")?])
         }
-        "Constant" => match op.tensor("value") {
-            Some(tensor) => Ok(vec![tensor]),
-            None => {
-                match (op.float("value_float"), op.int("value_int"), op.ints("value_ints"), op.floats("value_floats")) {
-                    (Some(number), ..) => Ok(vec![Tensor::scalar(number)]),
-                    (_, Some(number), ..) => Ok(vec![Tensor::scalar(number)]),
-                    (_, _, Some(list), _) => Ok(vec![Tensor::from_vec(&[list.len()], list.to_vec())]),
-                    (.., Some(list)) => Ok(vec![Tensor::from_vec(&[list.len()], list.to_vec())]),
-                    _ => Err("this form of Constant".to_owned()),
-                }
-            }
-        },
         "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" => {
-            let dims = new_dims(op, &x)?;
+            let dims = new_dims(graph, id, &x)?;
             Ok(vec![x.tensor(0)?.reshaped(&dims).ok_or_else(|| format!("cannot become {dims:?}"))?])
         }
         "Shape" => {
@@ -287,26 +278,31 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
         "Size" => Ok(vec![Tensor::scalar(x.tensor(0)?.len() as i64)]),
         "ConstantOfShape" => {
             let dims: Vec<usize> = x.ints(0)?.into_iter().map(|dim| dim as usize).collect();
-            let value = op.tensor("value").unwrap_or_else(|| Tensor::scalar(0f32));
+            let value = ConstantOfShape::of(graph, id).ok_or("this form of ConstantOfShape")?.value;
             let number = value.to_scalar_f64().ok_or("value")?;
             Ok(vec![rounded(value.dtype(), &Array::from_elem(IxDyn(&dims), number))?])
         }
         "Transpose" => {
             let array = x.array(0)?;
-            let reversed = || (0..array.ndim()).rev().collect();
-            let perm: Vec<usize> =
-                op.ints("perm").map_or_else(reversed, |perm| perm.iter().map(|&axis| axis as usize).collect());
+            let perm = match op.attributes() {
+                [] => (0..array.ndim()).rev().collect(),
+                _ => Transpose::of(graph, id).ok_or("this form of Transpose")?.perm,
+            };
             one(array.permuted_axes(IxDyn(&perm)))
         }
         "Concat" => {
             let arrays = (0..inputs.len()).map(|index| x.array(index)).collect::<Computed<Vec<_>>>()?;
-            let axis = axis(op.int("axis").ok_or("axis")?, arrays[0].ndim())?;
+            let axis = axis(Concat::of(graph, id).ok_or("this form of Concat")?.axis, arrays[0].ndim())?;
             let views: Vec<_> = arrays.iter().map(|array| array.view()).collect();
             one(ndarray::concatenate(Axis(axis), &views).map_err(|error| error.to_string())?)
         }
         "Softmax" => {
             let array = x.array(0)?;
-            let axis = Axis(axis(op.int("axis").unwrap_or(-1), array.ndim())?);
+            let softmax = Softmax::of(graph, id).ok_or("this form of Softmax")?;
+            let axis = Axis(axis(softmax.axis, array.ndim())?);
+            if softmax.to_the_end && axis.0 + 1 != array.ndim() {
+                return Err("a Softmax of several axes".to_owned());
+            }
             let largest = array.fold_axis(axis, f64::NEG_INFINITY, |a, b| a.max(*b)).insert_axis(axis);
             let powers = (array - largest).mapv(f64::exp);
             one(&powers / &powers.sum_axis(axis).insert_axis(axis))
@@ -319,7 +315,8 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
         "AveragePool" => {
             let array = x.array(0)?;
             let whole: Vec<i64> = array.shape()[2..].iter().map(|&side| side as i64).collect();
-            if op.ints("kernel_shape") != Some(&whole[..]) || op.attributes().len() > 1 {
+            let is_whole = AveragePool::of(graph, id).is_some_and(|pool| pool.kernel_shape == whole);
+            if !is_whole || op.attributes().len() > 1 {
                 return Err("only a window as large as the image".to_owned());
             }
             let axes = (2..array.ndim()).collect();
@@ -327,9 +324,10 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
         }
         "ReduceMean" => {
             let array = x.array(0)?;
-            let axes = op.ints("axes").ok_or("axes")?.iter().map(|&axis_| axis(axis_, array.ndim()));
+            let reduce = Reduce::of(graph, id).ok_or("this form of ReduceMean")?;
+            let axes = reduce.axes.ok_or("axes")?.into_iter().map(|axis_| axis(axis_, array.ndim()));
             let axes = axes.collect::<Computed<Vec<usize>>>()?;
-            if op.int("keepdims") == Some(0) {
+            if !reduce.keeps_axes {
                 let kept = (0..array.ndim()).filter(|axis| !axes.contains(axis));
                 let dims: Vec<usize> = kept.map(|axis| array.shape()[axis]).collect();
                 return one(reshaped(&mean(array, axes), &dims)?);
@@ -338,7 +336,7 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
         }
         "Gather" => {
             let (array, indices) = (x.array(0)?, x.ints(1)?);
-            let axis = axis(op.int("axis").unwrap_or(0), array.ndim())?;
+            let axis = axis(Gather::of(graph, id).ok_or("this form of Gather")?.axis, array.ndim())?;
             let length = array.shape()[axis] as i64;
             let indices: Vec<usize> =
                 indices.into_iter().map(|index| (if index < 0 { index + length } else { index }) as usize).collect();
@@ -349,13 +347,15 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
         }
         "Slice" => {
             let mut array = x.array(0)?;
-            let slice = onnx_shrink_ir::ops::Slice::of(graph, id);
-            let (starts, ends) = match &slice {
-                Some(slice) => (slice.starts.clone(), slice.ends.clone()),
-                None => (x.ints(1)?, x.ints(2)?),
+            let (starts, ends, axes, steps) = match onnx_shrink_ir::ops::Slice::of(graph, id) {
+                Some(slice) => (slice.starts, slice.ends, slice.axes, slice.steps),
+                None => {
+                    let (starts, ends) = (x.ints(1)?, x.ints(2)?);
+                    let axes = if x.has(3) { x.ints(3)? } else { (0..starts.len() as i64).collect() };
+                    let steps = if x.has(4) { x.ints(4)? } else { vec![1; starts.len()] };
+                    (starts, ends, axes, steps)
+                }
             };
-            let axes = x.ints_or_attribute(3, op, "axes")?.unwrap_or_else(|| (0..starts.len() as i64).collect());
-            let steps = if x.has(4) { x.ints(4)? } else { vec![1; starts.len()] };
             for (k, &axis_as_written) in axes.iter().enumerate() {
                 let axis = axis(axis_as_written, array.ndim())?;
                 let length = array.shape()[axis] as i64;
@@ -394,10 +394,14 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
         }
         "Split" => {
             let array = x.array(0)?;
-            let axis = axis(op.int("axis").unwrap_or(0), array.ndim())?;
+            let split = Split::of(graph, id).ok_or("this form of Split")?;
+            let axis = axis(split.axis, array.ndim())?;
             let (count, length) = (op.outputs().len(), array.shape()[axis]);
-            let even = || vec![length.div_ceil(count) as i64; count];
-            let sizes = x.ints_or_attribute(1, op, "split")?.unwrap_or_else(even);
+            let sizes = match split.lengths {
+                SplitLengths::Equal => vec![length.div_ceil(count) as i64; count],
+                SplitLengths::Stated(lengths) => lengths,
+                SplitLengths::Input(_) => x.ints(1)?,
+            };
             let mut start = 0usize;
             sizes
                 .into_iter()
@@ -435,8 +439,9 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
             let mut dims = vec![1; array.ndim()];
             let scale = x.array(1)?;
             if scale.len() > 1 {
-                let axis = axis(op.int("axis").unwrap_or(1), array.ndim())?;
-                dims[axis] = scale.len();
+                let stated = DequantizeLinear::of(graph, id).map(|pair| pair.axis);
+                let stated = stated.or_else(|| Some(QuantizeLinear::of(graph, id)?.axis));
+                dims[axis(stated.ok_or("this form of it")?, array.ndim())?] = scale.len();
             }
             let scale = reshaped(&scale, &dims)?;
             let zero = if x.has(2) { reshaped(&x.array(2)?, &dims)? } else { Array::zeros(IxDyn(&dims)) };
@@ -450,12 +455,12 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
     }
 }
 
-fn new_dims(op: &Op, x: &Inputs<'_>) -> Computed<Vec<usize>> {
-    let dims = x.tensor(0)?.dims();
+fn new_dims(graph: &Graph, id: OpId, x: &Inputs<'_>) -> Computed<Vec<usize>> {
+    let (op, dims) = (graph.op(id), x.tensor(0)?.dims());
     Ok(match op.op_type() {
         "Reshape" => {
             let wanted = x.ints(1)?;
-            let allowzero = op.int("allowzero") == Some(1);
+            let allowzero = Reshape::of(graph, id).ok_or("this form of Reshape")?.allowzero;
             let mut new: Vec<usize> = Vec::new();
             for (axis, &dim) in wanted.iter().enumerate() {
                 new.push(match dim {
@@ -471,19 +476,22 @@ fn new_dims(op: &Op, x: &Inputs<'_>) -> Computed<Vec<usize>> {
             new
         }
         "Flatten" => {
-            let at = op.int("axis").unwrap_or(1);
+            let at = Flatten::of(graph, id).ok_or("this form of Flatten")?.axis;
             let at = if at < 0 { at + dims.len() as i64 } else { at } as usize;
             vec![dims[..at].iter().product(), dims[at..].iter().product()]
         }
-        "Squeeze" => match x.ints_or_attribute(1, op, "axes")? {
-            None => dims.iter().copied().filter(|&dim| dim != 1).collect(),
-            Some(axes) => {
-                let axes = axes.into_iter().map(|a| axis(a, dims.len())).collect::<Computed<Vec<_>>>()?;
-                (0..dims.len()).filter(|axis| !axes.contains(axis)).map(|axis| dims[axis]).collect()
+        "Squeeze" => {
+            match if x.has(1) { Some(x.ints(1)?) } else { Squeeze::of(graph, id).ok_or("this form of Squeeze")?.axes } {
+                None => dims.iter().copied().filter(|&dim| dim != 1).collect(),
+                Some(axes) => {
+                    let axes = axes.into_iter().map(|a| axis(a, dims.len())).collect::<Computed<Vec<_>>>()?;
+                    (0..dims.len()).filter(|axis| !axes.contains(axis)).map(|axis| dims[axis]).collect()
+                }
             }
-        },
+        }
         _ => {
-            let axes = x.ints_or_attribute(1, op, "axes")?.ok_or("axes")?;
+            let axes =
+                if x.has(1) { x.ints(1)? } else { Unsqueeze::of(graph, id).ok_or("this form of Unsqueeze")?.axes };
             let rank = dims.len() + axes.len();
             let axes = axes.into_iter().map(|a| axis(a, rank)).collect::<Computed<Vec<_>>>()?;
             let mut rest = dims.iter();

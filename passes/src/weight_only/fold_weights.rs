@@ -18,11 +18,14 @@
 //! bodies, nor 16-bit weights beside 8-bit ones: someone chose those.
 use std::collections::{BTreeMap, BTreeSet};
 
-use onnx_shrink_ir::{DataType, Graph, OpId, Patch, Tensor, TensorType, Use, ValueId, ValueRef, element_count};
+use onnx_shrink_ir::{
+    DataType, Graph, OpId, Patch, Tensor, TensorType, Use, ValueId, ValueRef, element_count,
+    ops::{Transpose, WeightedLayer, parameter_inputs},
+};
 
 use crate::{
     Class, Context, Description, Miss, Pass, Result, When,
-    analysis::computed::{Behind, Computed, holds_few_bits, weight_inputs},
+    analysis::computed::{Behind, Computed, holds_few_bits},
     lossless::fold_constants::contradicts,
     net_bytes,
     numerics::{rounding::Inputs, weight_scales::quantize_rows},
@@ -89,20 +92,17 @@ struct Layer {
 impl Layer {
     fn of(graph: &Graph, computed: &Computed, id: OpId) -> Option<Layer> {
         let op = graph.op(id);
-        let places = if op.is("Gather") { &[0] } else { weight_inputs(op.op_type()) };
+        let places = parameter_inputs(op);
         if !op.domain().is_empty() || op.output(0).is_none_or(|y| computed.has(y)) {
             return None;
         }
         let known = |value: &ValueId| computed.has(*value);
         let weights: Vec<ValueId> = places.iter().filter_map(|index| op.input(*index)).filter(known).collect();
-        let bias = match op.op_type() {
-            "Conv" | "ConvTranspose" | "Gemm" => op.input(2),
-            "MatMul" => op.output(0).and_then(|y| graph.only_use(y)).and_then(|(add, index)| {
-                let add = graph.op(add);
-                add.input(1 - index.min(1)).filter(|_| add.is("Add"))
-            }),
-            _ => None,
-        };
+        let layer = WeightedLayer::of(graph, id);
+        let bias = layer.and_then(|layer| match layer.bias_input {
+            Some(_) => layer.bias,
+            None => layer.added_bias(graph).map(|added| added.bias),
+        });
         (!weights.is_empty()).then(|| Layer { weights, bias: bias.filter(known) })
     }
 
@@ -149,13 +149,12 @@ impl Gone {
 
 /// The table behind the weight `value` of the MatMul `op`, if a Transpose alone stands between and others read it, too.
 fn tied_table(graph: &Graph, op: OpId, value: ValueId) -> Option<ValueId> {
-    let transpose = graph.producer(value).filter(|transpose| graph.op(*transpose).is("Transpose"))?;
-    let table = graph.op(transpose).input(0)?;
+    let transpose = graph.producer(value)?;
+    let Transpose { x: table, perm, .. } = Transpose::of(graph, transpose)?;
     let others = graph.uses(table).into_iter().any(|place| place.op() != Some(transpose));
     let is_matrix =
         |tensor: &Tensor| tensor.dtype() == DataType::Float && tensor.dims().len() == 2 && !tensor.is_empty();
-    let turns = graph.op(transpose).attribute("perm").is_none_or(|perm| perm.ints == [1, 0]);
-    let fits = graph.op(op).is("MatMul") && graph.op(op).input(1) == Some(value) && turns && others;
+    let fits = graph.op(op).is("MatMul") && graph.op(op).input(1) == Some(value) && perm == [1, 0] && others;
     (fits && graph.constant(table).is_some_and(is_matrix)).then_some(table)
 }
 

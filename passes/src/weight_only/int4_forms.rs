@@ -50,7 +50,7 @@ impl Shared {
 }
 
 /// A weight that is to be written: a matrix of [inputs, outputs] in blocks, in a tensor of the shape `dims`.
-pub(super) struct Weight<'a> {
+pub(super) struct BlockedWeight<'a> {
     pub blocks: &'a Blocks,
     pub dims: &'a [usize],
     /// Whether the outputs are the last axis of it
@@ -58,7 +58,7 @@ pub(super) struct Weight<'a> {
     pub ty: Option<TensorType>,
 }
 
-impl Weight<'_> {
+impl BlockedWeight<'_> {
     /// DequantizeLinear.
     pub(super) fn fused(&self, patch: &mut Patch) -> Result<ValueRef, Miss> {
         let integers = patch.constant("w", nibbles(self.dims, self.blocks.integers.iter().copied())?);

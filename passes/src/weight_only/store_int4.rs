@@ -25,7 +25,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::{Array1, Array2, s};
-use onnx_shrink_ir::{DataType, Graph, OpId, Patch, Tensor, Use, ValueId};
+use onnx_shrink_ir::{
+    DataType, Graph, OpId, Patch, Tensor, Use, ValueId,
+    ops::{LayerKind, WeightedLayer},
+};
 
 use crate::{
     Class, Context, Description, Miss, Pass, Result, When,
@@ -38,7 +41,7 @@ use crate::{
     target::onnx_runtime::GEMM_ACTIVATIONS,
     weight_only::{
         StoreInt8,
-        int4_forms::{Fresh, LEAST_PACKED, Shared, Weight, halved},
+        int4_forms::{BlockedWeight, Fresh, LEAST_PACKED, Shared, halved},
         least_bits::LeastBits,
         store_int8,
         tables::Roles,
@@ -157,12 +160,8 @@ impl StoreInt4<'_> {
 
 /// The op as a layer whose weights can be stored; `Err(NotThisPattern)` for what has none.
 pub fn candidate(graph: &Graph, op: OpId) -> Result<Layer, Miss> {
-    let node = graph.op(op);
-    if !["Conv", "Gemm", "MatMul"].iter().any(|name| node.is(name)) {
-        return Err(Miss::NotThisPattern);
-    }
-    let weight = node.input(1).ok_or(Miss::NotThisPattern)?;
-    let tensor = graph.constant(weight).ok_or(Miss::NotThisPattern)?;
+    let weighted = WeightedLayer::of_floats(graph, op).filter(|layer| layer.kind != LayerKind::ConvTranspose);
+    let tensor = weighted.and_then(|layer| layer.constant(graph)).ok_or(Miss::NotThisPattern)?;
     if tensor.dtype() != DataType::Float {
         return Err(Miss::NotThisPattern);
     }
@@ -336,7 +335,8 @@ impl Int4 {
         let weight = graph.constant(layer.weight).ok_or(Miss::NotConstant(layer.weight))?;
         let ty = graph.ty(layer.weight).cloned();
         let mut patch = Patch::new(op);
-        let form = Weight { blocks: &self.blocks, dims: weight.dims(), by_columns: layer.output_axis() == 1, ty };
+        let form =
+            BlockedWeight { blocks: &self.blocks, dims: weight.dims(), by_columns: layer.output_axis() == 1, ty };
         let is_typed = graph.opset() >= LEAST_OPSET;
         let (result, fresh) = if is_typed && self.is_fused(graph) {
             (form.fused(&mut patch)?, Fresh::default())

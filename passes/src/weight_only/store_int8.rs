@@ -24,7 +24,10 @@
 use std::collections::BTreeSet;
 
 use ndarray::{Array1, ArrayD, ArrayViewD, Axis, Zip};
-use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, TensorType, Use, ValueId, attributes};
+use onnx_shrink_ir::{
+    DataType, Graph, NewOp, OpId, Patch, Tensor, TensorType, Use, ValueId, attributes,
+    ops::{LayerKind, RowOrder, WeightLayout, WeightedLayer},
+};
 
 use crate::{
     Class, Context, Description, Miss, Pass, Result, Statistics, When,
@@ -32,9 +35,8 @@ use crate::{
     numerics::{
         moments::clipped,
         rounding::Inputs,
-        weight_scales::{conv_from_rows, conv_rows, quantize_rows},
+        weight_scales::{output_shift, quantize_rows},
     },
-    quantize::insert_qdq::{linear_rows, output_shift},
     target::Pairing,
     weight_only::{
         least_bits::{Least, LeastBits, SMALL_SHARE},
@@ -262,20 +264,12 @@ impl StoreInt8<'_> {
 
     /// Σ error·E\[x\] per output channel of `op`, when the mean of what it reads is known.
     fn shift(&self, graph: &Graph, cx: &Context<'_>, op: OpId, error: &ArrayD<f64>) -> Option<Array1<f64>> {
-        let node = graph.op(op);
-        let x = node.input(0)?;
-        if node.is("Conv") {
-            let groups = usize::try_from(node.int("group").unwrap_or(1)).ok()?;
-            let mean = self.mean(graph, cx, x, true)?;
-            return output_shift(&conv_rows(error), &mean, error.shape()[1], groups);
-        }
-        let is_one = |name: &str| node.float(name).unwrap_or(1.0) == 1.0;
-        if node.is("Gemm") && is_one("alpha") && is_one("beta") && node.int("transA").unwrap_or(0) == 0 {
-            let (rows, _) = linear_rows(error, node.int("transB").unwrap_or(0) != 0);
-            let mean = self.mean(graph, cx, x, false)?;
-            return output_shift(&rows, &mean, rows.ncols(), 1);
-        }
-        None
+        let takes_it =
+            |layer: &WeightedLayer| matches!(layer.kind, LayerKind::Conv | LayerKind::Gemm) && layer.is_plain();
+        let layer = WeightedLayer::of(graph, op).filter(takes_it)?;
+        let mean = self.mean(graph, cx, layer.x, layer.is_conv())?;
+        let shape = layer.layout.shape(error.shape())?;
+        output_shift(&layer.layout.rows(error.clone(), RowOrder::ChannelsLast)?, &mean, &shape)
     }
 
     /// The mean of `x` per channel (axis 1) or per position of the last axis.
@@ -339,27 +333,28 @@ fn integer_weight(graph: &Graph, twin: &Twin) -> Option<(ValueId, ValueId)> {
 fn stored(graph: &Graph, array: &ArrayD<f64>, op: OpId, index: Option<usize>) -> Option<Stored> {
     let dims = array.shape();
     let rank = dims.len();
-    let node = graph.op(op);
-    let is_weight = index == Some(1);
-    if is_weight && node.is("Conv") && rank >= 3 {
-        let rows = conv_rows(array);
-        let quantized = quantize_rows(&rows, &Inputs::centred(&dims[2..]), Pairing::None, &[]);
-        let integers = Tensor::from_vec(dims, conv_from_rows(&quantized.integers, dims));
-        let mut shape = vec![1; rank];
-        shape[0] = dims[0];
-        let scales = Tensor::from_vec(&shape, quantized.scales.clone());
-        return finish(array, integers, scales);
-    }
+    let layer = WeightedLayer::of(graph, op).filter(|layer| index == Some(layer.weight_input));
     // The axes that keep a scale each; along the others numbers share one.
-    let kept: Vec<usize> = if is_weight && node.is("ConvTranspose") {
-        vec![if node.int("group").unwrap_or(1) == 1 { 1 } else { 0 }]
-    } else if is_weight && node.is("Gemm") {
-        vec![if node.int("transB").unwrap_or(0) != 0 { 0 } else { 1 }]
-    } else if is_weight && node.is("MatMul") {
-        (0..rank).filter(|axis| *axis != rank - 2).collect()
-    } else {
+    let kept: Vec<usize> = match layer.map(|layer| layer.layout) {
+        Some(layout @ WeightLayout::Conv { .. }) => {
+            let rows = layout.rows(array.clone(), RowOrder::ChannelsLast)?;
+            let quantized = quantize_rows(&rows, &Inputs::centred(&dims[2..]), Pairing::None, &[]);
+            let integers = layout.from_rows(quantized.integers, dims, RowOrder::ChannelsLast)?;
+            let mut shape = vec![1; rank];
+            shape[0] = dims[0];
+            let integers = Tensor::from_vec(dims, integers.into_iter().collect());
+            return finish(array, integers, Tensor::from_vec(&shape, quantized.scales));
+        }
+        // Outputs of several groups share a column: a scale each for the input channels instead.
+        Some(WeightLayout::ConvTranspose { groups: 2.. }) => vec![0],
+        Some(layout @ WeightLayout::ConvTranspose { .. }) => vec![layout.output_axis(rank)?],
+        Some(layout @ WeightLayout::Matrix { .. }) => {
+            let shared = layout.input_axis(rank)?;
+            (0..rank).filter(|axis| *axis != shared).collect()
+        }
         // Rows of a table, gates of a recurrent layer, anything else: along the last axis, if it is long enough.
-        if dims[rank - 1] >= 16 { (0..rank - 1).collect() } else { Vec::new() }
+        None if dims[rank - 1] >= 16 => (0..rank - 1).collect(),
+        None => Vec::new(),
     };
     let shape: Vec<usize> = (0..rank).map(|axis| if kept.contains(&axis) { dims[axis] } else { 1 }).collect();
     let fold = |array: ArrayViewD<'_, f64>, axis| {

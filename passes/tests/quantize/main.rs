@@ -2,6 +2,7 @@
 //! evaluator, quantized, and looked at. Each form that an engine runs slower or worse than one would think, and that a
 //! placer can fall into, is a test here, by name.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::disallowed_methods, reason = "a test looks at attributes as they are written")]
 mod cancel;
 mod insert_qdq;
 mod openvino;

@@ -1,7 +1,7 @@
 //! Ops that compute: weighted ones make labels, the others keep channels apart or freeze them.
 use onnx_shrink_ir::{
     OpId, ValueId,
-    ops::{Conv, ConvTranspose, Gemm, MatMul, axis_from_front},
+    ops::{LayerNormalization, Reduce, Softmax, WeightShape, WeightedLayer, axis_from_front, has_older_broadcast},
 };
 
 use super::{
@@ -53,20 +53,24 @@ impl Analysis<'_> {
         Ok(())
     }
 
+    /// The op as a layer with constant weights, and their sizes.
+    fn layer(&self, op: OpId) -> Rule<(WeightedLayer, WeightShape)> {
+        let layer = WeightedLayer::of_floats(self.graph, op);
+        let layer = layer.ok_or_else(|| format!("{} is not understood", self.name(op)))?;
+        let shape = layer.layout.shape(self.constant(layer.weight)?.dims());
+        let shape = shape.ok_or_else(|| format!("{} has weights of another form", self.name(op)))?;
+        Ok((layer, shape))
+    }
+
     pub(super) fn conv(&mut self, op: OpId) -> Rule {
-        let conv = Conv::of(self.graph, op).ok_or_else(|| format!("{} is not understood", self.name(op)))?;
-        let dims = self.constant(conv.w)?.dims().to_vec();
-        let (filters, inner) = match dims[..] {
-            [filters, inner, _, ..] => (filters, inner),
-            _ => return Err(format!("{} has weights of another form", self.name(op))),
-        };
-        let group = conv.group as usize;
-        let rank = dims.len();
+        let (conv, shape) = self.layer(op)?;
+        let (filters, inner, group) = (shape.outputs, shape.inputs, shape.groups);
+        let rank = 2 + shape.kernel.len();
         self.freeze_others(conv.x, 1, op);
         let positions = self.product(conv.y, 2..rank);
-        self.count(op, conv.w, positions);
+        self.count(op, conv.weight, positions);
         let channels = self.labels(conv.x, 1);
-        if channels.as_ref().is_some_and(|labels| labels.len() != inner * group) || !filters.is_multiple_of(group) {
+        if channels.as_ref().is_some_and(|labels| labels.len() != shape.channels()) {
             return Err(format!("{} has weights of another form", self.name(op)));
         }
         let mut axes: Axes = vec![None; rank];
@@ -74,19 +78,19 @@ impl Analysis<'_> {
             let Some(channels) = channels else { return Ok(()) };
             let made: Labels = (0..filters).map(|filter| channels[filter / (filters / group)]).collect();
             self.cut(op, 1, 0, &made)?;
-            self.bias(op, conv.b, &made)?;
+            self.bias(op, conv.bias, &made)?;
             self.adjust.push(Adjust::Groups { op, labels: channels });
             Some(made)
         } else {
             if let Some(channels) = channels {
                 self.same_places(&channels, inner)?;
                 self.cut(op, 1, 1, &channels[..inner])?;
-                self.consume(op, (conv.x, 1), (conv.w, 1));
+                self.consume(op, (conv.x, 1), (conv.weight, 1));
             }
             let one = self.make(op, filters / group);
             let made: Labels = one.iter().copied().cycle().take(filters).collect();
             self.cut(op, 1, 0, &made)?;
-            self.bias(op, conv.b, &made)?;
+            self.bias(op, conv.bias, &made)?;
             Some(made)
         };
         self.set_axes(conv.y, axes);
@@ -94,37 +98,33 @@ impl Analysis<'_> {
     }
 
     pub(super) fn conv_transpose(&mut self, op: OpId) -> Rule {
-        let conv = ConvTranspose::of(self.graph, op).ok_or_else(|| format!("{} is not understood", self.name(op)))?;
-        let dims = self.constant(conv.w)?.dims().to_vec();
-        let (inputs, outer) = match dims[..] {
-            [inputs, outer, _, ..] => (inputs, outer),
-            _ => return Err(format!("{} has weights of another form", self.name(op))),
-        };
-        let group = conv.group as usize;
+        let (conv, shape) = self.layer(op)?;
+        let (inputs, outer, group) = (shape.channels(), shape.outputs / shape.groups, shape.groups);
+        let rank = 2 + shape.kernel.len();
         self.freeze_others(conv.x, 1, op);
-        let positions = self.product(conv.x, 2..dims.len());
-        self.count(op, conv.w, positions);
+        let positions = self.product(conv.x, 2..rank);
+        self.count(op, conv.weight, positions);
         let channels = self.labels(conv.x, 1);
-        if channels.as_ref().is_some_and(|labels| labels.len() != inputs) || !inputs.is_multiple_of(group) {
+        if channels.as_ref().is_some_and(|labels| labels.len() != inputs) {
             return Err(format!("{} has weights of another form", self.name(op)));
         }
-        let mut axes: Axes = vec![None; dims.len()];
+        let mut axes: Axes = vec![None; rank];
         axes[1] = if group > 1 && outer == 1 && inputs == group {
             let Some(channels) = channels else { return Ok(()) };
             self.cut(op, 1, 0, &channels)?;
-            self.bias(op, conv.b, &channels)?;
+            self.bias(op, conv.bias, &channels)?;
             self.adjust.push(Adjust::Groups { op, labels: channels.clone() });
             Some(channels)
         } else {
             if let Some(channels) = channels {
-                self.same_places(&channels, inputs / group)?;
+                self.same_places(&channels, shape.inputs)?;
                 self.cut(op, 1, 0, &channels)?;
-                self.consume(op, (conv.x, 1), (conv.w, 0));
+                self.consume(op, (conv.x, 1), (conv.weight, 0));
             }
             let one = self.make(op, outer);
             let made: Labels = one.iter().copied().cycle().take(outer * group).collect();
             self.cut(op, 1, 1, &one)?;
-            self.bias(op, conv.b, &made)?;
+            self.bias(op, conv.bias, &made)?;
             Some(made)
         };
         self.set_axes(conv.y, axes);
@@ -132,26 +132,23 @@ impl Analysis<'_> {
     }
 
     pub(super) fn gemm(&mut self, op: OpId) -> Rule {
-        let gemm = Gemm::of(self.graph, op).ok_or_else(|| format!("{} is not understood", self.name(op)))?;
-        let dims = self.constant(gemm.b)?.dims().to_vec();
-        let (inner, outer) = if gemm.trans_b { (1, 0) } else { (0, 1) };
-        let Some(&columns) = dims.get(outer) else {
-            return Err(format!("{} has weights of another form", self.name(op)));
-        };
-        if gemm.trans_a && self.axes.contains_key(&gemm.a) {
+        let (gemm, shape) = self.layer(op)?;
+        let outer = gemm.layout.output_axis(2).expect("a matrix has two axes");
+        let inner = 1 - outer;
+        if gemm.trans_a && self.axes.contains_key(&gemm.x) {
             return Err(format!("{} transposes its input", self.name(op)));
         }
-        self.freeze_others(gemm.a, 1, op);
-        let rows = self.product(gemm.a, if gemm.trans_a { 1..2 } else { 0..1 });
-        self.count(op, gemm.b, rows);
-        if let Some(channels) = self.labels(gemm.a, 1) {
+        self.freeze_others(gemm.x, 1, op);
+        let rows = self.product(gemm.x, if gemm.trans_a { 1..2 } else { 0..1 });
+        self.count(op, gemm.weight, rows);
+        if let Some(channels) = self.labels(gemm.x, 1) {
             self.cut(op, 1, inner, &channels)?;
-            self.consume(op, (gemm.a, 1), (gemm.b, inner));
+            self.consume(op, (gemm.x, 1), (gemm.weight, inner));
         }
-        let made = self.make(op, columns);
+        let made = self.make(op, shape.outputs);
         self.set_axes(gemm.y, vec![None, Some(made.clone())]);
         self.cut(op, 1, outer, &made)?;
-        if let Some(c) = gemm.c {
+        if let Some(c) = gemm.bias {
             let last = self.rank(c).and_then(|rank| rank.checked_sub(1));
             match last.map(|axis| (axis, self.dim(c, axis))) {
                 None => {} // a scalar, or unknown: below
@@ -166,22 +163,23 @@ impl Analysis<'_> {
     }
 
     pub(super) fn mat_mul(&mut self, op: OpId) -> Rule {
-        let product = MatMul::of(self.graph, op).ok_or_else(|| format!("{} is not understood", self.name(op)))?;
-        let weights = self.graph.constant(product.b).map(|tensor| tensor.dims().to_vec());
-        let (Some(&[_, columns]), Some(rank)) = (weights.as_deref(), self.rank(product.a)) else {
+        let product = WeightedLayer::of_floats(self.graph, op);
+        let product = product.ok_or_else(|| format!("{} is not understood", self.name(op)))?;
+        let shape = product.constant(self.graph).and_then(|weight| product.layout.shape(weight.dims()));
+        let (Some(shape), Some(rank)) = (shape, self.rank(product.x)) else {
             return Err(format!("{} is no product with a constant matrix", self.name(op)));
         };
-        if rank < 2 || self.graph.constant(product.a).is_some() {
+        if rank < 2 || self.graph.constant(product.x).is_some() {
             return Err(format!("{} is no product with a constant matrix", self.name(op)));
         }
-        let rows = self.product(product.a, 0..rank - 1);
-        self.count(op, product.b, rows);
-        if let Some(channels) = self.labels(product.a, rank - 1) {
+        let rows = self.product(product.x, 0..rank - 1);
+        self.count(op, product.weight, rows);
+        if let Some(channels) = self.labels(product.x, rank - 1) {
             self.cut(op, 1, 0, &channels)?;
-            self.consume(op, (product.a, rank - 1), (product.b, 0));
+            self.consume(op, (product.x, rank - 1), (product.weight, 0));
         }
-        let made = self.make(op, columns);
-        let mut axes = self.axes_of(product.a);
+        let made = self.make(op, shape.outputs);
+        let mut axes = self.axes_of(product.x);
         axes[rank - 1] = Some(made.clone());
         self.set_axes(product.y, axes);
         self.cut(op, 1, 1, &made)
@@ -198,7 +196,7 @@ impl Analysis<'_> {
 
     /// Broadcast from the right: where a channel meets a channel they are one; a constant is cut along.
     pub(super) fn elementwise(&mut self, op: OpId) -> Rule {
-        if self.graph.opset() < 7 && self.graph.op(op).attribute("broadcast").is_some() {
+        if has_older_broadcast(self.graph, op) {
             return Err(format!("{} broadcasts by the older rules", self.name(op)));
         }
         let y = self.output(op)?;
@@ -262,19 +260,18 @@ impl Analysis<'_> {
     pub(super) fn reduce(&mut self, op: OpId) -> Rule {
         let (x, y) = (self.input(op, 0)?, self.output(op)?);
         let axes = self.axes_of(x);
-        let node = self.graph.op(op);
-        let from_input =
-            node.input(1).map(|value| self.constant(value).map(|tensor| tensor.to_i64_vec())).transpose()?;
-        let reduced = from_input.flatten().or_else(|| node.ints("axes").map(<[i64]>::to_vec));
+        if let Some(stated) = self.graph.op(op).input(1) {
+            self.constant(stated)?;
+        }
+        let reduce = Reduce::of(self.graph, op).ok_or_else(|| format!("{} is not understood", self.name(op)))?;
         let from_front = |reduced: Vec<i64>| reduced.iter().map(|&axis| axis_from_front(axis, axes.len())).collect();
         let reduced: Option<Vec<usize>> =
-            reduced.and_then(from_front).filter(|reduced: &Vec<usize>| !reduced.is_empty());
+            reduce.axes.and_then(from_front).filter(|reduced: &Vec<usize>| !reduced.is_empty());
         let Some(reduced) = reduced else { return Err(format!("{} runs over the channels", self.name(op))) };
         if reduced.iter().any(|&axis| axes[axis].is_some()) {
             return Err(format!("{} runs over the channels", self.name(op)));
         }
-        let keep = node.int("keepdims").unwrap_or(1) != 0;
-        let left = axes.into_iter().enumerate().filter(|(axis, _)| keep || !reduced.contains(axis));
+        let left = axes.into_iter().enumerate().filter(|(axis, _)| reduce.keeps_axes || !reduced.contains(axis));
         self.set_axes(y, left.map(|(_, labels)| labels).collect());
         Ok(())
     }
@@ -282,11 +279,11 @@ impl Analysis<'_> {
     /// Ops that need all positions of their axis, or of all axes from theirs on.
     pub(super) fn softmax(&mut self, op: OpId) -> Rule {
         let (x, y) = (self.input(op, 0)?, self.output(op)?);
-        let node = self.graph.op(op);
         let axes = self.axes_of(x);
-        let to_the_end = node.is("LayerNormalization") || self.graph.opset() < 13;
-        let default = if self.graph.opset() < 13 && !node.is("LayerNormalization") { 1 } else { -1 };
-        let axis = axis_from_front(node.int("axis").unwrap_or(default), axes.len());
+        let norm = LayerNormalization::of(self.graph, op).map(|norm| (norm.axis, true));
+        let along = norm.or_else(|| Softmax::of(self.graph, op).map(|softmax| (softmax.axis, softmax.to_the_end)));
+        let (axis, to_the_end) = along.ok_or_else(|| format!("{} is not understood", self.name(op)))?;
+        let axis = axis_from_front(axis, axes.len());
         let needed = |k: usize| axis.is_none_or(|axis| if to_the_end { k >= axis } else { k == axis });
         if axes.iter().enumerate().any(|(k, labels)| labels.is_some() && needed(k)) {
             return Err(format!("{} runs over the channels", self.name(op)));

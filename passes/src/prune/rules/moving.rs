@@ -1,7 +1,10 @@
 //! Ops that move channels without computing: labels move with them.
 use onnx_shrink_ir::{
     Dim, OpId, Use, ValueId,
-    ops::{Concat, Gather, Pad, Reshape, Shape, Slice, Transpose, axis_from_front},
+    ops::{
+        Concat, Gather, Pad, Reshape, Resize, ResizeCoordinates, ResizeScales, Shape, Slice, Split, Transpose,
+        axis_from_front,
+    },
 };
 
 use super::{super::groups::Adjust, Analysis, Axes, Labels, Rule};
@@ -50,11 +53,12 @@ impl Analysis<'_> {
     }
 
     pub(super) fn split(&mut self, op: OpId) -> Rule {
-        let x = self.input(op, 0)?;
-        let axes = self.axes_of(x);
-        let node = self.graph.op(op);
-        let axis = self.axis(op, node.int("axis").unwrap_or(0), axes.len())?;
-        let outputs: Vec<ValueId> = node
+        let split = Split::of(self.graph, op).ok_or_else(|| format!("{} is not understood", self.name(op)))?;
+        let axes = self.axes_of(split.x);
+        let axis = self.axis(op, split.axis, axes.len())?;
+        let outputs: Vec<ValueId> = self
+            .graph
+            .op(op)
             .outputs()
             .iter()
             .copied()
@@ -247,19 +251,19 @@ impl Analysis<'_> {
     }
 
     pub(super) fn resize(&mut self, op: OpId) -> Rule {
-        let (x, y) = (self.input(op, 0)?, self.output(op)?);
-        let axes = self.axes_of(x);
-        let node = self.graph.op(op);
-        let odd = node.attribute("axes").is_some()
-            || node.string("coordinate_transformation_mode") == Some("tf_crop_and_resize")
-            || node.string("keep_aspect_ratio_policy").is_some_and(|policy| policy != "stretch");
-        if odd {
+        let y = self.output(op)?;
+        let usual = |resize: &Resize| {
+            resize.axes.is_none()
+                && resize.coordinates != ResizeCoordinates::CropAndResize
+                && !resize.keeps_aspect_ratio
+        };
+        let Some(resize) = Resize::of(self.graph, op).filter(usual) else {
             return Err(format!("there is no rule for this form of {}", self.name(op)));
-        }
+        };
+        let axes = self.axes_of(resize.x);
         let labelled: Vec<(usize, Labels)> =
             axes.iter().enumerate().filter_map(|(axis, labels)| Some((axis, labels.clone()?))).collect();
-        let sizes = node.input(3).filter(|_| node.is("Resize") && self.graph.opset() >= 11);
-        if let Some(sizes) = sizes {
+        if let Some(sizes) = resize.sizes {
             let sizes = self
                 .constant(sizes)?
                 .to_i64_vec()
@@ -269,14 +273,13 @@ impl Analysis<'_> {
             }
             self.adjust.push(Adjust::Shape { op, input: 3, entries: labelled });
         } else {
-            let index = if node.is("Resize") && self.graph.opset() >= 11 { 2 } else { 1 };
-            let scales: Vec<f64> = match (node.input(index), node.floats("scales")) {
-                (Some(value), _) => self
+            let scales: Vec<f64> = match resize.scales {
+                Some(ResizeScales::Input(value)) => self
                     .constant(value)?
                     .to_f64_vec()
                     .ok_or_else(|| format!("the scales of {} are not numbers", self.name(op)))?,
-                (None, Some(scales)) => scales.iter().map(|&scale| f64::from(scale)).collect(),
-                (None, None) => Vec::new(),
+                Some(ResizeScales::Stated(scales)) => scales.into_iter().map(f64::from).collect(),
+                None => Vec::new(),
             };
             if labelled.iter().any(|(axis, _)| scales.get(*axis) != Some(&1.0)) {
                 return Err(format!("{} changes the number of channels", self.name(op)));
