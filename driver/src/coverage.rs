@@ -8,7 +8,9 @@
 //! **Never** costs more than a bounded number of operations: what was not examined then is said, and counts as reached.
 use std::collections::{BTreeMap, BTreeSet};
 
-use onnx_shrink_ir::{Evaluate, Graph, Op, OpId, Prepared, Tensor, Use, ValueId, element_count, multiply_adds};
+use onnx_shrink_ir::{
+    Evaluate, Graph, Op, OpId, Prepared, Tensor, Use, ValueId, element_count, multiply_adds, ops::Relu,
+};
 
 use crate::{
     Samples,
@@ -327,7 +329,7 @@ impl Walk<'_> {
             ("", "BatchNormalization", _) => true,
             ("", "PRelu", 1) => input(0).is_none_or(|tensor| any(tensor, |number| number < 0.0)),
             ("", "InstanceNormalization", 1 | 2) => true,
-            ("", "Relu", _) => any(made, |number| number > 0.0),
+            _ if Relu::of(graph, op).is_some() => any(made, |number| number > 0.0),
             ("", "Clip" | "LeakyRelu" | "PRelu" | "HardSigmoid" | "HardSwish" | "InstanceNormalization", 0)
                 if varies(made) =>
             {

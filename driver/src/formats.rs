@@ -1,7 +1,10 @@
 //! In which form integer layers are written: the Quantize/Dequantize pairs that the quantizer makes, or what passes make of them.
 //!
 //! **Never** decides which layers are integer: that is done when this begins.
-use onnx_shrink_ir::{Graph, Model, OpId, Use, infer, ops::WeightLayout};
+use onnx_shrink_ir::{
+    Graph, Model, OpId, Use, infer,
+    ops::{WeightLayout, is_clip},
+};
 use onnx_shrink_passes::{
     Context,
     analysis::integer_layers::layer_of,
@@ -59,7 +62,7 @@ pub fn accumulator_bits(graph: &Graph, op: OpId) -> Option<u32> {
 /// in its form.
 pub fn written_bytes(graph: &Graph, name: &str) -> Option<u64> {
     const PRODUCTS: [&str; 4] = ["QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"];
-    const BEHIND: [&str; 7] = ["Add", "Cast", "Mul", "Round", "Clip", "Relu", "Reshape"];
+    const BEHIND: [&str; 5] = ["Add", "Cast", "Mul", "Round", "Reshape"];
     let named = |op: &OpId| graph.op(*op).name() == name && PRODUCTS.contains(&graph.op(*op).op_type());
     let mut op = graph.ops_in_id_order().into_iter().find(named)?;
     let is_qlinear = graph.op(op).op_type().starts_with("QLinear");
@@ -75,7 +78,11 @@ pub fn written_bytes(graph: &Graph, name: &str) -> Option<u64> {
         last = op;
         let next = graph.op(op).output(0).map(|output| graph.uses(output));
         match next.as_deref() {
-            Some([Use::Input(next, _)]) if !is_qlinear && BEHIND.contains(&graph.op(*next).op_type()) => op = *next,
+            Some([Use::Input(next, _)])
+                if !is_qlinear && (is_clip(graph.op(*next)) || BEHIND.contains(&graph.op(*next).op_type())) =>
+            {
+                op = *next
+            }
             _ => return Some(bytes),
         }
     }

@@ -4,7 +4,7 @@
 //! at most as deep as the file format allows.
 use std::{collections::BTreeMap, sync::Arc};
 
-use onnx_shrink_ir::{DataType, EvaluateError, Graph, Op, OpId, Tensor, ValueId, op_schema};
+use onnx_shrink_ir::{DataType, EvaluateError, Graph, Op, OpId, Tensor, ValueId, op_schema, ops::Relu};
 
 use crate::{
     Options, Random,
@@ -218,7 +218,7 @@ impl<'g> Plan<'g> {
                 }
             }
             let step = &mut self.steps[index];
-            let plain = matches!(step.home, Home::Op(Some(_), _)) && step.op.is("Relu");
+            let plain = matches!(step.home, Home::Op(Some(_), _)) && Relu::of(self.graph, step.id).is_some();
             step.overwrites = step.op.input(0).filter(|input| plain && dies.contains(input));
             step.dies = dies;
         }

@@ -40,6 +40,7 @@ pub mod ops;
 mod part;
 mod patch;
 pub mod raise;
+pub mod semantics;
 mod tensor;
 pub mod testing;
 pub mod text;

@@ -5,6 +5,8 @@
 //! Only what none of this explains is "removed" or "added".
 use std::collections::BTreeMap;
 
+use onnx_shrink_ir::semantics::{self, Effect};
+
 use super::{
     change::{Detail, Kind},
     index::{Index, Source},
@@ -328,7 +330,7 @@ fn before_layout(index: &Index<'_>, sources: &[Source]) -> Vec<Source> {
     for &source in sources {
         let mut source = source;
         while let Source::Made(op, 0) = source
-            && matches!(index.op(op).op_type(), "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Identity")
+            && semantics::of(index.op(op)).is_some_and(|row| row.effect == Effect::View)
             && let Some(&input) = index.inputs[op].first()
         {
             found.push(input);

@@ -8,6 +8,8 @@ use std::{
     hash::Hash,
 };
 
+use onnx_shrink_ir::ops::is_clip;
+
 use super::index::{Index, Source};
 
 /// Pairs of ops, by place in the two indices.
@@ -280,7 +282,7 @@ impl State<'_, '_> {
         let mut source = through(self.a, &self.matches.to_b, source);
         while let Source::Made(op, 0) = source
             && self.matches.to_b[op].is_none()
-            && matches!(self.a.op(op).op_type(), "BatchNormalization" | "Relu" | "Clip")
+            && (self.a.op(op).is("BatchNormalization") || is_clip(self.a.op(op)))
             && let Some(&input) = self.a.inputs[op].first()
             && matches!(input, Source::Made(maker, 0) if self.a.readers[maker][0].len() == 1)
         {

@@ -1,7 +1,7 @@
 //! What kind of numbers an output holds: which parts it has, and whether they are scores of classes.
-use onnx_shrink_ir::{Graph, ValueId};
+use onnx_shrink_ir::{Graph, ValueId, semantics::is_reshape};
 
-use super::structure::{Structure, is_reshape, only_data};
+use super::structure::{Structure, only_data};
 
 /// Ops that an output is followed back through, at most.
 const MOST_OPS: usize = 16;

@@ -10,6 +10,7 @@ use std::ops::Range;
 use onnx_shrink_ir::{
     Dim, Graph, Op, OpId, ValueId,
     ops::{Concat, Transpose, axis_from_front},
+    semantics::{self, Effect, is_reshape},
 };
 
 /// Operands, of Concats of Concats, after which no more is looked for.
@@ -166,39 +167,11 @@ pub(super) fn only_data(graph: &Graph, node: &Op) -> Option<ValueId> {
     data.next().is_none().then_some(first)
 }
 
-pub(super) fn is_reshape(node: &Op) -> bool {
-    ["Reshape", "Flatten", "Squeeze", "Unsqueeze"].iter().any(|kind| node.is(kind))
-}
-
-/// Ops that make each number from the one at its place.
+/// Whether `node` makes each number from the one at its place.
 fn is_elementwise(node: &Op) -> bool {
-    const KINDS: [&str; 24] = [
-        "Abs",
-        "Add",
-        "Cast",
-        "Clip",
-        "DequantizeLinear",
-        "Div",
-        "Dropout",
-        "Elu",
-        "Exp",
-        "HardSigmoid",
-        "HardSwish",
-        "Identity",
-        "LeakyRelu",
-        "Log",
-        "Mul",
-        "Neg",
-        "Pow",
-        "QuantizeLinear",
-        "Relu",
-        "Sigmoid",
-        "Softplus",
-        "Sqrt",
-        "Sub",
-        "Tanh",
-    ];
-    KINDS.iter().any(|kind| node.is(kind))
+    semantics::of(node).is_some_and(|row| {
+        matches!(row.effect, Effect::Elementwise | Effect::Quantization) || row.op_type == "Identity"
+    })
 }
 
 /// Axes of `before` that a reshape to `after` keeps, from the front and from the back, as `axes` of the output.

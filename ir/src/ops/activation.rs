@@ -2,7 +2,7 @@
 use super::Reader;
 use crate::{
     attributes,
-    graph::{Graph, NewOp, OpId, ValueId},
+    graph::{Graph, NewOp, Op, OpId, ValueId},
 };
 
 /// `Relu`: the greater of x and 0.
@@ -81,6 +81,22 @@ impl Clip {
         }
         node
     }
+}
+
+/// Least and largest number that the op `op`, a `Relu` or a `Clip` with constant bounds, lets through; `None` for other ops.
+pub fn clip_bounds(graph: &Graph, op: OpId) -> Option<(f64, f64)> {
+    match Relu::of(graph, op) {
+        Some(_) => Some((0.0, f64::INFINITY)),
+        None => {
+            let clip = Clip::of(graph, op)?;
+            Some((clip.min.unwrap_or(f64::NEG_INFINITY), clip.max.unwrap_or(f64::INFINITY)))
+        }
+    }
+}
+
+/// Whether the op is a `Relu` or a `Clip`, of any form: what engines fuse into the layer before it.
+pub fn is_clip(op: &Op) -> bool {
+    op.is("Relu") || op.is("Clip")
 }
 
 /// `LeakyRelu`: x where it is positive, else `alpha · x`.

@@ -21,7 +21,7 @@ mod split;
 mod weight_layout;
 mod weighted;
 
-pub use activation::{Clip, HardSigmoid, LeakyRelu, Relu, Softmax};
+pub use activation::{Clip, HardSigmoid, LeakyRelu, Relu, Softmax, clip_bounds, is_clip};
 pub use constant::{Constant, ConstantOfShape};
 pub use conv::{AutoPad, Conv, ConvTranspose};
 pub use elementwise::{Binary, BinaryKind, Cast, Dropout, has_older_broadcast};

@@ -9,6 +9,7 @@ use ndarray::Array2;
 use super::{Binary, BinaryKind, Reader, RowOrder, WeightLayout, WeightShape};
 use crate::{
     graph::{Graph, Op, OpId, ValueId},
+    semantics,
     tensor::Tensor,
     types::TensorType,
 };
@@ -16,15 +17,7 @@ use crate::{
 /// The inputs of `op` that may be weights. Empty for ops that do not multiply by weights, and for ops of other domains than
 /// ONNX's own.
 pub fn weight_inputs(op: &Op) -> &'static [usize] {
-    if !op.domain().is_empty() {
-        return &[];
-    }
-    match op.op_type() {
-        "Conv" | "ConvTranspose" => &[1],
-        "Gemm" | "MatMul" => &[0, 1],
-        "LSTM" | "GRU" | "RNN" => &[1, 2],
-        _ => &[],
-    }
+    semantics::of(op).map_or(&[], |row| row.weights)
 }
 
 /// The inputs of `op` that may hold parameters: its weights, or the table in which a Gather looks rows up.

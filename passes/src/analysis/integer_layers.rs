@@ -5,8 +5,8 @@
 //! **Never** takes a form apart that it does not know whole.
 use ndarray::Array2;
 use onnx_shrink_ir::{
-    DataType, Graph, Op, OpId, Tensor, Use, ValueId,
-    ops::{DequantizeLinear, LayerKind, RowOrder, WeightedLayer},
+    DataType, Graph, OpId, Tensor, Use, ValueId,
+    ops::{DequantizeLinear, LayerKind, RowOrder, WeightedLayer, clip_bounds},
 };
 
 use crate::{Miss, numerics::accumulator::Bound};
@@ -162,7 +162,7 @@ fn end_of(graph: &Graph, value: ValueId) -> End {
     let mut end = value;
     let mut bounds = None;
     if let Some((op, 0)) = graph.only_use(value)
-        && let Some(found) = clip_of(graph, graph.op(op))
+        && let Some(found) = clip_bounds(graph, op)
         && let Some(output) = graph.op(op).output(0)
     {
         bounds = Some((op, found));
@@ -174,20 +174,6 @@ fn end_of(graph: &Graph, value: ValueId) -> End {
     let quantize = |x: f64| ((x / f64::from(scale)).round_ties_even() + f64::from(zero)).clamp(0.0, 255.0) as u8;
     let (low, high) = bounds.map_or((0, 255), |(_, (low, high))| (quantize(low), quantize(high)));
     End::Quantized { made, activation: bounds.map(|(op, _)| op), low, high }
-}
-
-/// The bounds of a Relu or Clip.
-fn clip_of(graph: &Graph, node: &Op) -> Option<(f64, f64)> {
-    if node.is("Relu") {
-        return Some((0.0, f64::INFINITY));
-    }
-    let bound = |index: usize, default: f64| match node.input(index) {
-        Some(value) => graph.constant(value)?.to_scalar_f64(),
-        None => Some(default),
-    };
-    let plain = node.is("Clip") && node.attributes().is_empty();
-    plain.then_some(())?;
-    Some((bound(1, f64::NEG_INFINITY)?, bound(2, f64::INFINITY)?))
 }
 
 impl Layer {

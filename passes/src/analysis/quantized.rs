@@ -1,7 +1,10 @@
 //! What of a graph was quantized before: models of other tools, and what is between Q/DQ pairs.
 use std::collections::BTreeSet;
 
-use onnx_shrink_ir::{DataType, Graph, OpId, ValueId, ops::parameter_inputs};
+use onnx_shrink_ir::{
+    DataType, Graph, OpId, ValueId,
+    ops::{is_clip, parameter_inputs},
+};
 
 use crate::{analysis::computed::Computed, weight_only::least_bits::LEAST_BYTES};
 
@@ -57,8 +60,7 @@ pub fn is_between_pairs(graph: &Graph, op: OpId) -> bool {
     let op = graph.op(op);
     op.input(0).is_some_and(from_pair)
         && op.output(0).and_then(|y| graph.only_use(y)).is_some_and(|(next, _)| {
-            let activation =
-                graph.op(next).output(0).filter(|_| graph.op(next).is("Relu") || graph.op(next).is("Clip"));
+            let activation = graph.op(next).output(0).filter(|_| is_clip(graph.op(next)));
             let next = activation.and_then(|y| graph.only_use(y)).map_or(next, |(next, _)| next);
             graph.op(next).is("QuantizeLinear")
         })

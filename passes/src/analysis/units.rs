@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use onnx_shrink_ir::{
     DataType, Graph, Op, OpId, Use, ValueId, multiply_adds,
-    ops::{LayerKind, MaxPool, Resize, ResizeMode, WeightedLayer, weight_inputs},
+    ops::{LayerKind, MaxPool, Resize, ResizeMode, WeightedLayer, clip_bounds, weight_inputs},
+    semantics::{self, Data, Effect},
 };
 
 use crate::{
@@ -153,22 +154,9 @@ impl Sight<'_> {
     /// The Relu, or Clip from 0, that alone reads `value`: the op, its output, its upper bound.
     fn activation(&self, value: ValueId) -> Option<(OpId, ValueId, Option<f64>)> {
         let (op, 0) = self.graph.only_use(value)? else { return None };
-        let node = self.graph.op(op);
-        let upper = if node.is("Relu") {
-            None
-        } else if node.is("Clip") {
-            let bound = |index: usize| self.graph.constant(node.input(index)?)?.to_scalar_f64();
-            if bound(1)? != 0.0 {
-                return None;
-            }
-            match node.input(2) {
-                Some(_) => Some(bound(2).filter(|upper| *upper > 0.0)?),
-                None => None,
-            }
-        } else {
-            return None;
-        };
-        let output = node.output(0)?;
+        let (_, high) = clip_bounds(self.graph, op).filter(|(low, high)| *low == 0.0 && *high > 0.0)?;
+        let upper = (high < f64::INFINITY).then_some(high);
+        let output = self.graph.op(op).output(0)?;
         self.dims(output).ok()?;
         Some((op, output, upper))
     }
@@ -239,8 +227,13 @@ fn beside_pairs(sight: &Sight<'_>, unit: Unit) -> Result<Unit, Miss> {
     Err(Miss::Form("it is beside Quantize/Dequantize pairs of another kind than the target's"))
 }
 
-/// Ops whose constant operands are numbers like those that they meet.
-const TAKES_CONSTANTS: [&str; 10] = ["Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "PRelu", "Where", "Concat"];
+/// Whether the constant operands of `node` are numbers like those that they meet.
+fn takes_constants(node: &Op) -> bool {
+    semantics::of(node).is_some_and(|row| match row.effect {
+        Effect::Elementwise => row.data == Data::All && !row.is_exact,
+        _ => row.op_type == "Where" || row.op_type == "Concat",
+    })
+}
 
 /// An op that computes in float between pairs of its own, for engines that take no float tensor.
 fn any(sight: &Sight<'_>, op: OpId, node: &Op) -> Result<Unit, Miss> {
@@ -252,7 +245,7 @@ fn any(sight: &Sight<'_>, op: OpId, node: &Op) -> Result<Unit, Miss> {
         return Err(Miss::NotThisPattern);
     }
     let is_read = |value: ValueId| match sight.graph.constant(value) {
-        Some(_) => TAKES_CONSTANTS.contains(&node.op_type()) && sight.float_constant(value).is_ok(),
+        Some(_) => takes_constants(node) && sight.float_constant(value).is_ok(),
         None => sight.dims(value).is_ok(),
     };
     let inputs: Vec<(usize, ValueId)> = (node.inputs().iter().enumerate())

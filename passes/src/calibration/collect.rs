@@ -4,7 +4,7 @@
 //! shards that [`Calibration::merge`] puts together. Memory does not grow with the number of samples.
 use std::collections::BTreeMap;
 
-use onnx_shrink_ir::{DataType, Evaluate, Graph, Tensor, ValueId};
+use onnx_shrink_ir::{DataType, Evaluate, Graph, Tensor, ValueId, ops::Relu};
 
 use crate::{
     SampleError, SampleSource,
@@ -189,7 +189,7 @@ fn sights(graph: &Graph) -> Vec<Sight> {
         }
         if let [Some(output)] = op.outputs()
             && (op.is("Conv") || op.is("Gemm") || op.is("BatchNormalization"))
-            && graph.only_use(*output).is_some_and(|(reader, _)| graph.op(reader).is("Relu"))
+            && graph.only_use(*output).is_some_and(|(reader, _)| Relu::of(graph, reader).is_some())
         {
             sights[output.index()] = Sight::Extremes;
         }

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use onnx_shrink_ir::{
     DataType, Graph, Op, OpId, Tensor, ValueId,
-    ops::{Concat, LeakyRelu, PadMode, Resize, ResizeMode, RowOrder, WeightedLayer},
+    ops::{Concat, LeakyRelu, PadMode, Resize, ResizeMode, RowOrder, WeightedLayer, clip_bounds, is_clip},
+    semantics,
 };
 
 use crate::Statistics;
@@ -146,10 +147,6 @@ impl Sight<'_> {
         self.known.get(&value).cloned()
     }
 
-    fn scalar(&self, index: usize) -> Option<f64> {
-        self.graph.constant(self.node.input(index)?)?.to_scalar_f64()
-    }
-
     /// What follows for the (first) output of the op.
     fn output(&self, op: OpId) -> Option<Known> {
         let node = self.node;
@@ -158,20 +155,13 @@ impl Sight<'_> {
         }
         match node.op_type() {
             "Conv" | "Gemm" | "MatMul" => self.weighted(op),
-            "Relu" => self.input(0).map(|x| x.clip(0.0, f64::INFINITY)),
-            "Clip" => {
-                let bound = |index: usize, none: f64| match node.input(index) {
-                    Some(_) => self.scalar(index),
-                    None => Some(none),
-                };
-                let (low, high) = (bound(1, f64::NEG_INFINITY)?, bound(2, f64::INFINITY)?);
+            _ if is_clip(node) => {
+                let (low, high) = clip_bounds(self.graph, op)?;
                 match self.input(0) {
                     Some(x) if low <= high => Some(x.clip(low, high)),
                     _ => (low.is_finite() && high.is_finite()).then(|| Known::bounded(low, high)),
                 }
             }
-            "Sigmoid" | "HardSigmoid" | "Softmax" => Some(Known::bounded(0.0, 1.0)),
-            "Tanh" | "Erf" | "Sin" | "Cos" | "Softsign" => Some(Known::bounded(-1.0, 1.0)),
             // The least of x·min(max(x/6 + ½, 0), 1) is −3/8, at −3/2.
             "HardSwish" => self.input(0).map(|x| Known::bounded(x.low.clamp(-0.375, 0.0), x.high.max(0.0))),
             "LeakyRelu" => self.input(0).and_then(|x| {
@@ -201,7 +191,10 @@ impl Sight<'_> {
             }
             "Resize" if Resize::of(self.graph, op)?.mode != ResizeMode::Cubic => self.input(0),
             "Pad" => self.padded(op),
-            _ => None,
+            _ => {
+                let (low, high) = semantics::of(node)?.range?;
+                (low.is_finite() && high.is_finite()).then(|| Known::bounded(low, high))
+            }
         }
     }
 

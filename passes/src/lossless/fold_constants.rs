@@ -24,6 +24,7 @@
 use onnx_shrink_ir::{
     DataType, Dim, Graph, NewOp, OpId, Patch, Tensor, TensorType, ValueId, attributes,
     ops::{self, Constant, DequantizeLinear, Gather, Shape, Transpose},
+    semantics,
 };
 
 use crate::{Class, Context, Description, Miss, Result, Rewrite, When, net_bytes};
@@ -73,7 +74,7 @@ impl Rewrite for FoldConstants {
 fn is_arithmetic(graph: &Graph, op: OpId) -> bool {
     let node = graph.op(op);
     let is_float = |value: &ValueId| graph.ty(*value).is_none_or(|ty| ty.dtype.is_float());
-    !MOVING.contains(&node.op_type()) && node.inputs().iter().flatten().any(is_float)
+    !semantics::of(node).is_some_and(|row| row.is_exact) && node.inputs().iter().flatten().any(is_float)
 }
 
 /// Whether `op` gives the same outputs for the same inputs each time, and is one of ONNX's own without a body.
@@ -81,15 +82,6 @@ pub(crate) fn is_deterministic(graph: &Graph, op: OpId) -> bool {
     let node = graph.op(op);
     node.domain().is_empty() && node.regions().is_empty() && !ops::is_random(graph, op) && !node.is("Dropout")
 }
-
-/// Ops that give elements of their inputs, or of an attribute, as they are.
-#[rustfmt::skip]
-const MOVING: &[&str] = &[
-    "Cast", "CastLike", "CenterCropPad", "Compress", "Concat", "Constant", "ConstantOfShape", "DepthToSpace", "Expand", "EyeLike",
-    "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "NonZero", "OneHot", "Pad", "Reshape", "ReverseSequence",
-    "ScatterElements", "ScatterND", "Shape", "Size", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Trilu",
-    "Unsqueeze", "Where",
-];
 
 /// The edits that put constants in the place of the op's outputs, or why it stays.
 fn fold(graph: &Graph, op: OpId, class: Class, cx: &Context<'_>) -> Result<Patch, Miss> {

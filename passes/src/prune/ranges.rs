@@ -8,8 +8,8 @@ use ndarray::Axis;
 use onnx_shrink_ir::{
     Graph, OpId, ValueId,
     ops::{
-        AutoPad, AveragePool, BatchNormalization, Binary, BinaryKind, Clip, Conv, LayerKind, LeakyRelu, Pad, PadMode,
-        RowOrder, WeightedLayer,
+        AutoPad, AveragePool, BatchNormalization, Binary, BinaryKind, Conv, LayerKind, LeakyRelu, Pad, PadMode,
+        RowOrder, WeightedLayer, clip_bounds, is_clip,
     },
 };
 
@@ -148,10 +148,8 @@ impl<'a> Ranges<'a> {
                 });
                 Some(ranges.collect())
             }
-            "Relu" => self.each(x, axis, units, |x| x.max(0.0)),
-            "Clip" => {
-                let clip = Clip::of(self.graph, op)?;
-                let (low, high) = (clip.min.unwrap_or(f64::NEG_INFINITY), clip.max.unwrap_or(f64::INFINITY));
+            _ if is_clip(node) => {
+                let (low, high) = clip_bounds(self.graph, op)?;
                 self.each(x, axis, units, |x| x.max(low).min(high))
             }
             "LeakyRelu" => {

@@ -13,7 +13,7 @@ use std::{
 use ndarray::{Array2, ArrayView2};
 use onnx_shrink_ir::{
     Evaluate, Graph, OpId, Patch, Prepared, Tensor, Use, ValueId,
-    ops::{Binary, BinaryKind},
+    ops::{Binary, BinaryKind, Relu},
 };
 
 use super::{
@@ -224,7 +224,7 @@ fn targets(graph: &Graph, copy: &Graph, groups: &Groups, removal: &Removal) -> V
         }
         let (branch, wanted) = goal(graph, &before, &place);
         let kept = kept_outputs(groups, &before, gone);
-        let is_relu = |place: &Use| matches!(place, Use::Input(op, _) if graph.op(*op).is("Relu"));
+        let is_relu = |place: &Use| matches!(place, Use::Input(op, _) if Relu::of(graph, *op).is_some());
         let clipped = graph.uses(wanted).iter().all(is_relu);
         targets.push(Target { before, after, wanted, branch, kept, clipped });
     }

@@ -7,7 +7,10 @@ mod moving;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use onnx_shrink_ir::{Dim, Graph, OpId, Tensor, Use, ValueId};
+use onnx_shrink_ir::{
+    Dim, Graph, OpId, Tensor, Use, ValueId,
+    semantics::{self, Effect},
+};
 
 use super::{
     groups::{Adjust, Consumer, Group, Groups, Sizes, Weighted},
@@ -94,16 +97,8 @@ impl<'g> Analysis<'g> {
             _ => {}
         }
         Some(match op_type {
-            "Relu" | "LeakyRelu" | "Elu" | "Selu" | "Celu" | "Sigmoid" | "HardSigmoid" | "HardSwish" | "Tanh"
-            | "Softplus" | "Softsign" | "Erf" | "Gelu" | "Mish" | "Swish" | "Abs" | "Neg" | "Exp" | "Log" | "Sqrt"
-            | "Reciprocal" | "Floor" | "Ceil" | "Round" | "Sign" | "Sin" | "Cos" | "Identity" | "Cast" | "Clip"
-            | "ThresholdedRelu" | "Not" | "IsNaN" | "Dropout" => self.unary(op),
-            "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Max" | "Min" | "Sum" | "Mean" | "Where" | "PRelu" | "And"
-            | "Or" | "Equal" | "Greater" | "Less" | "GreaterOrEqual" | "LessOrEqual" => self.elementwise(op),
             "BatchNormalization" | "InstanceNormalization" => self.norm(op),
             "MaxPool" | "AveragePool" | "LpPool" | "GlobalAveragePool" | "GlobalMaxPool" => self.pool(op),
-            "ReduceMean" | "ReduceSum" | "ReduceMax" | "ReduceMin" | "ReduceL1" | "ReduceL2" | "ReduceProd"
-            | "ReduceSumSquare" => self.reduce(op),
             "Softmax" | "LogSoftmax" | "Hardmax" | "LayerNormalization" => self.softmax(op),
             "Concat" => self.concat(op),
             "Split" => self.split(op),
@@ -111,10 +106,17 @@ impl<'g> Analysis<'g> {
             "Gather" => self.gather(op),
             "Pad" => self.pad(op),
             "Transpose" => self.transpose(op),
-            "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" => self.reshape(op),
             "Resize" | "Upsample" => self.resize(op),
             "Shape" => self.shape(op),
-            _ => return None,
+            "Where" => self.elementwise(op),
+            "Identity" => self.unary(op),
+            _ => match semantics::of(self.graph.op(op)) {
+                Some(row) if row.is_unary() => self.unary(op),
+                Some(row) if row.effect == Effect::Elementwise => self.elementwise(op),
+                Some(row) if row.effect == Effect::Reduction && row.op_type.starts_with("Reduce") => self.reduce(op),
+                Some(row) if row.effect == Effect::View => self.reshape(op),
+                _ => return None,
+            },
         })
     }
 

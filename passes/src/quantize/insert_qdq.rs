@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ndarray::{Array1, Array2};
 use onnx_shrink_ir::{
     DataType, Graph, NewOp, OpId, Patch, Tensor, TensorType, ValueId, ValueRef, attributes,
-    ops::{RowOrder, WeightShape, WeightedLayer},
+    ops::{RowOrder, WeightShape, WeightedLayer, is_clip},
 };
 
 use crate::{
@@ -400,7 +400,7 @@ impl<'a> Insertion<'a> {
             }
             let mut end = graph.op(op).output(0);
             if let Some((next, _)) = end.and_then(|end| graph.only_use(end))
-                && (graph.op(next).is("Relu") || graph.op(next).is("Clip"))
+                && is_clip(graph.op(next))
             {
                 end = graph.op(next).output(0);
             }

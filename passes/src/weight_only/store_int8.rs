@@ -26,7 +26,7 @@ use std::collections::BTreeSet;
 use ndarray::{Array1, ArrayD, ArrayViewD, Axis, Zip};
 use onnx_shrink_ir::{
     DataType, Graph, NewOp, OpId, Patch, Tensor, TensorType, Use, ValueId, attributes,
-    ops::{LayerKind, RowOrder, WeightLayout, WeightedLayer},
+    ops::{LayerKind, RowOrder, WeightLayout, WeightedLayer, clip_bounds},
 };
 
 use crate::{
@@ -286,16 +286,10 @@ impl StoreInt8<'_> {
         if let Some(statistics) = known(x) {
             return Some(statistics.mean.clone());
         }
-        let before = graph.op(graph.producer(x)?);
-        let statistics = known(before.input(0)?)?;
-        let bound = |index: usize| graph.constant(before.input(index)?)?.to_scalar_f64();
-        if before.is("Relu") {
-            Some(mean_of_clip(statistics, f64::INFINITY))
-        } else if before.is("Clip") && bound(1) == Some(0.0) {
-            Some(mean_of_clip(statistics, bound(2).unwrap_or(f64::INFINITY)))
-        } else {
-            None
-        }
+        let before = graph.producer(x)?;
+        let statistics = known(graph.op(before).input(0)?)?;
+        let (low, high) = clip_bounds(graph, before)?;
+        (low == 0.0).then(|| mean_of_clip(statistics, high))
     }
 }
 
