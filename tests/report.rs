@@ -10,7 +10,7 @@ use onnx_shrink_driver::{
     report::{Culprit, Regions},
     samples::BadSample,
 };
-use onnx_shrink_passes::{Class, Entry, Outcome};
+use onnx_shrink_passes::{Class, Entry, Miss, Outcome};
 use serde_json::Value;
 
 use crate::support::{calib, folder, run};
@@ -79,7 +79,7 @@ fn the_fields_are_those_that_are_documented() {
     let mut found = BTreeMap::new();
     gather("Report", &report, &mut found);
     // What a good run does not have.
-    let outcome = Outcome::Missed { reason: String::new() };
+    let outcome = Outcome::Missed { reason: Miss::Quantized };
     let missed = Entry { pass: "p", class: Class::Exact, op: String::new(), op_type: String::new(), outcome };
     gather("Entry", &serde_json::to_value(&missed).unwrap(), &mut found);
     let culprit = Culprit::new(&missed, false, String::new(), None);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use onnx_shrink_ir::{DataType, Evaluate, EvaluateError, Graph, Model, OpId};
 use onnx_shrink_passes::target::{Places, Target};
 use onnx_shrink_passes::{
-    Context, Options, Outcome, SampleError, Statistics,
+    Context, Miss, Named, Options, SampleError, Statistics,
     analysis::{
         place::Costs,
         units::{Units, find_units},
@@ -18,9 +18,9 @@ use onnx_shrink_passes::{
     },
     quantize::{
         DynamicInt8,
-        dynamic_int8::{has_attention, pays},
+        dynamic_int8::{self, has_attention, pays},
     },
-    weight_only::{StoreInt8, fold_weights::Restore, least_bits::LeastBits},
+    weight_only::{StoreInt8, fold_weights::Restore, least_bits::LeastBits, store_int8},
 };
 
 use self::choose::choosing;
@@ -29,8 +29,10 @@ pub(crate) use self::noise::squares;
 use crate::{
     Failure, Progress, Samples,
     keep_float::Patterns,
-    layers::{Reason, layers},
-    report::Layer,
+    layers::layers,
+    nothing_stored::{Cause, NothingStored, WithSamples},
+    plan::{Decision, Layer, Plan, Reason},
+    report::Note,
     request::{
         Calibrate,
         formats::{Dynamic, FormatOptions},
@@ -59,7 +61,7 @@ pub struct Quantized {
     /// Samples that calibrated
     pub samples: usize,
     /// What the user should know
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
 }
 
 /// What the int8 part needs to know.
@@ -92,9 +94,9 @@ pub struct Calibrated<'a> {
     units: Units,
     costs: Costs,
     user_kept: BTreeSet<usize>,
-    notes: Vec<String>,
+    notes: Vec<Note>,
     /// Why nothing at all has calibrated ranges
-    storage_only: Option<String>,
+    storage_only: Option<Reason>,
     /// Units that find their ranges in each run
     dynamic: BTreeSet<usize>,
     /// Whether outliers of what these read go into their weights
@@ -123,7 +125,7 @@ impl Int8<'_> {
         lossless: &Model,
         dynamic: Dynamic,
         why: &Reason,
-    ) -> Result<Result<Quantized, String>, Failure> {
+    ) -> Result<Result<Quantized, NothingStored>, Failure> {
         self.without_samples_at_least(lossless, dynamic, why, &LeastBits::default())
     }
 
@@ -134,7 +136,7 @@ impl Int8<'_> {
         dynamic: Dynamic,
         why: &Reason,
         least: &LeastBits,
-    ) -> Result<Result<Quantized, String>, Failure> {
+    ) -> Result<Result<Quantized, NothingStored>, Failure> {
         let folded = Folded::of(lossless.detached(), self)?;
         let mut model = folded.model.detached();
         let mut cx = self.context();
@@ -160,58 +162,32 @@ impl Int8<'_> {
         }
         restored.extend(folded.restore(&mut model, Restore::Larger)?);
         if cx.journal.done() == 0 {
-            let why = if !self.target.stores {
-                format!("the target {} wants float weights", self.target.name)
-            } else if self.options.skip.contains("store-int8") {
-                "--skip store-int8 says so".to_owned()
+            let cause = if !self.target.stores {
+                Cause::Target(self.target.name)
+            } else if self.options.skip.contains(store_int8::PASS.name) {
+                Cause::Skipped
             } else if model.opset() < LEAST_STORAGE_OPSET {
-                format!("that needs opset {LEAST_STORAGE_OPSET}, the model has {}", model.opset())
+                Cause::Opset { found: model.opset(), least: LEAST_STORAGE_OPSET }
             } else {
-                "no constant is a large enough matrix of 32-bit floats in the main graph or its bodies".to_owned()
+                Cause::NoMatrix
             };
-            return Ok(Err(format!("nothing was stored in 8 bits: {why}; {}", self.what_samples_bring())));
+            return Ok(Err(NothingStored { cause, with_samples: WithSamples(self.target) }));
         }
-        let missed = |entry: &onnx_shrink_passes::Entry| match &entry.outcome {
-            Outcome::Missed { reason } if entry.pass == "dynamic-int8" => Some((entry.op.clone(), reason.clone())),
-            _ => None,
+        let missed = cx.journal.entries.iter().filter(|entry| entry.pass == dynamic_int8::PASS.name);
+        let missed: BTreeMap<&str, &Miss<Named>> =
+            missed.filter_map(|entry| Some((entry.op.as_str(), entry.missed()?))).collect();
+        let nor_dynamic = |op: OpId| {
+            let missed = missed.get(lossless.graph.label_of(op))?;
+            Some((op, Decision::Float(Reason::NorDynamic(Box::new(why.clone()), (*missed).clone()))))
         };
-        let missed: BTreeMap<String, String> = cx.journal.entries.iter().filter_map(missed).collect();
-        let reason = |op: OpId| {
-            let missed = missed.get(lossless.graph.label_of(op));
-            Some(match missed {
-                Some(missed) => Reason::NorDynamic(Box::new(why.clone()), missed.clone()).to_string(),
-                None => why.to_string(),
-            })
-        };
-        let layers = layers(&lossless.graph, &model.graph, &reason);
-        let run = match cx.journal.done_by("dynamic-int8") {
-            0 => "layers run in float".to_owned(),
-            1 => "one layer runs in 8 bits with ranges of each run, the others in float".to_owned(),
-            count => format!("{count} layers run in 8 bits with ranges of each run, the others in float"),
-        };
+        let plan = Plan::float(why.clone()).with(lossless.graph.ops_in_id_order().into_iter().filter_map(nor_dynamic));
+        let layers = layers(&lossless.graph, &model.graph, &plan);
         let mut notes = patterns.unused(&lossless.graph);
-        notes
-            .push(format!("no samples were given: weights are stored in 8 bits, {run}; {}", self.what_samples_bring()));
+        let dynamic = cx.journal.done_by(dynamic_int8::PASS.name);
+        notes.push(Note::StoredWithoutSamples { dynamic, with_samples: WithSamples(self.target) });
         notes.extend(open_shapes(&lossless.graph));
         let journal = folded.journal(&restored, cx.journal);
         Ok(Ok(Quantized { model, pairs: None, journal, layers, calibrator: None, samples: 0, notes }))
-    }
-
-    /// What `--data` would bring.
-    fn what_samples_bring(&self) -> String {
-        let name = self.target.name;
-        match self.target.places {
-            Places::Cheapest(_) => {
-                let what = "layers would run in 8 bits, too, where the target gains from it";
-                format!("with --data DIR (100 to 300 samples) {what}")
-            }
-            Places::All | Places::EveryTensor => {
-                format!("with --data DIR (100 to 300 samples) all layers that the target {name} runs in 8 bits would")
-            }
-            Places::Nothing => {
-                format!("the target {name} runs no layer in 8 bits: --data DIR would judge, and no more")
-            }
-        }
     }
 
     /// The lossless model in the opset that 8-bit layers need, with its weights computed, and why it could not be brought there, if so.
@@ -255,11 +231,12 @@ impl Int8<'_> {
         samples: &Samples,
         progress: &dyn Progress,
     ) -> Result<Calibrated<'a>, Failure> {
-        let (mut folded, mut storage_only) = self.raised(lossless)?;
+        let (mut folded, unfit) = self.raised(lossless)?;
+        let mut storage_only = unfit.map(Reason::Unfit);
         let calibration = match self.seen(&folded.model, samples, true, progress)? {
             Ok(calibration) => calibration,
             Err(error) => {
-                storage_only = Some(format!("the model cannot be calibrated: {error}"));
+                storage_only = Some(Reason::NotCalibrated(error.to_string()));
                 folded = Folded::of(lossless.detached(), self)?;
                 Calibration::default()
             }
@@ -290,14 +267,8 @@ impl Int8<'_> {
             let is_float = model.graph.ty(**input).is_some_and(|ty| ty.dtype == DataType::Float);
             is_float && !calibration.values.contains_key(input)
         });
-        let open: Vec<String> =
-            open.map(|input| format!("--input-range {}=LO,HI", model.graph.name_of(*input))).collect();
-        let notes = if open.is_empty() {
-            Vec::new()
-        } else {
-            let open = open.join(" ");
-            vec![format!("layers that read an input stay float, as its range is not known: {open} states it")]
-        };
+        let open: Vec<String> = open.map(|input| model.graph.name_of(*input).to_owned()).collect();
+        let notes = if open.is_empty() { Vec::new() } else { vec![Note::InputRangesUnknown(open)] };
         self.found(folded, calibration, notes, None)
     }
 
@@ -306,19 +277,17 @@ impl Int8<'_> {
         &'a self,
         folded: Folded<'a>,
         calibration: Calibration,
-        mut notes: Vec<String>,
-        mut storage_only: Option<String>,
+        mut notes: Vec<Note>,
+        mut storage_only: Option<Reason>,
     ) -> Result<Calibrated<'a>, Failure> {
         let model = &folded.model;
         let units = find_units(&model.graph, &calibration, self.target);
         let costs = Costs::new(&model.graph, &units, &calibration);
         if self.target.places == Places::Nothing {
-            storage_only = Some(format!("the target {} runs 8-bit layers in float, slower", self.target.name));
+            storage_only = Some(Reason::TargetRunsFloat(self.target.name));
         }
         if storage_only.is_none() && feeds_back(&model.graph) {
-            let reason =
-                "the model's outputs are fed back as inputs: errors of 8-bit layers would add up over the steps";
-            storage_only = Some(reason.to_owned());
+            storage_only = Some(Reason::FedBack);
         }
         let patterns = Patterns::new(self.keep_float)?;
         let user_kept = (0..units.units.len())
@@ -365,7 +334,7 @@ impl Int8<'_> {
 
 /// What is to be said of a model all of whose layers have shapes that inputs leave open: made-up samples are of some length,
 /// real ones of another.
-fn open_shapes(graph: &Graph) -> Option<String> {
+fn open_shapes(graph: &Graph) -> Option<Note> {
     let shape = |value| graph.ty(value).and_then(|ty| ty.shape.as_ref());
     let is_layer = |op: &&OpId| {
         let op = graph.op(**op);
@@ -387,14 +356,7 @@ fn open_shapes(graph: &Graph) -> Option<String> {
     names.sort();
     names.dedup();
     let all_open = !layers.is_empty() && layers.iter().all(|op| is_open(op));
-    (all_open && !names.is_empty()).then(|| {
-        format!(
-            "the shapes of all {} layers depend on what the inputs leave open ({}): made-up samples cannot judge what 8 bits gain \
-             and lose there; --data DIR is needed for that",
-            layers.len(),
-            names.join(", ")
-        )
-    })
+    (all_open && !names.is_empty()).then(|| Note::OpenShapes { layers: layers.len(), dims: names })
 }
 
 /// The first opset whose Mul broadcasts: what is stored in 8 bits needs that.

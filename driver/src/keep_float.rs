@@ -5,6 +5,7 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use onnx_shrink_ir::{Graph, OpId};
 
 use crate::Failure;
+use crate::report::Note;
 
 /// What `--keep-float` names.
 pub(crate) struct Patterns {
@@ -37,13 +38,13 @@ impl Patterns {
     }
 
     /// A note for each word that names nothing.
-    pub(crate) fn unused(&self, graph: &Graph) -> Vec<String> {
+    pub(crate) fn unused(&self, graph: &Graph) -> Vec<Note> {
         let names: BTreeSet<&str> =
             graph.ops().into_iter().flat_map(|op| [graph.label_of(op), graph.op(op).op_type()]).collect();
         let is_used = |word: &String| {
             let glob = Glob::new(word).map(|glob| glob.compile_matcher());
             names.iter().any(|name| *name == word || glob.as_ref().is_ok_and(|glob| glob.is_match(name)))
         };
-        self.words.iter().filter(|word| !is_used(word)).map(|word| format!("--keep-float {word} names no op")).collect()
+        self.words.iter().filter(|word| !is_used(word)).cloned().map(Note::KeepFloatUnused).collect()
     }
 }

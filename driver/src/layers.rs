@@ -4,7 +4,6 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    fmt,
 };
 
 use onnx_shrink_ir::{Graph, OpId, TensorType, ValueId, ops::weight_inputs};
@@ -12,53 +11,18 @@ use onnx_shrink_passes::analysis::{computed::Computed, quantized::is_between_pai
 
 use crate::{
     formats::accumulator_bits,
-    report::{Fate, Layer},
+    plan::{Fate, Layer, Plan, Reason},
     stored_form::{constants_beside, multiplies},
 };
 
 /// Numbers from which on a constant that rows are looked up in is listed even where it stays as it was.
 const LEAST_LOOKUP: usize = 4096;
 
-/// Why a layer does not compute in integers, where no pass says so.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// Nothing tells the ranges of what it reads
-    NoSamples,
-    /// Samples were given, and the model does not run on them
-    NotRun,
-    /// The same, and why each run does not find them
-    NorDynamic(Box<Reason>, String),
-    /// It is in a body
-    InBody,
-    /// It only looks rows up
-    Lookup,
-    /// The file has it so
-    Quantized,
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Reason::NoSamples => f.write_str("no samples were given"),
-            Reason::NotRun => f.write_str("the model does not run on the samples, so that its ranges are not known"),
-            Reason::NorDynamic(reason, missed) => write!(f, "{reason}, and ranges of each run: {missed}"),
-            Reason::InBody => f.write_str(
-                "it is in a body of If, Loop or Scan: its weights are stored in fewer bits, and it computes in float",
-            ),
-            Reason::Lookup => f.write_str("it looks rows up: there is nothing to compute"),
-            Reason::Quantized => f.write_str("it is quantized already"),
-        }
-    }
-}
-
-/// Why a layer does not compute in integers; `None`: it does.
-pub type Verdict<'a> = &'a dyn Fn(OpId) -> Option<String>;
-
 /// The layers of `before`, in its order, each followed by those of its bodies. `after` is the graph after all rewrites,
-/// whose op ids are the same; `verdict` speaks of ops of the main graph.
-pub fn layers(before: &Graph, after: &Graph, verdict: Verdict<'_>) -> Vec<Layer> {
+/// whose op ids are the same; `plan` is that of the main graph.
+pub fn layers(before: &Graph, after: &Graph, plan: &Plan) -> Vec<Layer> {
     let mut layers = Vec::new();
-    gather(&Pair::new(before, after, BTreeMap::new()), verdict, &mut layers);
+    gather(&Pair::new(before, after, BTreeMap::new()), plan, &mut layers);
     let constants = constants_beside(&layers, before, after);
     layers.extend(constants);
     layers
@@ -176,7 +140,7 @@ impl<'a> Pair<'a> {
     }
 }
 
-fn gather(pair: &Pair<'_>, verdict: Verdict<'_>, layers: &mut Vec<Layer>) {
+fn gather(pair: &Pair<'_>, plan: &Plan, layers: &mut Vec<Layer>) {
     let graph = pair.before;
     // A layer with ranges of each run is another op by now, under the same name.
     let products = pair.after.ops_of("MatMulInteger");
@@ -197,12 +161,12 @@ fn gather(pair: &Pair<'_>, verdict: Verdict<'_>, layers: &mut Vec<Layer>) {
             after.own = if before.own > 0 { after.bytes } else { 0 };
         }
         if is_layer {
-            let verdict = if is_lookup { Some(Reason::Lookup.to_string()) } else { verdict(id) };
-            let fate = match verdict {
+            let reason = if is_lookup { Some(Reason::Lookup) } else { plan.of(id).reason().cloned() };
+            let fate = match reason {
                 _ if is_dynamic => Fate::Dynamic,
                 _ if !is_lookup && pair.is_quantized(id) => match is_between_pairs(graph, id) {
                     true => Fate::Integer,
-                    false => Fate::Storage { reason: Reason::Quantized.to_string() },
+                    false => Fate::Storage { reason: Reason::Quantized },
                 },
                 None => Fate::Integer,
                 Some(reason) if after.bytes < before.bytes => Fate::Storage { reason },
@@ -235,7 +199,7 @@ fn gather(pair: &Pair<'_>, verdict: Verdict<'_>, layers: &mut Vec<Layer>) {
                 }
             }
             let body = Pair::new(&region.graph, &after.graph, captured);
-            gather(&body, &|_| Some(Reason::InBody.to_string()), layers);
+            gather(&body, &Plan::float(Reason::InBody), layers);
         }
     }
 }
@@ -245,6 +209,7 @@ mod tests {
     use onnx_shrink_ir::{Graph, text::parse_graph};
 
     use super::layers;
+    use crate::plan::{Plan, Reason};
 
     fn graph(text: &str) -> Graph {
         parse_graph(text, 17).unwrap().graph
@@ -255,7 +220,7 @@ mod tests {
         let graph = graph(
             "g (float[1,2] x) => (float[1,2] y) <float[2,2] w = {1, 2, 3, 4}> { a = MatMul (x, w)  b = MatMul (a, w)  y = MatMul (b, w) }",
         );
-        let found = layers(&graph, &graph, &|_| Some(String::new()));
+        let found = layers(&graph, &graph, &Plan::float(Reason::NoSamples));
         let bytes: Vec<(u64, u64)> = found.iter().map(|layer| (layer.bytes_before, layer.bytes_after)).collect();
         assert_eq!(bytes, [(16, 16), (0, 0), (0, 0)]);
     }
@@ -266,7 +231,7 @@ mod tests {
         let graph = graph(&format!(
             "g (int64[3] x) => (float[3,64] y) <float[64,64] w = {{{numbers}}}> {{ y = Gather (w, x) }}"
         ));
-        let found = layers(&graph, &graph, &|_| None);
+        let found = layers(&graph, &graph, &Plan::float(Reason::NoSamples));
         assert_eq!(found.iter().map(|layer| layer.bytes_before).collect::<Vec<_>>(), [4 * 4096]);
         assert!(matches!(found[0].fate, crate::report::Fate::Float { .. }));
     }
@@ -279,7 +244,7 @@ mod tests {
         onnx_shrink_ir::infer::infer(&mut graph);
         let after = parse_graph("g (float[2,2] x) => (float[2,2] y) { y = Relu (x) }", 17).unwrap().graph;
         for after in [&graph, &after] {
-            let found = layers(&graph, after, &|_| Some("a reason".to_owned()));
+            let found = layers(&graph, after, &Plan::float(Reason::NoSamples));
             assert_eq!(found.iter().map(|layer| layer.name.as_str()).collect::<Vec<_>>(), ["y"]);
         }
     }
@@ -291,7 +256,7 @@ mod tests {
             y = MatMul (r, g)  e = Gather (c, i) }";
         let mut graph = parse_graph(model, 17).unwrap().graph;
         onnx_shrink_ir::infer::infer(&mut graph);
-        let found = layers(&graph, &graph, &|_| Some("a reason".to_owned()));
+        let found = layers(&graph, &graph, &Plan::float(Reason::NoSamples));
         let names: Vec<(&str, u64)> = found.iter().map(|layer| (layer.name.as_str(), layer.bytes_before)).collect();
         // The table is stored as it was: it is no layer.
         assert_eq!(names, [("m", 8), ("y", 32)]);

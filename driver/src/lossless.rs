@@ -159,8 +159,7 @@ impl Lossless<'_, '_> {
             _ => None,
         };
         // The same name again: several ops are called alike, or it names none. Then the pass goes as a whole.
-        let named = (guilty.pass.to_owned(), guilty.op.clone());
-        let is_new = !guilty.op.is_empty() && options.deny.insert(named);
+        let is_new = !guilty.op.is_empty() && options.deny.insert(guilty.id());
         if !is_new && !options.skip.insert(guilty.pass.to_owned()) {
             return Ok(Some(reason));
         }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use onnx_shrink_ir::{Evaluate, Graph, Model, OpId, infer};
 use onnx_shrink_passes::{
-    Context, Entry, Options, Outcome, SplitLowRank,
+    Context, Entry, Options, SplitLowRank,
     low_rank::{
         directions::{Directions, Splittable, output_moments},
         split_low_rank::Split,
@@ -15,7 +15,12 @@ use onnx_shrink_passes::{
 };
 use rayon::prelude::*;
 
-use crate::{Failure, Progress, Samples, Silent, metrics::compare_graphs, report::SplitLayer, request::structure::Svd};
+use crate::{
+    Failure, Progress, Samples, Silent,
+    metrics::compare_graphs,
+    report::{SplitLayer, Unsplit},
+    request::structure::Svd,
+};
 
 /// Least SQNR of the outputs that `auto` goes down to, in dB, where labels tell what matters.
 pub const AUTO_SQNR: f64 = 15.0;
@@ -103,12 +108,12 @@ impl LowRank<'_> {
     ) -> Result<SplitModel, Failure> {
         let graph = &model.graph;
         let mut found = Vec::new();
-        let mut refused: BTreeMap<OpId, String> = BTreeMap::new();
+        let mut refused: BTreeMap<OpId, Unsplit> = BTreeMap::new();
         for op in graph.ops() {
             match Splittable::of(graph, op) {
                 Ok(layer) => found.push((op, layer)),
                 Err(miss) if miss.is_worth_reporting() => {
-                    refused.insert(op, miss.sentence(graph));
+                    refused.insert(op, Unsplit::Missed(miss.named(graph)));
                 }
                 Err(_) => {}
             }
@@ -130,7 +135,7 @@ impl LowRank<'_> {
             match directions {
                 Some(directions) => candidates.push(Candidate { op, layer, directions, is_seen }),
                 None => {
-                    refused.insert(op, "its weight or its outputs are not finite".to_owned());
+                    refused.insert(op, Unsplit::NotFinite);
                 }
             }
         }
@@ -164,10 +169,7 @@ impl LowRank<'_> {
         };
         let missed = |op: OpId| {
             let entries = built.iter().flat_map(|(_, journal)| journal);
-            entries.filter(|entry| entry.op == graph.label_of(op)).find_map(|entry| match &entry.outcome {
-                Outcome::Missed { reason } => Some(reason.clone()),
-                Outcome::Done { .. } => None,
-            })
+            entries.filter(|entry| entry.op == graph.label_of(op)).find_map(|entry| entry.missed().cloned())
         };
         let mut layers: BTreeMap<OpId, SplitLayer> = BTreeMap::new();
         for (candidate, rank) in candidates.iter().zip(&ranks) {
@@ -175,7 +177,7 @@ impl LowRank<'_> {
             let written = built.as_ref().and_then(|(model, _)| written(graph, &model.graph, op));
             let reason = match (&written, rank) {
                 (Some(_), _) => None,
-                (None, Some(_)) => Some(missed(op).unwrap_or_else(|| "the rewrite was left out".to_owned())),
+                (None, Some(_)) => Some(missed(op).map_or(Unsplit::LeftOut, Unsplit::Missed)),
                 (None, None) => Some(self.reason(candidate)),
             };
             let (numbers, bytes) = (candidate.layer.numbers(), bytes_of(graph, op));
@@ -205,21 +207,13 @@ impl LowRank<'_> {
         Ok(SplitModel { model, journal, layers })
     }
 
-    fn reason(&self, candidate: &Candidate) -> String {
+    fn reason(&self, candidate: &Candidate) -> Unsplit {
         let break_even = candidate.layer.break_even();
         match self.svd {
-            _ if !is_large(candidate) => format!("its weight has fewer than {LEAST_NUMBERS} numbers"),
-            _ if !candidate.is_seen => {
-                "no sample shows what it does: nothing tells which of its outputs matter; more samples may".to_owned()
-            }
-            Svd::Auto => format!(
-                "no rank below {:.0} ({:.0} % of its break-even rank) is near enough, or worth its error",
-                (MARGIN * break_even).floor(),
-                100.0 * MARGIN
-            ),
-            _ => {
-                format!("the rank asked for is not below its break-even rank of {break_even:.1}: bytes would not fall")
-            }
+            _ if !is_large(candidate) => Unsplit::Small { least: LEAST_NUMBERS },
+            _ if !candidate.is_seen => Unsplit::Unseen,
+            Svd::Auto => Unsplit::NoRank { below: (MARGIN * break_even).floor(), share: MARGIN },
+            _ => Unsplit::RankTooHigh { break_even },
         }
     }
 
@@ -328,7 +322,7 @@ impl LowRank<'_> {
 
 impl SplitLayer {
     /// The layer `op`, which was not split for this reason.
-    fn whole(graph: &Graph, op: OpId, reason: Option<String>) -> SplitLayer {
+    fn whole(graph: &Graph, op: OpId, reason: Option<Unsplit>) -> SplitLayer {
         SplitLayer {
             name: graph.label_of(op).to_owned(),
             op: graph.op(op).op_type().to_owned(),

@@ -12,6 +12,7 @@ use onnx_shrink_ir::{
 use crate::{
     Failure,
     files::{self, UnknownFields},
+    report::Note,
     request::{control::Control, io::Input},
 };
 
@@ -66,7 +67,7 @@ pub(crate) struct Opened {
     /// Initializers that became constants, in a file that did not have to have them as inputs
     pub frozen: usize,
     /// Calls that stay, and why
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
 }
 
 impl Opening<'_> {
@@ -102,16 +103,16 @@ impl Opening<'_> {
 }
 
 /// The model of `proto`, the number of calls that were inlined, and which were not and why.
-fn with_functions(proto: &ModelProto, functions: Functions) -> Result<(Model, usize, Vec<String>), ImportError> {
+fn with_functions(proto: &ModelProto, functions: Functions) -> Result<(Model, usize, Vec<Note>), ImportError> {
     let read = import(proto.clone())?;
     let inlined = match functions {
         Functions::Inlined => inline_functions(proto),
         Functions::Kept => None,
     };
     let Some(Inlined { model, calls, kept }) = inlined else { return Ok((read, 0, Vec::new())) };
-    let mut notes: Vec<String> = kept
+    let mut notes: Vec<Note> = kept
         .iter()
-        .map(|(name, reason)| format!("calls of the model's function {name} stay as they are: {reason}"))
+        .map(|(name, reason)| Note::FunctionsKept { function: Some(name.clone()), reason: reason.to_string() })
         .collect();
     let reason = match (calls > 0).then(|| import(model)) {
         None => return Ok((read, 0, notes)),
@@ -122,16 +123,8 @@ fn with_functions(proto: &ModelProto, functions: Functions) -> Result<(Model, us
             Some(departure) => departure.to_string(),
         },
     };
-    notes.push(format!("calls of the model's functions stay as they are: {reason}"));
+    notes.push(Note::FunctionsKept { function: None, reason });
     Ok((read, 0, notes))
-}
-
-/// What is to be said of a model whose calls were inlined.
-pub(crate) fn inlined_note(calls: usize) -> String {
-    match calls {
-        1 => "the call of one of the model's own functions was inlined".to_owned(),
-        calls => format!("{calls} calls of the model's own functions were inlined"),
-    }
 }
 
 /// An error for the first node that ONNX does not have: no engine loads such a model, and none would load what becomes of it.

@@ -1,6 +1,8 @@
 //! What is said of models that draw random numbers.
 use onnx_shrink_ir::{Graph, ops};
 
+use crate::report::Note;
+
 /// The ops of `graph` that draw random numbers, those of bodies included, by what they make.
 fn drawing(graph: &Graph) -> Vec<String> {
     let mut found = Vec::new();
@@ -16,14 +18,8 @@ fn drawing(graph: &Graph) -> Vec<String> {
 }
 
 /// How a model that draws random numbers was run; `None` for others.
-pub fn note(graph: &Graph) -> Option<String> {
-    let drawing = drawing(graph);
-    let first = drawing.first()?;
-    let what = match drawing.len() {
-        1 => first.clone(),
-        count => format!("{first} and {} more", count - 1),
-    };
-    Some(format!(
-        "the model draws random numbers, {what}: where it was run here, they were made up, and the same for both models"
-    ))
+pub fn note(graph: &Graph) -> Option<Note> {
+    let mut drawing = drawing(graph).into_iter();
+    let first = drawing.next()?;
+    Some(Note::RandomNumbers { first, more: drawing.count() })
 }

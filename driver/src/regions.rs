@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use onnx_shrink_ir::{Evaluate, Graph, OpId, TensorType, ValueId, between};
-use onnx_shrink_passes::{Class, Journal};
+use onnx_shrink_passes::{Class, Entry, Journal, RewriteId};
 use serde::Serialize;
 
 use crate::{
@@ -59,14 +59,14 @@ pub fn prove(evaluator: &dyn Evaluate, before: &Graph, after: &Graph, judge: Jud
 
 /// Rewrites of `journal` that regions without a proof are to go without, as pass and label: those in them that are not exact. A region
 /// with exact rewrites alone needs no proof. `None`: nothing tells which rewrites made a region what it is.
-pub fn denied(found: &Regions, journal: &Journal) -> Option<BTreeSet<(String, String)>> {
+pub fn denied(found: &Regions, journal: &Journal) -> Option<BTreeSet<RewriteId>> {
     let mut denied = BTreeSet::new();
     for open in &found.open {
         let mut of_it =
             journal.entries.iter().filter(|entry| entry.is_done() && open.labels.contains(&entry.op)).peekable();
         of_it.peek()?;
         let inexact = of_it.filter(|entry| entry.class != Class::Exact);
-        denied.extend(inexact.map(|entry| (entry.pass.to_owned(), entry.op.clone())));
+        denied.extend(inexact.map(Entry::id));
     }
     Some(denied)
 }

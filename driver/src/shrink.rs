@@ -11,7 +11,10 @@ use onnx_shrink_ir::{
     verify,
 };
 use onnx_shrink_passes::{
-    Entry, Options, analysis::quantized::is_wholly_quantized, pipeline::Pipeline, quantize::CancelQdq,
+    Entry, Options,
+    analysis::quantized::is_wholly_quantized,
+    pipeline::Pipeline,
+    quantize::{CancelQdq, cancel_qdq, fix_saturation},
 };
 
 use crate::{
@@ -19,10 +22,11 @@ use crate::{
     dump::Dump,
     files::{Chosen, UnknownFields},
     lossless::Lossless,
-    open::{self, Defaults, Functions, Opened, Opening},
+    open::{Defaults, Functions, Opened, Opening},
     paths::{self, Paths},
     proof::Proof,
     random,
+    report::Note,
     report::{About, Report, Side},
     request::io::Output,
     simplified::Simplified,
@@ -80,7 +84,7 @@ pub struct Shrunk {
 /// (with the report so far), a bug. Nothing is written then.
 pub fn shrink(request: &Request, progress: &dyn Progress) -> Result<Shrunk, ShrinkError> {
     let mut pipeline = request.control.pipeline()?;
-    let is_named = |only: &String| only.replace('_', "-") == "cancel-qdq";
+    let is_named = |only: &String| only.replace('_', "-") == cancel_qdq::PASS.name;
     if request.qdq.cancel.is_some() || request.control.only.iter().any(is_named) {
         pipeline = pipeline.and(Box::new(CancelQdq::exact().on(request.target)));
     }
@@ -203,9 +207,7 @@ impl<'a> Job<'a> {
         let mut report = Report::new(Side::of(&name, bytes, &original));
         report.notes.extend(notes);
         if frozen > 0 {
-            let note = "initializers that were inputs, too, and could be overridden, are constants now";
-            let why = if request.control.freeze_initializers { "" } else { ": what rewrites weights needs that" };
-            report.notes.push(format!("{frozen} {note}{why}"));
+            report.notes.push(Note::Frozen { count: frozen, is_asked_for: request.control.freeze_initializers });
         }
         let evaluator = Arc::new(Interpreter::new(onnx_shrink_exec::Options::default().with_random()));
         let given = Given::open(request, &original.graph, evaluator.as_ref(), progress)?;
@@ -267,8 +269,7 @@ impl<'a> Job<'a> {
         }
         if self.request.int8 {
             if is_wholly_quantized(&self.original.graph) {
-                let note = "the model is quantized already: it is not quantized again";
-                self.report.notes.push(note.to_owned());
+                self.report.notes.push(Note::QuantizedAlready);
             } else if let Some(quantized) = self.int8(&model, &statistics)? {
                 if let Some(dump) = &self.dump {
                     dump.at("int8", &quantized.graph);
@@ -365,14 +366,14 @@ impl<'a> Job<'a> {
         self.judge_given(&model, changed)?;
         let result = if changed { export(&model) } else { self.loaded.model.clone() };
         // A repair is asked for, and worth the bytes of its scales.
-        let is_repair = |entry: &Entry| entry.pass == "fix-saturation" && entry.is_done();
+        let is_repair = |entry: &Entry| entry.pass == fix_saturation::PASS.name && entry.is_done();
         let may_grow = self.report.journal.iter().any(is_repair);
         let chosen = Chosen::new(&result, &self.loaded, may_grow);
         if self.calls > 0 && chosen.written().larger {
             return Ok(Ran::LargerInlined);
         }
         if self.calls > 0 && !chosen.written().input_kept {
-            self.report.notes.push(open::inlined_note(self.calls));
+            self.report.notes.push(Note::FunctionsInlined(self.calls));
         }
         if let Some(name) = &control.explain {
             self.report.about = About::of(name, &self.original.graph, &model.graph, &self.report);
@@ -402,14 +403,13 @@ impl<'a> Job<'a> {
 }
 
 /// What a user may want to know of files that were written.
-fn notes_of(saved: Saved) -> Vec<String> {
+fn notes_of(saved: Saved) -> Vec<Note> {
     let mut notes = Vec::new();
     if let (Some(data), Some(avoided)) = (saved.data, saved.avoided) {
-        notes.push(format!("the tensors are in `{data}`: `{}` is data of `{}`", avoided.data, avoided.model));
+        notes.push(Note::TensorsElsewhere { data, avoided: avoided.data, model: avoided.model });
     }
     if let Some(kept) = saved.kept {
-        let why = format!("`{}` cannot be read, and may need it", kept.model);
-        notes.push(format!("`{}`, the old model's data, was not removed: {why}", kept.data));
+        notes.push(Note::OldDataKept { data: kept.data, model: kept.model });
     }
     notes
 }

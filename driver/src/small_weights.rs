@@ -9,8 +9,8 @@
 mod returns;
 mod share;
 
+pub(crate) use returns::MOST_STEPS;
 pub use returns::Returns;
-pub(crate) use returns::{MOST_STEPS, in_more_bits};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,7 +32,7 @@ use onnx_shrink_passes::{
     weight_only::{
         StoreFp16, StoreInt4, StoreInt8,
         least_bits::{SMALL_SHARE, Storable, storable},
-        store_int4::{Int4, LEAST_OPSET, candidate, choices},
+        store_int4::{Int4, LEAST_OPSET, Rounding, candidate, choices},
     },
 };
 
@@ -41,10 +41,11 @@ use crate::{
     int8::Quantized,
     keep_float::Patterns,
     layers::layers,
-    report::{Figures, Stored},
+    plan::{self, Decision, MoreBits, Plan, Reason},
+    report::{Figures, Note, Stored},
     request::weights::Weights,
     simplified,
-    stored_form::{self, bytes_of_layers, form_read_by, multiplies},
+    stored_form::{bytes_of_layers, form_read_by, multiplies},
 };
 
 /// Time of a layer of one row whose kernel unpacks 4 bits, as a share of its float time (measured with ONNX Runtime 1.32).
@@ -88,7 +89,7 @@ pub struct Planned<'a> {
     /// Weights of layers that get 8 bits
     in_8_bits: BTreeMap<OpId, ValueId>,
     /// Why others are not in 4 bits
-    refused: BTreeMap<OpId, String>,
+    refused: BTreeMap<OpId, MoreBits>,
     /// Constants that `--keep-float` keeps out of 8 bits, too
     kept: BTreeSet<String>,
     /// Vectors that several layers read, copied for each
@@ -97,7 +98,7 @@ pub struct Planned<'a> {
     constants: Vec<Storable>,
     /// The smallest of them
     spared: BTreeSet<String>,
-    notes: Vec<String>,
+    notes: Vec<Note>,
     samples: usize,
     /// Before it was raised
     opset: i64,
@@ -140,17 +141,12 @@ impl SmallWeights<'_> {
             let from = model.opset();
             // x_bert_toy runs 1.24 times as long without.
             if has_attention(&model.graph) {
-                planned.notes.push(format!(
-                    "opset {from} stays: from {LEAST_OPSET} on a kernel for 4 bits is faster for {gaining} of the layers, \
-                     but ONNX Runtime does not fuse attention there"
-                ));
+                planned.notes.push(Note::OpsetOf4Bits { from, to: LEAST_OPSET, layers: gaining, is_raised: false });
             } else {
                 self.raise(&mut model, LEAST_OPSET)?;
                 model.set_ir_version(model.ir_version().max(LEAST_IR_VERSION));
                 planned.survey(&mut model, calibrating, progress)?;
-                planned.notes.push(format!(
-                    "opset {from} → {LEAST_OPSET}: a kernel for 4 bits, which is faster, runs {gaining} of the layers there"
-                ));
+                planned.notes.push(Note::OpsetOf4Bits { from, to: LEAST_OPSET, layers: gaining, is_raised: true });
             }
         }
         planned.model = model.detached();
@@ -234,7 +230,7 @@ impl Planned<'_> {
         for op in graph.ops() {
             let layer = match candidate(graph, op) {
                 Ok(_) if patterns.matches(graph, op) => {
-                    self.refused.insert(op, "--keep-float says so".to_owned());
+                    self.refused.insert(op, MoreBits::KeptFloat);
                     continue;
                 }
                 found => found,
@@ -246,7 +242,7 @@ impl Planned<'_> {
                     nearest.push(stored);
                 }
                 Err(miss) if miss.is_worth_reporting() => {
-                    self.refused.insert(op, miss.sentence(graph));
+                    self.refused.insert(op, MoreBits::Missed(miss.named(graph)));
                 }
                 Err(_) => {}
             }
@@ -270,7 +266,7 @@ impl Planned<'_> {
                 Form::Four(size) => match Int4::nearest(graph, &layer, Some(size)) {
                     Ok(stored) => self.layers.push((op, stored)),
                     Err(miss) => {
-                        self.refused.insert(op, miss.sentence(graph));
+                        self.refused.insert(op, MoreBits::Missed(miss.named(graph)));
                     }
                 },
             }
@@ -321,8 +317,8 @@ impl Planned<'_> {
         Figures {
             name: self.stage.weights.name(),
             in_4_bits: taken.len(),
-            by_gptq: taken.iter().filter(|stored| stored.by_samples).count(),
-            in_8_bits: forms.filter(|form| *form == stored_form::Form::Int8).count(),
+            by_gptq: taken.iter().filter(|stored| stored.rounded().rounding == Rounding::Gptq).count(),
+            in_8_bits: forms.filter(|form| *form == plan::Form::Int8).count(),
             by_kernel: by_kernel.len(),
             opset: [self.opset, stored.model.opset()],
             layers: Stored {
@@ -378,25 +374,27 @@ impl Planned<'_> {
         model.graph.sweep();
         infer::infer(&mut model.graph);
         let step = |op: OpId| self.layers.iter().position(|(layer, _)| *layer == op).map(|index| returns.steps[index]);
-        let verdict = |op: OpId| {
+        let reason = |op: OpId| {
             if let Some(stored) = taken.get(&op) {
-                return Some(stored.sentence());
+                return Reason::FourBits(stored.rounded());
             }
             let form = form_read_by(&model.graph, op);
             let why = match (self.refused.get(&op), step(op)) {
-                (Some(why), _) => format!(": {why}"),
-                (None, Some(_)) if returns.size == Size::Plain => ": 4 bits would take more".to_owned(),
-                (None, Some(1)) => ": with 4 bits a gate failed".to_owned(),
-                (None, Some(2)) => ": with 4 bits a gate failed, and with 8".to_owned(),
-                (None, Some(_)) => ": in fewer bits a gate failed".to_owned(),
-                (None, None) if self.in_8_bits.contains_key(&op) && form == stored_form::Form::Int8 => {
-                    ": they do most there".to_owned()
+                (Some(why), _) => Some(why.clone()),
+                (None, Some(_)) if returns.size == Size::Plain => Some(MoreBits::UnpackingTakesMore),
+                (None, Some(1)) => Some(MoreBits::GateAt4),
+                (None, Some(2)) => Some(MoreBits::GateAt4And8),
+                (None, Some(_)) => Some(MoreBits::Gate),
+                (None, None) if self.in_8_bits.contains_key(&op) && form == plan::Form::Int8 => {
+                    Some(MoreBits::DoMostHere)
                 }
-                (None, None) => String::new(),
+                (None, None) => None,
             };
-            Some(format!("{}{why}", form.name()))
+            Reason::StoredAs(form, why)
         };
-        let mut layers = layers(&self.model.graph, &model.graph, &verdict);
+        let ops = self.model.graph.ops_in_id_order().into_iter();
+        let plan = Plan::float(Reason::NoSamples).with(ops.map(|op| (op, Decision::Float(reason(op)))));
+        let mut layers = layers(&self.model.graph, &model.graph, &plan);
         let noise: BTreeMap<&str, Option<f64>> =
             taken.iter().map(|(op, stored)| (self.model.graph.label_of(*op), stored.sqnr_db)).collect();
         for layer in &mut layers {

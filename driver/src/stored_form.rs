@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use onnx_shrink_ir::{DataType, Graph, Op, OpId, Tensor, Use, ValueId, ops::weight_inputs};
 
-use crate::report::{Fate, Layer};
+use crate::plan::{Fate, Form, Layer, Reason};
 
 /// Ops between a constant as it is stored and the layer that reads it.
 const DECODE: [&str; 10] =
@@ -17,34 +17,6 @@ const DEEPEST: usize = 10;
 /// Whether `op` multiplies by weights, where its weight is constant.
 pub(crate) fn multiplies(op: &Op) -> bool {
     !weight_inputs(op).is_empty()
-}
-
-/// In what numbers a constant is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Form {
-    /// 4-bit integers, as they are or two to a byte
-    Int4,
-    /// 8-bit integers
-    Int8,
-    /// 16-bit integers
-    Int16,
-    /// 16-bit floats
-    Half,
-    /// As it was
-    Float,
-}
-
-impl Form {
-    /// In words.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Form::Int4 => "4-bit weights",
-            Form::Int8 => "8-bit weights",
-            Form::Int16 => "16-bit integers",
-            Form::Half => "16-bit floats",
-            Form::Float => "32-bit floats",
-        }
-    }
 }
 
 /// The constants behind `value`, through ops that decode them, in the order of their ids; and whether bytes are taken apart.
@@ -146,16 +118,13 @@ fn gather(listed: &BTreeSet<&str>, before: &Graph, after: &Graph, rows: &mut Vec
         };
         let Some((op, stored)) = places.iter().find_map(reads) else { continue };
         let Some(form) = form_of(after, stored).filter(|form| *form != Form::Float) else { continue };
-        let loss = if is_same(tensor, after, stored) { "exact" } else { "rounded" };
         let reader = before.op(op);
         let bytes_after =
             behind(after, stored).0.into_iter().filter_map(|c| after.constant(c)).map(Tensor::byte_len).sum::<usize>();
         rows.push(Layer {
             name: before.name_of(value).to_owned(),
             op: reader.op_type().to_owned(),
-            fate: Fate::Storage {
-                reason: format!("a constant that no layer multiplies by: {}, {loss}", in_numbers(form)),
-            },
+            fate: Fate::Storage { reason: Reason::Beside { form, is_exact: is_same(tensor, after, stored) } },
             bytes_before: tensor.byte_len() as u64,
             bytes_after: bytes_after as u64,
             accumulator_bits: None,
@@ -170,14 +139,6 @@ fn gather(listed: &BTreeSet<&str>, before: &Graph, after: &Graph, rows: &mut Vec
         for (before, after) in before.op(op).regions().iter().zip(after.op(op).regions()) {
             gather(listed, &before.graph, &after.graph, rows);
         }
-    }
-}
-
-fn in_numbers(form: Form) -> &'static str {
-    match form {
-        Form::Int4 => "4-bit integers",
-        Form::Int8 => "8-bit integers",
-        other => other.name(),
     }
 }
 

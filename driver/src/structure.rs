@@ -20,6 +20,7 @@ use onnx_shrink_passes::{
 use crate::{
     ExitCode, Failure, Progress, Samples,
     coverage::{COVERED_SAMPLES, coverage},
+    report::Note,
     report::{PrunedLayer, Structure},
     request::structure::StructureOptions,
 };
@@ -33,7 +34,7 @@ pub struct Pruned {
     /// For the report
     pub structure: Structure,
     /// What the user should know
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
 }
 
 /// Below so many samples pruning loses accuracy for want of them (`docs/methods.md` §9: 100 lose a point at half of the
@@ -173,13 +174,9 @@ impl Pruner<'_> {
         };
         let mut notes = Vec::new();
         if samples == 0 {
-            notes.push(
-                "no samples were given: channels were chosen by their weights, and no layer was solved for again; \
-                        with --data DIR (500 samples) far less is lost"
-                    .to_owned(),
-            );
+            notes.push(Note::PrunedWithoutSamples);
         } else if samples < FEW_SAMPLES {
-            notes.push(format!("pruning was fitted to {samples} samples: 500 lose less, 100 are the least"));
+            notes.push(Note::PrunedWithFewSamples(samples));
         }
         Ok(Pruned { model, journal: std::mem::take(&mut cx.journal).entries, structure, notes })
     }

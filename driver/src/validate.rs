@@ -197,7 +197,7 @@ pub fn validate(request: &Validate, progress: &dyn Progress) -> Result<Verdict, 
             .notes
             .push("the samples are made up: they say nothing about accuracy; give real ones with --data".into());
     }
-    verdict.notes.extend(random::note(&before.graph));
+    verdict.notes.extend(random::note(&before.graph).iter().map(ToString::to_string));
     match verdict.run((&before, &after), &samples, request, &evaluator, progress) {
         Err(failure) if failure.code == ExitCode::Input && proto == other_proto => {
             // What cannot be run here can still be seen to be the same.

@@ -6,7 +6,7 @@ use onnx_shrink_ir::{
     verify::{Problem, Violation, verify_graph},
 };
 
-use crate::{Class, Entry, Exactness, INITIALIZER, Journal, Miss, Outcome, PassError, Result};
+use crate::{Class, Entry, Exactness, INITIALIZER, Journal, Miss, Outcome, PassError, Result, RewriteId};
 
 /// What the user asked for, as far as passes need to know.
 #[derive(Clone, Debug, Default)]
@@ -15,8 +15,8 @@ pub struct Options {
     pub skip: BTreeSet<String>,
     /// The only passes that may run, by name; `None`: all
     pub only: Option<BTreeSet<String>>,
-    /// Rewrites to leave out: (pass, label of the anchor op)
-    pub deny: BTreeSet<(String, String)>,
+    /// Rewrites to leave out
+    pub deny: BTreeSet<RewriteId>,
     /// Rewrites after which none is done any more: how the culprit search replays the beginning of a run
     pub limit: Option<usize>,
     /// Bytes by which one folding may make the file larger
@@ -129,8 +129,9 @@ impl<'a> Context<'a> {
     /// Whether the rewrite of the running pass at `label` is to be left out.
     fn is_denied(&self, label: &str) -> bool {
         let (pass, deny) = (self.pass.0, &self.options.deny);
+        let id = || RewriteId { pass, op: label.to_owned() };
         self.options.limit.is_some_and(|limit| self.journal.done() >= limit)
-            || (!deny.is_empty() && deny.contains(&(pass.to_owned(), label.to_owned())))
+            || (!deny.is_empty() && deny.contains(&id()))
     }
 
     fn verify(&self, graph: &Graph, label: &str) -> Result<()> {
@@ -160,15 +161,15 @@ impl<'a> Context<'a> {
     /// Writes down that the rewrite of `op` was not done.
     pub fn missed(&mut self, graph: &Graph, op: OpId, miss: &Miss) {
         if miss.is_worth_reporting() {
-            let reason = miss.sentence(graph);
+            let reason = miss.named(graph);
             self.write(graph.label_of(op).to_owned(), graph.op(op).op_type().to_owned(), Outcome::Missed { reason });
         }
     }
 
     /// Writes down that the work stopped at a limit while rewrites were still done, where the last one was.
-    pub(crate) fn stopped(&mut self, graph: &Graph, limit: String) {
+    pub(crate) fn stopped(&mut self, limit: String) {
         let Some(last) = self.journal.last_done().cloned() else { return };
-        let outcome = Outcome::Missed { reason: Miss::Limit(limit).sentence(graph) };
+        let outcome = Outcome::Missed { reason: Miss::Limit(limit) };
         self.journal.write(Entry { outcome, ..last });
     }
 

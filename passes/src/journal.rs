@@ -3,7 +3,10 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
-use crate::Class;
+use crate::{
+    Class,
+    miss::{Miss, Named},
+};
 
 /// What became of a possible rewrite.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -18,8 +21,8 @@ pub enum Outcome {
     },
     /// It was not done, for this reason
     Missed {
-        /// One sentence
-        reason: String,
+        /// Why
+        reason: Miss<Named>,
     },
 }
 
@@ -39,7 +42,29 @@ pub struct Entry {
     pub outcome: Outcome,
 }
 
+/// Names a rewrite across runs: the pass, and the label of the op that it stands for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RewriteId {
+    /// The pass
+    pub pass: &'static str,
+    /// The op's name, or that of its output; for a constant that nothing reads its own
+    pub op: String,
+}
+
 impl Entry {
+    /// The rewrite's id.
+    pub fn id(&self) -> RewriteId {
+        RewriteId { pass: self.pass, op: self.op.clone() }
+    }
+
+    /// Why the rewrite was not done; `None` when it was.
+    pub fn missed(&self) -> Option<&Miss<Named>> {
+        match &self.outcome {
+            Outcome::Missed { reason } => Some(reason),
+            Outcome::Done { .. } => None,
+        }
+    }
+
     /// Whether the rewrite was done.
     pub fn is_done(&self) -> bool {
         matches!(self.outcome, Outcome::Done { .. })
@@ -89,12 +114,12 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::{Entry, Journal, Outcome};
-    use crate::Class;
+    use crate::{Class, Miss};
 
     #[test]
     fn a_miss_is_written_once_and_a_rewrite_each_time() {
         let entry = |outcome| Entry { pass: "p", class: Class::Exact, op: "a".into(), op_type: "Neg".into(), outcome };
-        let missed = || entry(Outcome::Missed { reason: "why".to_owned() });
+        let missed = || entry(Outcome::Missed { reason: Miss::Quantized });
         let done = || entry(Outcome::Done { removed: 1, added: 0 });
         let mut journal = Journal::default();
         for line in [missed(), done(), missed(), done()] {

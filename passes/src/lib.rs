@@ -48,13 +48,13 @@ pub mod weight_only;
 pub use class::{Class, Exactness};
 pub use context::{Context, Options, Statistics, Watch};
 pub use error::{PassError, Result};
-pub use journal::{Entry, INITIALIZER, Journal, Outcome};
+pub use journal::{Entry, INITIALIZER, Journal, Outcome, RewriteId};
 pub use lossless::{
     DropConstantChannels, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm, FoldConstants, FoldPad,
     FuseGlobalAveragePool, InlineIf, MergeEqualOps, SimplifyIslands,
 };
 pub use low_rank::SplitLowRank;
-pub use miss::Miss;
+pub use miss::{Miss, Named, Origin};
 pub use pass::{Description, Pass, Rewrite, When};
 pub use prune::{LinearizeBranches, PruneChannels};
 pub use samples::{SampleError, SampleSource};

@@ -9,7 +9,7 @@ pub use reference::Reference;
 
 use onnx_shrink_ir::{Evaluate, Graph, Model, Tensor, ValueId, text, verify};
 
-use crate::{Class, Context, Options, Outcome, Pass, SampleError, SampleSource};
+use crate::{Class, Context, Options, Pass, SampleError, SampleSource};
 
 /// ONNX's opset of texts that do not say another.
 pub const OPSET: i64 = 17;
@@ -51,11 +51,7 @@ pub fn run(pass: &dyn Pass, graph: &mut Graph, options: Options) -> Vec<String> 
     }
     let violations: Vec<String> = verify::verify_graph(graph).iter().map(ToString::to_string).collect();
     assert!(violations.is_empty(), "{violations:?}\n{}", text::print_graph(graph));
-    let missed = |entry: crate::Entry| match entry.outcome {
-        Outcome::Missed { reason } => Some(reason),
-        Outcome::Done { .. } => None,
-    };
-    cx.journal.entries.into_iter().filter_map(missed).collect()
+    cx.journal.entries.iter().filter_map(|entry| entry.missed().map(ToString::to_string)).collect()
 }
 
 /// `pass` makes `after` of `before`, nothing more on a second run, and both compute the same, as far as its class says.

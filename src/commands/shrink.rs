@@ -9,6 +9,7 @@ use clap::Args;
 use onnx_shrink_driver::{
     ExitCode, Failure, Gates, Report, Request, ShrinkError,
     paths::Paths,
+    report::Note,
     request::{self, Calibrate},
     samples::{self, BadSamples, Channels, Data, Layout, Resize, SampleOptions},
     shrink,
@@ -333,7 +334,7 @@ impl Command for Shrink {
         if !self.quiet {
             let style = Style::detect(session.terminal && !request.to_stdout());
             if let (Some(name), None) = (&request.control.explain, &report.about) {
-                report.notes.push(format!("--explain {name}: no op, tensor or pass has this name"));
+                report.notes.push(Note::NothingToExplain(name.clone()));
             }
             let text = text::render(&report, self.explain.as_deref() == Some(""), &style);
             // The model itself is on standard output then. A reader that has gone away is no failure of ours.

@@ -257,10 +257,10 @@ fn outcome(what: &str, outcome: &Outcome, before: u64, all: bool, text: &mut Tex
         0 => text.line("  no layers with weights"),
         layers => text.line(&format!("  of {layers} layers with weights: {}", counts.join(", "))),
     }
-    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut reasons: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for layer in &outcome.layers {
-        if let Fate::Storage { reason } | Fate::Float { reason } = &layer.fate {
-            reasons.entry(reason).or_default().push(&layer.name);
+        if let Some(reason) = layer.fate.reason() {
+            reasons.entry(reason.to_string()).or_default().push(&layer.name);
         }
     }
     why(reasons, all, text);
@@ -274,9 +274,9 @@ fn list(names: &[&str]) -> String {
 }
 
 /// Reasons with the ops that they hold for, the most common first.
-fn why(reasons: BTreeMap<&str, Vec<&str>>, all: bool, text: &mut Text) {
+fn why(reasons: BTreeMap<String, Vec<&str>>, all: bool, text: &mut Text) {
     let mut reasons: Vec<_> = reasons.into_iter().collect();
-    reasons.sort_by(|one, other| other.1.len().cmp(&one.1.len()).then_with(|| one.0.cmp(other.0)));
+    reasons.sort_by(|one, other| other.1.len().cmp(&one.1.len()).then_with(|| one.0.cmp(&other.0)));
     let shown = if all { reasons.len() } else { reasons.len().min(4) };
     for (reason, names) in &reasons[..shown] {
         let some = if all { names.len() } else { names.len().min(2) };

@@ -125,10 +125,10 @@ fn rewrites(report: &Report, lines: &mut Text) {
         let passes: Vec<String> = done.iter().map(|(pass, count)| format!("{pass} {count}")).collect();
         lines.line(&format!("rewrites: {}", passes.join(", ")));
     }
-    let mut missed: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut missed: BTreeMap<(&str, String), usize> = BTreeMap::new();
     for entry in &report.journal {
-        if let Outcome::Missed { reason } = &entry.outcome {
-            *missed.entry((entry.pass, reason)).or_insert(0) += 1;
+        if let Some(reason) = entry.missed() {
+            *missed.entry((entry.pass, reason.to_string())).or_insert(0) += 1;
         }
     }
     let mut missed: Vec<_> = missed.into_iter().collect();
@@ -171,14 +171,14 @@ fn layers(report: &Report, lines: &mut Text) {
             lines.line(&format!("  {count} {name}: {} → {}", bytes(before), bytes(after)));
         }
     }
-    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut reasons: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for layer in &report.layers {
-        if let Fate::Storage { reason } | Fate::Float { reason } = &layer.fate {
-            reasons.entry(reason).or_default().push(&layer.name);
+        if let Some(reason) = layer.fate.reason() {
+            reasons.entry(reason.to_string()).or_default().push(&layer.name);
         }
     }
     let mut reasons: Vec<_> = reasons.into_iter().collect();
-    reasons.sort_by(|one, other| other.1.len().cmp(&one.1.len()).then_with(|| one.0.cmp(other.0)));
+    reasons.sort_by(|one, other| other.1.len().cmp(&one.1.len()).then_with(|| one.0.cmp(&other.0)));
     for (reason, names) in reasons.iter().take(5) {
         let more = if names.len() > 2 { format!(" and {} more", names.len() - 2) } else { String::new() };
         lines.line(&format!("  not integer: {reason}: {}{more}", names[..names.len().min(2)].join(", ")));
@@ -314,10 +314,10 @@ fn journal(report: &Report, lines: &mut Text) {
 
 #[cfg(test)]
 mod tests {
-    use onnx_shrink_passes::{Class, Entry, Outcome};
+    use onnx_shrink_passes::{Class, Entry, Miss, Named, Origin, Outcome};
 
     use super::{MAX_LINES, Style, render};
-    use onnx_shrink_driver::report::{Fate, Layer, Report, Side};
+    use onnx_shrink_driver::report::{Fate, Layer, Note, Reason, Report, Side};
 
     const PLAIN: Style = Style { bold: false, width: Some(100) };
 
@@ -339,7 +339,10 @@ mod tests {
             outcome,
         };
         report.journal.push(entry("a", Outcome::Done { removed: 1, added: 0 }));
-        report.journal.push(entry("b", Outcome::Missed { reason: "`y` has other uses".to_owned() }));
+        report.journal.push(entry(
+            "b",
+            Outcome::Missed { reason: Miss::OtherUses(Named { name: Some("y".to_owned()), origin: Origin::Graph }) },
+        ));
         report
     }
 
@@ -364,14 +367,14 @@ mod tests {
             report.layers.push(Layer {
                 name: format!("layer{index}"),
                 op: "Conv".to_owned(),
-                fate: Fate::Float { reason: format!("reason {index} {}", "x".repeat(200)) },
+                fate: Fate::Float { reason: Reason::NotCalibrated(format!("reason {index} {}", "x".repeat(200))) },
                 bytes_before: 10,
                 bytes_after: 10,
                 accumulator_bits: None,
                 sqnr_db: Some(f64::from(index)),
                 error_share: Some(if index == 0 { 0.5 } else { 0.0 }),
             });
-            report.notes.push(format!("note {index}"));
+            report.notes.push(Note::NothingToExplain(format!("note {index}")));
         }
         let text = render(&report, false, &PLAIN);
         assert_eq!(text.lines().count(), MAX_LINES);

@@ -83,7 +83,7 @@ pub fn inspect(request: &Inspect, progress: &dyn Progress) -> Result<Inspection,
     let evaluator = Interpreter::new(onnx_shrink_exec::Options::default().with_random());
     let mut found = Inspection::of(&name, bytes, &model);
     found.functions = loaded.model.functions.len();
-    found.notes.extend(notes);
+    found.notes.extend(notes.iter().map(ToString::to_string));
     let samples = match &request.data {
         Some(data) if request.bad_samples == BadSamples::Skip => {
             let (bad, extent) = (BadSamples::Skip, Extent::All);

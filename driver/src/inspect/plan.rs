@@ -2,26 +2,23 @@
 //!
 //! With samples, layers are placed as in a real run, but with ranges from a few of them; without, the placement is that of
 //! made-up samples, since costs depend on shapes and not on numbers. **No** gate is judged: a run may put more in float.
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt};
 
 use onnx_shrink_ir::{Evaluate, export};
 use onnx_shrink_passes::{Options, calibration::calibrators::Calibrator, target::Target};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::{
     Failure, Progress, Samples, files,
     int8::Int8,
-    layers::Reason,
-    report::{Fate, Layer},
+    nothing_stored::NothingStored,
+    plan::{Fate, Layer, Reason},
     request::{Calibrate, formats::FormatOptions, qdq::Place},
     simplified::Simplified,
 };
 
 /// Samples that a plan is made with, at most: shapes do not change, and ranges do not matter to it.
 const SAMPLES: usize = 4;
-
-/// How the reason of a layer begins when the model does not run on the samples.
-const NOT_CALIBRATED: &str = "the model cannot be calibrated";
 
 /// What a run would make of the model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -31,11 +28,41 @@ pub struct Outcome {
     /// Bytes of the model then; `None` when that cannot be told
     pub bytes: Option<u64>,
     /// Why nothing would be done, or why it cannot be told; `None` otherwise
-    pub reason: Option<String>,
+    pub reason: Option<Nothing>,
+}
+
+/// Why nothing would be done, or why that cannot be told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Nothing {
+    /// There is nothing to store
+    Stored(NothingStored),
+    /// No made-up samples fit the model: why
+    NoMadeUpSamples(String),
+    /// The model cannot be calibrated on a made-up sample
+    NotCalibrated(Reason),
+    /// The made-up samples led to a failure
+    Failed(String),
+}
+
+impl fmt::Display for Nothing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Nothing::Stored(nothing) => write!(f, "{nothing}"),
+            Nothing::NoMadeUpSamples(why) | Nothing::Failed(why) => f.write_str(why),
+            Nothing::NotCalibrated(reason) => write!(f, "{reason}, on a made-up sample; give real ones with --data"),
+        }
+    }
+}
+
+/// As its sentence.
+impl Serialize for Nothing {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 impl Outcome {
-    fn nothing(reason: String) -> Outcome {
+    fn nothing(reason: Nothing) -> Outcome {
         Outcome { reason: Some(reason), ..Outcome::default() }
     }
 
@@ -97,29 +124,25 @@ pub(super) fn plan(
         Ok(stored) => {
             Outcome { bytes: Some(files::size_of(&export(&stored.model))), layers: stored.layers, reason: None }
         }
-        Err(reason) => Outcome::nothing(reason),
+        Err(nothing) => Outcome::nothing(Nothing::Stored(nothing)),
     };
     let samples = match samples {
         Some(samples) => samples.subset(&(0..samples.len().min(SAMPLES)).collect::<Vec<_>>()),
         None => match Samples::made_up(&model.graph, evaluator, 1) {
             Ok(samples) => samples,
             Err(error) => {
-                plan.with_data = Outcome::nothing(format!("{error:#}"));
+                plan.with_data = Outcome::nothing(Nothing::NoMadeUpSamples(format!("{error:#}")));
                 return Ok(plan);
             }
         },
     };
     plan.with_data = match int8.calibrated(model, &samples, progress) {
         Ok(calibrated) => {
-            let none = BTreeSet::new();
-            let placement = calibrated.placement(&none);
-            let quantized = calibrated.build(&placement, Calibrator::MinMax, &none)?;
-            let failed = quantized.layers.iter().find_map(|layer| match &layer.fate {
-                Fate::Storage { reason } | Fate::Float { reason } if reason.starts_with(NOT_CALIBRATED) => Some(reason),
-                _ => None,
-            });
+            let quantized = calibrated.build(&calibrated.plan(&BTreeSet::new()), Calibrator::MinMax)?;
+            let mut reasons = quantized.layers.iter().filter_map(|layer| layer.fate.reason());
+            let failed = reasons.find(|reason| matches!(reason, Reason::NotCalibrated(_)));
             match failed.filter(|_| plan.made_up) {
-                Some(reason) => Outcome::nothing(format!("{reason}, on a made-up sample; give real ones with --data")),
+                Some(reason) => Outcome::nothing(Nothing::NotCalibrated(reason.clone())),
                 None => Outcome {
                     bytes: Some(files::size_of(&export(&quantized.model))),
                     layers: quantized.layers,
@@ -127,7 +150,7 @@ pub(super) fn plan(
                 },
             }
         }
-        Err(failure) if plan.made_up => Outcome::nothing(failure.to_string()),
+        Err(failure) if plan.made_up => Outcome::nothing(Nothing::Failed(failure.to_string())),
         Err(failure) => return Err(failure),
     };
     Ok(plan)

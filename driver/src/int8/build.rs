@@ -6,7 +6,7 @@ use std::{
 
 use onnx_shrink_ir::{Model, OpId};
 use onnx_shrink_passes::{
-    Miss,
+    RewriteId,
     analysis::place::{Placement, place, place_all},
     calibration::{calibrators::Calibrator, collect::Calibration},
     quantize::{CancelQdq, DynamicInt8, InsertQdq, WrapQdq},
@@ -14,11 +14,19 @@ use onnx_shrink_passes::{
         StoreInt8,
         fold_weights::Restore,
         least_bits::{LeastBits, Storable, storable},
+        store_int8,
     },
 };
 
 use super::{Calibrated, Folded, LEAST_DYNAMIC_OPSET, LEAST_STORAGE_OPSET, Quantized};
-use crate::{Failure, formats::written_bytes, layers::layers, request::qdq::Place};
+use crate::{
+    Failure,
+    formats::written_bytes,
+    layers::layers,
+    plan::{Decision, Plan, Reason},
+    report::Note,
+    request::qdq::Place,
+};
 
 /// What a result is built from.
 #[derive(Clone, Copy)]
@@ -31,7 +39,7 @@ enum Base<'a> {
 
 impl Calibrated<'_> {
     /// What the target gains most from, with `extra` units float besides those that the user named.
-    pub fn placement(&self, extra: &BTreeSet<usize>) -> Placement {
+    pub(super) fn placement(&self, extra: &BTreeSet<usize>) -> Placement {
         let kept: BTreeSet<usize> = if self.storage_only.is_some() {
             (0..self.units.units.len()).collect()
         } else {
@@ -70,7 +78,7 @@ impl Calibrated<'_> {
     }
 
     /// Adds what the user should know.
-    pub fn note(&mut self, note: String) {
+    pub fn note(&mut self, note: Note) {
         self.notes.push(note);
     }
 
@@ -83,30 +91,55 @@ impl Calibrated<'_> {
     /// From now on none does.
     pub fn leave_out_dynamic(&mut self) {
         self.dynamic.clear();
-        let note = "no layer finds its ranges in each run: with that a gate failed";
-        self.notes.push(note.to_owned());
+        self.notes.push(Note::NoDynamicLayers);
     }
 
-    /// The model with this placement and these ranges; constants that stay float are stored in 8 bits. `returned` are the
-    /// units that went back to float for a gate.
-    pub fn build(
-        &self,
-        placement: &Placement,
-        calibrator: Calibrator,
-        returned: &BTreeSet<usize>,
-    ) -> Result<Quantized, Failure> {
-        self.build_without(placement, calibrator, returned, &BTreeSet::new())
+    /// Number of units: what runs in integers or in float as one.
+    pub fn unit_count(&self) -> usize {
+        self.units.units.len()
     }
 
-    /// The same, with the units `overflowing` float.
-    fn build_without(
-        &self,
-        placement: &Placement,
-        calibrator: Calibrator,
-        returned: &BTreeSet<usize>,
-        overflowing: &BTreeSet<usize>,
-    ) -> Result<Quantized, Failure> {
-        let any = placement.integer.contains(&true);
+    /// What becomes of each layer, with the units `returned` float for a gate.
+    pub fn plan(&self, returned: &BTreeSet<usize>) -> Plan {
+        let graph = &self.folded.model.graph;
+        let integer = self.placement(returned).integer;
+        // Units that paid as long as no gate spoke.
+        let paid = if returned.is_empty() { integer.clone() } else { self.placement(&BTreeSet::new()).integer };
+        let reason = |unit: usize| {
+            if let Some(reason) = &self.storage_only {
+                reason.clone()
+            } else if self.user_kept.contains(&unit) {
+                Reason::KeptFloat
+            } else if let Some(sqnr) = self.ruined.get(&unit) {
+                Reason::Ruined(*sqnr)
+            } else if returned.contains(&unit) && paid[unit] {
+                Reason::Returned
+            } else if paid[unit] {
+                Reason::NotWithoutOthers
+            } else if paid.contains(&true) {
+                Reason::Slower
+            } else {
+                Reason::NothingFaster
+            }
+        };
+        let decision = |unit: usize| match integer[unit] {
+            true => Decision::Integer,
+            false if self.dynamic.contains(&unit) => Decision::Dynamic(reason(unit)),
+            false if returned.contains(&unit) && !self.stores_returned => Decision::Untouched(reason(unit)),
+            false => Decision::Float(reason(unit)),
+        };
+        let units = self.units.units.iter().enumerate().map(|(index, unit)| (unit.op, decision(index)));
+        let missed = self.units.misses.iter().map(|(op, miss)| {
+            let missed = || Reason::Missed(miss.named(graph));
+            (*op, Decision::Float(self.storage_only.clone().unwrap_or_else(missed)))
+        });
+        Plan::float(Reason::NotSeen).with(units).with(missed)
+    }
+
+    /// The model as `plan` has it, with these ranges; constants that stay float are stored in 8 bits.
+    pub fn build(&self, plan: &Plan, calibrator: Calibrator) -> Result<Quantized, Failure> {
+        let integer: Vec<bool> = self.units.units.iter().map(|unit| plan.is_integer(unit.op)).collect();
+        let any = integer.contains(&true);
         let formats = self.int8.formats;
         let base = if any { Base::Calibrated } else { self.least_raised() };
         let folded = match base {
@@ -120,21 +153,18 @@ impl Calibrated<'_> {
         let mut cx = self.int8.context();
         cx.options.deny.extend(folded.left_alone());
         if any {
-            let insert = InsertQdq {
-                calibration: &self.calibration,
-                calibrator,
-                units: &self.units,
-                integer: &placement.integer,
-            };
+            let insert =
+                InsertQdq { calibration: &self.calibration, calibrator, units: &self.units, integer: &integer };
             match self.int8.place {
                 Place::Cut => cx.run(&insert, &mut model.graph),
                 Place::Wrap => cx.run(&WrapQdq(insert), &mut model.graph),
             }
             .map_err(Failure::bug)?;
         }
-        if !self.dynamic.is_empty() {
-            let ops: BTreeSet<OpId> = self.dynamic.iter().filter_map(|unit| twin(self.units.units[*unit].op)).collect();
-            let kept = model.graph.ops_in_id_order().into_iter().filter(|op| !ops.contains(op));
+        let dynamic: BTreeSet<OpId> =
+            plan.ops(|decision| matches!(decision, Decision::Dynamic(_))).filter_map(twin).collect();
+        if !dynamic.is_empty() {
+            let kept = model.graph.ops_in_id_order().into_iter().filter(|op| !dynamic.contains(op));
             let kept: Vec<OpId> = kept.collect();
             let pass = DynamicInt8 {
                 calibration: Some(&calibration),
@@ -147,10 +177,10 @@ impl Calibrated<'_> {
         }
         let mut restored = folded.restore(&mut model, Restore::Tied)?;
         if self.int8.target.stores {
-            if !self.stores_returned {
-                let label = |unit: &usize| self.folded.model.graph.label_of(self.units.units[*unit].op).to_owned();
-                cx.options.deny.extend(returned.iter().map(|unit| ("store-int8".to_owned(), label(unit))));
-            }
+            let untouched = plan.ops(|decision| matches!(decision, Decision::Untouched(_)));
+            let label = |op: OpId| self.folded.model.graph.label_of(op).to_owned();
+            let rewrite = |op: OpId| RewriteId { pass: store_int8::PASS.name, op: label(op) };
+            cx.options.deny.extend(untouched.map(rewrite));
             let halves = if any { self.int8.target.halves_beside_pairs } else { &[] };
             let twins = folded.twins();
             let store = StoreInt8 { calibration: Some(&calibration), halves, least: Some(&self.least), twins: &twins };
@@ -158,26 +188,15 @@ impl Calibrated<'_> {
         }
         restored.extend(folded.restore(&mut model, Restore::Larger)?);
         model.graph.sweep();
-        let overflows =
-            |unit: &usize| placement.integer[*unit] && formats.overflows(&model.graph, self.units.units[*unit].op);
-        let found: BTreeSet<usize> = (0..placement.integer.len()).filter(overflows).collect();
-        if !found.is_empty() {
-            let mut rest = placement.clone();
-            found.iter().for_each(|unit| rest.integer[*unit] = false);
-            let overflowing = found.union(overflowing).copied().collect();
-            return self.build_without(&rest, calibrator, returned, &overflowing);
+        let overflows: Vec<OpId> = plan
+            .ops(|decision| *decision == Decision::Integer)
+            .filter(|op| formats.overflows(&model.graph, *op))
+            .collect();
+        if !overflows.is_empty() {
+            let float = overflows.into_iter().map(|op| (op, Decision::Float(Reason::SumsOverflow)));
+            return self.build(&plan.clone().with(float), calibrator);
         }
-        let reasons = self.reasons(placement, returned, overflowing);
-        let reasons: BTreeMap<OpId, String> =
-            reasons.into_iter().filter_map(|(op, reason)| twin(op).map(|op| (op, reason))).collect();
-        let is_integer: BTreeSet<OpId> =
-            self.units.units.iter().zip(&placement.integer).filter(|(_, is)| **is).map(|(unit, _)| unit.op).collect();
-        let verdict = |op: OpId| match reasons.get(&op) {
-            _ if is_integer.contains(&op) => None,
-            Some(reason) => Some(reason.clone()),
-            None => Some(Miss::Form("its inputs or outputs were not calibrated").sentence(&before.graph)),
-        };
-        let mut layers = layers(&folded.unfolded().graph, &model.graph, &verdict);
+        let mut layers = layers(&folded.unfolded().graph, &model.graph, &plan.renumbered(twin));
         if any && self.int8.place == Place::Wrap {
             // Behind everything that knows ops by their ids: these change now.
             let cancel = if formats.keeps_ranges() { CancelQdq::local() } else { CancelQdq::beside_activations() };
@@ -228,46 +247,5 @@ impl Calibrated<'_> {
             model.graph.find(self.folded.model.graph.name_of(*value)).map(|value| (value, seen.clone()))
         });
         Cow::Owned(Calibration { values: values.collect(), outputs: BTreeMap::new(), ..self.calibration })
-    }
-
-    /// Why each op does not compute in integers, by op; integer units are not in it. `returned` went back to float for
-    /// the gate, `overflowing` because of their sums.
-    fn reasons(
-        &self,
-        placement: &Placement,
-        returned: &BTreeSet<usize>,
-        overflowing: &BTreeSet<usize>,
-    ) -> BTreeMap<OpId, String> {
-        let graph = &self.folded.model.graph;
-        // Units that paid as long as no gate spoke.
-        let paid =
-            if returned.is_empty() { placement.integer.clone() } else { self.placement(&BTreeSet::new()).integer };
-        let reason = |unit: usize| {
-            if let Some(reason) = &self.storage_only {
-                reason.clone()
-            } else if self.user_kept.contains(&unit) {
-                Miss::Kept("--keep-float names it".to_owned()).sentence(graph)
-            } else if let Some(sqnr) = self.ruined.get(&unit) {
-                format!("in 8 bits what it makes of the float model's values has an SQNR of {sqnr:.1} dB: too little")
-            } else if overflowing.contains(&unit) {
-                "its sums could leave 32 bits".to_owned()
-            } else if returned.contains(&unit) && paid[unit] {
-                "it went back to float so that the gate holds".to_owned()
-            } else if paid[unit] {
-                "layers around it went back to float so that the gate holds, and without them it does not pay"
-                    .to_owned()
-            } else if paid.contains(&true) {
-                "with its conversions the target would run it slower in 8 bits, by its cost table".to_owned()
-            } else {
-                "8 bits would not make the model faster on the target, by its cost table".to_owned()
-            }
-        };
-        let units = self.units.units.iter().enumerate().filter(|(index, _)| !placement.integer[*index]);
-        let mut reasons: BTreeMap<OpId, String> = units.map(|(index, unit)| (unit.op, reason(index))).collect();
-        for (op, miss) in &self.units.misses {
-            let reason = self.storage_only.clone().unwrap_or_else(|| miss.sentence(graph));
-            reasons.insert(*op, reason);
-        }
-        reasons
     }
 }

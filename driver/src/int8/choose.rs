@@ -2,13 +2,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use onnx_shrink_ir::{Prepared, Tensor};
-use onnx_shrink_passes::{
-    SampleSource, analysis::place::Placement, calibration::calibrators::Calibrator, samples::fold_in_order,
-};
+use onnx_shrink_passes::{SampleSource, calibration::calibrators::Calibrator, samples::fold_in_order};
 use rayon::prelude::*;
 
 use super::{Calibrated, Quantized, noise::squares};
-use crate::{Failure, Progress, Samples, request::Calibrate};
+use crate::{Failure, Progress, Samples, plan::Plan, request::Calibrate};
 
 /// Samples that choose among range estimators, at most.
 const CHOOSING_SAMPLES: usize = 12;
@@ -58,7 +56,7 @@ impl Calibrated<'_> {
     /// that calibrated; and the model that was built with it, where one was.
     pub fn choose(
         &self,
-        placement: &Placement,
+        plan: &Plan,
         samples: &Samples,
         progress: &dyn Progress,
     ) -> Result<(Calibrator, Option<Quantized>), Failure> {
@@ -69,7 +67,7 @@ impl Calibrated<'_> {
             Calibrate::Mse => return Ok((Calibrator::Mse, None)),
             Calibrate::Auto => Calibrator::AUTO,
         };
-        if !placement.integer.contains(&true) {
+        if !plan.has_integers() {
             return Ok((candidates[0], None));
         }
         let (samples, expected) = self.judges(samples);
@@ -79,15 +77,12 @@ impl Calibrated<'_> {
         let bytes = graph.values().into_iter().filter_map(|value| graph.constant(value)).map(Tensor::byte_len);
         let mut built: Vec<Result<Quantized, Failure>> = Vec::new();
         if bytes.sum::<usize>() <= BUILT_TOGETHER {
-            candidates
-                .par_iter()
-                .map(|&calibrator| self.build(placement, calibrator, &BTreeSet::new()))
-                .collect_into_vec(&mut built);
+            candidates.par_iter().map(|&calibrator| self.build(plan, calibrator)).collect_into_vec(&mut built);
         }
         let mut built = built.into_iter();
         let mut best: Option<(f64, Calibrator, Quantized)> = None;
         for calibrator in candidates {
-            let candidate = built.next().unwrap_or_else(|| self.build(placement, calibrator, &BTreeSet::new()))?;
+            let candidate = built.next().unwrap_or_else(|| self.build(plan, calibrator))?;
             let least = best.as_ref().map_or(f64::INFINITY, |(least, ..)| *least);
             let error = self.error_of(&candidate, &expected, &samples, least)?;
             match error {
@@ -113,14 +108,13 @@ impl Calibrated<'_> {
         if self.dynamic.is_empty() || expected.is_empty() {
             return Ok((calibrator, chosen));
         }
-        let none = BTreeSet::new();
-        let placement = self.placement(&none);
+        let plan = self.plan(&BTreeSet::new());
         let plain = match chosen {
             Some(chosen) => chosen,
-            None => self.build(&placement, calibrator, &none)?,
+            None => self.build(&plan, calibrator)?,
         };
         self.smooths = true;
-        let smooth = self.build(&placement, calibrator, &none)?;
+        let smooth = self.build(&plan, calibrator)?;
         if smooth.model.graph.op_count() > plain.model.graph.op_count()
             && let Some(error) = self.error_of(&plain, &expected, &samples, f64::INFINITY)?
             && self.error_of(&smooth, &expected, &samples, error * MOST_OF_PLAIN)?.is_some()

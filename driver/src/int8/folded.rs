@@ -3,11 +3,12 @@ use std::collections::BTreeSet;
 
 use onnx_shrink_ir::{Evaluate, Model, OpId, infer, raise};
 use onnx_shrink_passes::{
-    Context, Entry, Journal, Options,
+    Context, Entry, Journal, Options, RewriteId,
     analysis::quantized::{is_between_pairs, is_quantized},
     weight_only::{
         FoldWeights, RestoreWeights,
         fold_weights::Restore,
+        store_fp16, store_int4, store_int8,
         twins::{Twin, twins},
     },
 };
@@ -84,14 +85,14 @@ impl<'a> Folded<'a> {
     }
 
     /// The rewrites that layers which the file itself has between pairs must not get.
-    pub fn left_alone(&self) -> Vec<(String, String)> {
+    pub fn left_alone(&self) -> Vec<RewriteId> {
         let graph = &self.model.graph;
         if !is_quantized(graph) {
             return Vec::new();
         }
         let between = graph.ops_in_id_order().into_iter().filter(|op| is_between_pairs(graph, *op));
         let label = |op: OpId| graph.label_of(op).to_owned();
-        let stores = ["store-int8", "store-int4", "store-fp16"];
-        between.flat_map(|op| stores.map(|store| (store.to_owned(), label(op)))).collect()
+        let stores = [store_int8::PASS.name, store_int4::PASS.name, store_fp16::PASS.name];
+        between.flat_map(|op| stores.map(|pass| RewriteId { pass, op: label(op) })).collect()
     }
 }

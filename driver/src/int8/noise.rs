@@ -4,24 +4,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use onnx_shrink_ir::{DataType, Graph, Model, Prepared, Tensor, ValueId};
-use onnx_shrink_passes::{
-    SampleSource,
-    analysis::{place::Placement, units::Unit},
-    samples::fold_in_order,
-};
+use onnx_shrink_passes::{SampleSource, analysis::units::Unit, samples::fold_in_order};
 
 use super::{Calibrated, Quantized};
-use crate::{Failure, Samples, report::Fate};
+use crate::{
+    Failure, Samples,
+    plan::{Fate, Plan},
+};
 
 impl Calibrated<'_> {
     /// Integer units by the error that each adds itself, the worst first.
-    pub fn worst(
-        &self,
-        quantized: &Quantized,
-        placement: &Placement,
-        samples: &Samples,
-    ) -> Result<Vec<usize>, Failure> {
-        let on: Vec<usize> = (0..self.units.units.len()).filter(|unit| placement.integer[*unit]).collect();
+    pub fn worst(&self, quantized: &Quantized, plan: &Plan, samples: &Samples) -> Result<Vec<usize>, Failure> {
+        let on: Vec<usize> =
+            (0..self.units.units.len()).filter(|unit| plan.is_integer(self.units.units[*unit].op)).collect();
         let noise = self.noise(quantized.pairs.as_ref().unwrap_or(&quantized.model), samples, &on)?;
         let mut added: Vec<(f64, usize)> = on.into_iter().map(|unit| (noise.added(self, unit), unit)).collect();
         added.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use onnx_shrink_ir::Model;
-use onnx_shrink_passes::{Class, Entry, Exactness, Outcome};
+use onnx_shrink_passes::{Class, Entry, Exactness, Miss, Outcome};
 use serde::Serialize;
 
 use crate::{
@@ -13,11 +13,14 @@ use crate::{
     samples::BadSample,
 };
 
+mod note;
 mod structure;
 mod weights;
 
+pub use crate::plan::{Fate, Form, Layer, MoreBits, Reason};
 pub use crate::regions::{Open, Regions};
-pub use structure::{PrunedLayer, SplitLayer, Structure};
+pub use note::Note;
+pub use structure::{PrunedLayer, SplitLayer, Structure, Unsplit};
 pub use weights::{Figures, Stored};
 
 /// Version of the JSON. It rises when a field changes its meaning or goes; new fields do not count.
@@ -47,48 +50,6 @@ impl Side {
     pub fn op_count(&self) -> usize {
         self.ops.values().sum()
     }
-}
-
-/// What became of a layer with weights.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "fate", rename_all = "lowercase")]
-pub enum Fate {
-    /// It computes in integers
-    Integer,
-    /// It computes in integers, with ranges that each run finds
-    Dynamic,
-    /// Its weights are stored in fewer bits (integers or 16-bit floats), it computes in float
-    Storage {
-        /// Why it does not compute in integers
-        reason: String,
-    },
-    /// It stays float
-    Float {
-        /// Why
-        reason: String,
-    },
-}
-
-/// A layer with weights.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Layer {
-    /// The op's name, or that of its output
-    pub name: String,
-    /// The op's type
-    pub op: String,
-    /// What became of it
-    #[serde(flatten)]
-    pub fate: Fate,
-    /// Bytes of its constants before; what layers share counts for the first of them
-    pub bytes_before: u64,
-    /// And after, scales and zero points included
-    pub bytes_after: u64,
-    /// Bits that its integer sums need, proven from its weights; `None` when it does not compute in integers
-    pub accumulator_bits: Option<u32>,
-    /// Error of its output, in dB; `None` when it was not measured or nothing differs
-    pub sqnr_db: Option<f64>,
-    /// The part of all layers' error that it adds itself, 0 to 1; `None` where `sqnr_db` is
-    pub error_share: Option<f64>,
 }
 
 /// How activations were calibrated.
@@ -127,7 +88,7 @@ impl Culprit {
 
     /// It as a line of the journal: a rewrite that was not done.
     pub fn as_entry(&self) -> Entry {
-        let outcome = Outcome::Missed { reason: format!("left out: with it {}", self.reason) };
+        let outcome = Outcome::Missed { reason: Miss::LeftOut(self.reason.clone()) };
         Entry { pass: self.pass, class: self.class, op: self.op.clone(), op_type: self.op_type.clone(), outcome }
     }
 
@@ -224,7 +185,7 @@ pub struct Report {
     /// Every gate that was judged
     pub gates: Vec<GateResult>,
     /// What a user may want to know
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
     /// What a user should act on
     pub warnings: Vec<String>,
     /// What depends on the clock
@@ -278,8 +239,7 @@ impl Report {
         if written.larger {
             // What is told of layers is of a file that nobody gets.
             self.layers.clear();
-            let note = "the result was larger than the input, so the input's own model was written; rewrites and errors are told of the result";
-            self.notes.push(note.to_owned());
+            self.notes.push(Note::Larger);
         }
     }
 

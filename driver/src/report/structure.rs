@@ -1,5 +1,8 @@
 //! What became of the model's structure: channels that were pruned, layers that were split.
-use serde::Serialize;
+use std::fmt;
+
+use onnx_shrink_passes::{Miss, Named};
+use serde::{Serialize, Serializer};
 
 use crate::metrics::Comparison;
 
@@ -72,5 +75,67 @@ pub struct SplitLayer {
     /// Share of the energy of its outputs that is lost; `None` when it was not split
     pub lost: Option<f64>,
     /// Why it was not split
-    pub reason: Option<String>,
+    pub reason: Option<Unsplit>,
+}
+
+/// Why a fully connected layer was not split.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Unsplit {
+    /// A condition of the rewrite failed
+    Missed(Miss<Named>),
+    /// Its weight or its outputs are not finite
+    NotFinite,
+    /// The rewrite was left out
+    LeftOut,
+    /// Its weight has fewer numbers than this
+    Small {
+        /// Numbers that a weight must have
+        least: usize,
+    },
+    /// No sample shows what it does
+    Unseen,
+    /// No rank is near enough, or worth its error
+    NoRank {
+        /// Ranks below this were tried
+        below: f64,
+        /// That as a share of the break-even rank
+        share: f64,
+    },
+    /// The rank asked for would not save bytes
+    RankTooHigh {
+        /// The rank from which on two factors take more numbers than one weight
+        break_even: f64,
+    },
+}
+
+impl fmt::Display for Unsplit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unsplit::Missed(miss) => write!(f, "{miss}"),
+            Unsplit::NotFinite => f.write_str("its weight or its outputs are not finite"),
+            Unsplit::LeftOut => f.write_str("the rewrite was left out"),
+            Unsplit::Small { least } => write!(f, "its weight has fewer than {least} numbers"),
+            Unsplit::Unseen => {
+                f.write_str("no sample shows what it does: nothing tells which of its outputs matter; more samples may")
+            }
+            Unsplit::NoRank { below, share } => write!(
+                f,
+                "no rank below {below:.0} ({:.0} % of its break-even rank) is near enough, or worth its error",
+                100.0 * share
+            ),
+            Unsplit::RankTooHigh { break_even } => {
+                write!(
+                    f,
+                    "the rank asked for is not below its break-even rank of {break_even:.1}: bytes would not fall"
+                )
+            }
+        }
+    }
+}
+
+/// As its sentence.
+impl Serialize for Unsplit {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }

@@ -1,4 +1,6 @@
 //! What weights in fewer bits take and cost.
+use std::fmt;
+
 use serde::Serialize;
 
 use crate::{amounts::bytes, request::weights::Weights};
@@ -37,40 +39,45 @@ pub struct Stored {
 }
 
 impl Figures {
-    /// They as notes for people.
-    pub fn notes(&self, samples: usize) -> Vec<String> {
-        let time = |stored: &Stored| match stored.expected_time {
-            time if time < 0.995 => format!("expected time {time:.2} of float's"),
-            _ => "expected time that of float".to_owned(),
-        };
-        let error = |stored: &Stored| stored.rel_l2.map_or(String::new(), |rel| format!(", relative L2 {rel:.2e}"));
-        let mut note = format!(
-            "--weights {}: layers take {}{}, {}",
-            self.name,
-            bytes(self.layers.bytes),
-            error(&self.layers),
-            time(&self.layers)
-        );
-        if self.name == Weights::Int4.name() {
-            note += &format!(
-                "; {} in 4 bits ({} by GPTQ, {} rounded to nearest), {} in 8",
-                self.in_4_bits,
-                self.by_gptq,
-                self.in_4_bits - self.by_gptq,
-                self.in_8_bits
-            );
-            if samples == 0 {
-                note += "; with --data DIR (100 to 300 samples) the error would be about half";
-            }
+    /// What they are, in a line; `samples` told the error.
+    pub(super) fn write_stored(&self, f: &mut fmt::Formatter<'_>, samples: usize) -> fmt::Result {
+        write!(f, "--weights {}: layers take {}", self.name, self.layers)?;
+        if self.name != Weights::Int4.name() {
+            return Ok(());
         }
-        let beside = self.stored_in_8_bits.as_ref().map(|eight| {
-            format!(
-                "in 8 bits layers would take {}{}, {}; with --int8 and --data they compute in integers where that is faster",
-                bytes(eight.bytes),
-                error(eight),
-                time(eight)
-            )
-        });
-        [Some(note), beside].into_iter().flatten().collect()
+        let nearest = self.in_4_bits - self.by_gptq;
+        write!(
+            f,
+            "; {} in 4 bits ({} by GPTQ, {nearest} rounded to nearest), {} in 8",
+            self.in_4_bits, self.by_gptq, self.in_8_bits
+        )?;
+        if samples == 0 {
+            f.write_str("; with --data DIR (100 to 300 samples) the error would be about half")?;
+        }
+        Ok(())
+    }
+
+    /// What 8 bits would be, in a line; nothing where that was not tried.
+    pub(super) fn write_in_8_bits(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.stored_in_8_bits {
+            Some(eight) => write!(
+                f,
+                "in 8 bits layers would take {eight}; with --int8 and --data they compute in integers where that is faster"
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&bytes(self.bytes))?;
+        if let Some(rel) = self.rel_l2 {
+            write!(f, ", relative L2 {rel:.2e}")?;
+        }
+        match self.expected_time {
+            time if time < 0.995 => write!(f, ", expected time {time:.2} of float's"),
+            _ => f.write_str(", expected time that of float"),
+        }
     }
 }

@@ -6,17 +6,14 @@ use std::collections::BTreeMap;
 use onnx_shrink_ir::Model;
 use onnx_shrink_passes::{Options, Statistics};
 
-use super::{
-    Job,
-    quantize::MOST_MADE_UP_ERROR,
-    weights::{NOTHING_SMALLER, smallest},
-};
+use super::{Job, quantize::MOST_MADE_UP_ERROR, weights::smallest};
 use crate::{
     Failure,
     int8::Quantized,
-    layers::Reason,
     metrics::{Comparison, OutputMetrics},
+    plan::Reason,
     regions,
+    report::Note,
     request::weights::Weights,
     small_weights::SmallWeights,
 };
@@ -35,7 +32,7 @@ fn too_far(comparison: &Comparison, most: f64) -> Option<String> {
 }
 
 /// A model with its weights in fewer bits, by what may be done; `Err`, with the reason, where there is nothing to do.
-type Build<'a> = &'a dyn Fn(&Job<'_>, &Options) -> Result<Result<Quantized, String>, Failure>;
+type Build<'a> = &'a dyn Fn(&Job<'_>, &Options) -> Result<Result<Quantized, Note>, Failure>;
 
 impl Job<'_> {
     /// The model as without samples, with what is proven; `None` when nothing was gained.
@@ -48,7 +45,7 @@ impl Job<'_> {
         let why = if self.samples.is_some() { Reason::NotRun } else { Reason::NoSamples };
         let build = |job: &Job<'_>, options: &Options| {
             let int8 = job.quantizer(evaluator.as_ref(), options, statistics);
-            int8.without_samples(lossless, int8.dynamic, &why)
+            Ok(int8.without_samples(lossless, int8.dynamic, &why)?.map_err(Note::NothingStored))
         };
         self.by_region(lossless, &build, MOST_MADE_UP_ERROR)
     }
@@ -66,7 +63,7 @@ impl Job<'_> {
             let planned = stage.plan(lossless, None, progress)?;
             let stored =
                 planned.build(&planned.none_returned(smallest(&planned, &|returns| planned.build(returns))?))?;
-            Ok(stored.ok_or_else(|| NOTHING_SMALLER.to_owned()))
+            Ok(stored.ok_or(Note::NothingSmaller))
         };
         let most = if weights == Weights::Int4 { MOST_ERROR_OF_4_BITS } else { MOST_MADE_UP_ERROR };
         self.by_region(lossless, &build, most)
@@ -101,8 +98,7 @@ impl Job<'_> {
         all.add(found);
         self.report.regions = Some(all);
         if self.samples.is_some() {
-            let note = "the model cannot be run on the samples: it was made smaller as without any";
-            quantized.notes = vec![note.to_owned()];
+            quantized.notes = vec![Note::AsWithoutSamples];
         }
         self.report.layers = quantized.layers;
         self.report.journal.extend(quantized.journal.entries);

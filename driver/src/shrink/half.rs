@@ -14,6 +14,7 @@ use onnx_shrink_passes::Statistics;
 
 use super::Job;
 use crate::Failure;
+use crate::report::Note;
 
 /// How often the half that runs is made smaller, for ops that only a sample shows not to run.
 const TRIES: usize = 8;
@@ -91,7 +92,7 @@ impl Job<'_> {
     ) -> Result<(Model, bool), Failure> {
         let Rest { whole, before, behind, reason } = rest;
         let places: Vec<String> =
-            before.graph.outputs().iter().map(|value| format!("`{}`", before.graph.name_of(*value))).collect();
+            before.graph.outputs().iter().map(|value| before.graph.name_of(*value).to_owned()).collect();
         self.report.unproven = Some(reason.clone());
         // As without samples: none goes through this half.
         let (samples, layers) = (self.samples.take(), std::mem::take(&mut self.report.layers));
@@ -110,26 +111,15 @@ impl Job<'_> {
         if half.is_none() && stored.is_none() {
             return Ok((whole, false));
         }
-        let shown = if places.len() > 4 {
-            format!("{} and {} more", places[..4].join(", "), places.len() - 4)
-        } else {
-            places.join(", ")
-        };
         let mut joined = match join(&whole, half.as_ref().unwrap_or(&before), stored.as_ref().unwrap_or(&behind)) {
             Ok(joined) => joined,
             Err(error) => {
-                self.report
-                    .notes
-                    .push(format!("the part before {reason} was made smaller, but does not fit the rest: {error}"));
+                self.report.notes.push(Note::HalfDoesNotFit { reason, error: error.to_string() });
                 return Ok((whole, false));
             }
         };
         infer::infer(&mut joined.graph);
-        let fate =
-            if stored.is_some() { "has weights in fewer bits where its regions prove them" } else { "stays as it is" };
-        self.report.notes.push(format!(
-            "the model does not run here as a whole: {reason}; what does not depend on that was made smaller and judged at {shown}, the rest {fate}"
-        ));
+        self.report.notes.push(Note::Half { reason, values: places, is_rest_stored: stored.is_some() });
         Ok((joined, true))
     }
 }

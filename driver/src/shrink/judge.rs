@@ -8,11 +8,8 @@ use crate::{
     gates::Gate,
     metrics::{CompareError, Comparison, GateResult, Which, compare_graphs},
     proof::{Compared, Proof},
+    report::Note,
 };
-
-/// The note of a model that was not approximated because it could not be run.
-pub(super) const LEFT_FLOAT: &str = "nothing approximate was done (8 bits, pruning, low rank): the result could not be run \
-                                     against the input; --no-validate does it all the same";
 
 /// What is said of a step.
 pub(super) struct Verdict {
@@ -138,8 +135,8 @@ impl Job<'_> {
 
     /// What cannot be run against the original is not approximated.
     pub(super) fn leave_float(&mut self) -> Option<Model> {
-        if !self.report.notes.iter().any(|known| known == LEFT_FLOAT) {
-            self.report.notes.push(LEFT_FLOAT.to_owned());
+        if !self.report.notes.contains(&Note::LeftFloat) {
+            self.report.notes.push(Note::LeftFloat);
         }
         None
     }

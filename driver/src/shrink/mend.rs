@@ -7,7 +7,7 @@ use onnx_shrink_passes::{
 };
 
 use super::Job;
-use crate::{Failure, Gates, request::qdq::Cancel};
+use crate::{Failure, Gates, report::Note, request::qdq::Cancel};
 
 impl Job<'_> {
     /// What the user wants mended in a model that others quantized, beyond what is exact: weights that can saturate get other
@@ -21,7 +21,7 @@ impl Job<'_> {
             return Err(Failure::usage(format_args!("--exact forbids what {flag} stands for: leave out one of them")));
         }
         if fixes && layers.is_empty() {
-            self.report.notes.push(format!("{}: no sums of 8-bit weights can saturate", saturation::FLAG));
+            self.report.notes.push(Note::NothingSaturates(saturation::FLAG));
         }
         if self.report.unproven.is_some() {
             self.report.warnings.extend(saturation::warning(&layers));

@@ -9,17 +9,18 @@ use onnx_shrink_passes::{
     analysis::quantized::is_wholly_quantized,
     calibration::{calibrators::Calibrator, means::MOST_SAMPLES},
     pipeline::Pipeline,
+    quantize::dynamic_int8,
     target::Places,
 };
 
-use super::{Job, Shard, judge::LEFT_FLOAT};
+use super::{Job, Shard};
 use crate::{
     Failure, Samples,
     int8::{Calibrated, Int8, Quantized},
-    layers::Reason,
     metrics::{Comparison, GateResult},
+    plan::Reason,
     ranges_file::{self, Digest, Stamp},
-    report::{Calibration, Fate},
+    report::{Calibration, Fate, Note},
     request::{Calibrate, Request, formats::Dynamic, qdq::Place},
     samples::{Data, Examiner, Extent, Usable},
     sensitivity,
@@ -34,12 +35,6 @@ const LAYER_FLOOR: f64 = 6.0;
 
 /// The key in the model's metadata that says what calibrated it, when that was no real sample.
 const CALIBRATION_KEY: &str = "onnx-shrink.calibration";
-
-const FROM_MODEL: &str = "ranges follow from the model (batch norms, bounded activations), not from samples: its error is \
-                          about twice as large as with --data DIR (100 to 300 samples), which also lets more layers run in 8 bits";
-
-const SYNTHETIC: &str = "ranges are those of synthetic samples, which says the model's metadata, too: with --data DIR (100 to \
-                         300 real samples) they would fit";
 
 /// Runs of the held-out samples that look for the layers to keep in float, at most (the first few may be more).
 pub(super) const FALL_BACK_RUNS: usize = 30;
@@ -58,7 +53,7 @@ impl<'a> Job<'a> {
                 return Ok(model);
             }
             // Only now it was run, and could not be.
-            self.report.notes.retain(|note| note != LEFT_FLOAT);
+            self.report.notes.retain(|note| *note != Note::LeftFloat);
         }
         self.int8_by_region(lossless, statistics)
     }
@@ -69,10 +64,8 @@ impl<'a> Job<'a> {
         let layers = &self.report.layers;
         let float = layers.iter().filter(|layer| layer.fate != Fate::Integer).count();
         if target.places == Places::EveryTensor && float > 0 {
-            let (name, all) = (target.name, layers.len());
-            self.report.notes.push(format!(
-                "the target {name} wants every tensor in 8 bits, and {float} of {all} layers compute in float: it may not run them"
-            ));
+            let note = Note::TargetWantsAll { target: target.name, float, layers: layers.len() };
+            self.report.notes.push(note);
         }
     }
 
@@ -88,7 +81,7 @@ impl<'a> Job<'a> {
         if ranges.from_model {
             let calibrated = int8.with_model_ranges(lossless, &ranges.inputs)?;
             let held_out = self.samples.clone().map(|(_, held_out)| held_out);
-            let model = self.fall_back(calibrated, (Calibrator::MinMax, None), held_out, FROM_MODEL)?;
+            let model = self.fall_back(calibrated, (Calibrator::MinMax, None), held_out, Some(Note::RangesOfModel))?;
             self.report.calibration = Some(Calibration { samples: 0, method: "model".to_owned() });
             return Ok(model);
         }
@@ -99,9 +92,9 @@ impl<'a> Job<'a> {
             let samples =
                 Samples::made_up(&self.original.graph, evaluator.as_ref(), count).map_err(Failure::samples)?;
             let calibrated = int8.calibrated(lossless, &samples, self.progress)?;
-            let chosen = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &samples, self.progress)?;
+            let chosen = calibrated.choose(&calibrated.plan(&BTreeSet::new()), &samples, self.progress)?;
             let held_out = self.samples.clone().map(|(_, held_out)| held_out);
-            let model = self.fall_back(calibrated, chosen, held_out, SYNTHETIC)?;
+            let model = self.fall_back(calibrated, chosen, held_out, Some(Note::SyntheticRanges))?;
             return Ok(model.map(|mut model| {
                 model.set_metadata(CALIBRATION_KEY, &format!("{count} synthetic samples"));
                 model
@@ -116,9 +109,9 @@ impl<'a> Job<'a> {
             self.blame_samples()?;
         }
         let mut calibrated = seen?;
-        let chosen = calibrated.choose(&calibrated.placement(&BTreeSet::new()), &calibrating, self.progress)?;
+        let chosen = calibrated.choose(&calibrated.plan(&BTreeSet::new()), &calibrating, self.progress)?;
         let chosen = calibrated.smooth(chosen, &calibrating)?;
-        self.fall_back(calibrated, chosen, Some(held_out), "")
+        self.fall_back(calibrated, chosen, Some(held_out), None)
     }
 
     /// The model with the ranges of `--ranges-in`. Samples that are given choose among the range estimators, and judge.
@@ -135,12 +128,12 @@ impl<'a> Job<'a> {
         let chosen = match samples.as_ref().map(|(choosing, _)| choosing).filter(|choosing| !choosing.is_empty()) {
             Some(choosing) if self.request.calibrate == Calibrate::Auto => {
                 calibrated.see_outputs(choosing)?;
-                let chosen = calibrated.choose(&calibrated.placement(&BTreeSet::new()), choosing, self.progress)?;
+                let chosen = calibrated.choose(&calibrated.plan(&BTreeSet::new()), choosing, self.progress)?;
                 calibrated.smooth(chosen, choosing)?
             }
             _ => (calibrated.unmeasured(), None),
         };
-        self.fall_back(calibrated, chosen, samples.map(|(_, held_out)| held_out), "")
+        self.fall_back(calibrated, chosen, samples.map(|(_, held_out)| held_out), None)
     }
 
     /// The model of this job, whose form `model` runs on samples.
@@ -214,15 +207,13 @@ impl<'a> Job<'a> {
         mut calibrated: Calibrated<'_>,
         (calibrator, chosen): (Calibrator, Option<Quantized>),
         held_out: Option<Samples>,
-        note: &str,
+        note: Option<Note>,
     ) -> Result<Option<Model>, Failure> {
-        if !note.is_empty() {
-            self.report.notes.push(note.to_owned());
-        }
+        self.report.notes.extend(note);
         let none = BTreeSet::new();
         let mut first = match chosen {
             Some(quantized) => quantized,
-            None => calibrated.build(&calibrated.placement(&none), calibrator, &none)?,
+            None => calibrated.build(&calibrated.plan(&none), calibrator)?,
         };
         let Some(held_out) = held_out else { return self.accept_storage(first) };
         if !self.request.validate {
@@ -244,17 +235,16 @@ impl<'a> Job<'a> {
                 break;
             }
             calibrated.leave_out_dynamic();
-            first = calibrated.build(&calibrated.placement(&none), calibrator, &none)?;
+            first = calibrated.build(&calibrated.plan(&none), calibrator)?;
         }
         if self.request.target.stores && self.return_constants(&mut calibrated, calibrator, &none, &held_out, true)? {
-            first = calibrated.build(&calibrated.placement(&none), calibrator, &none)?;
+            first = calibrated.build(&calibrated.plan(&none), calibrator)?;
             let Some(comparison) = self.compare(&first.model, &held_out)? else { return Ok(self.leave_float()) };
             let gates = self.request.gates.int8(&comparison);
             return self.accept_measured(&mut calibrated, (calibrator, &none), &held_out, (first, comparison, gates));
         }
-        let placement = calibrated.placement(&none);
-        let order = calibrated.worst(&first, &placement, &held_out)?;
-        let all: BTreeSet<usize> = (0..placement.integer.len()).collect();
+        let order = calibrated.worst(&first, &calibrated.plan(&none), &held_out)?;
+        let all: BTreeSet<usize> = (0..calibrated.unit_count()).collect();
         let mut kept = self.fewest(&calibrated, calibrator, &order, &held_out)?;
         if kept.is_none() && self.request.target.stores {
             // Not even with none in integers: what is stored in 8 bits is at fault.
@@ -266,7 +256,7 @@ impl<'a> Job<'a> {
             }
         }
         let kept = kept.unwrap_or(all);
-        let last = calibrated.build(&calibrated.placement(&kept), calibrator, &kept)?;
+        let last = calibrated.build(&calibrated.plan(&kept), calibrator)?;
         let Some(comparison) = self.compare(&last.model, &held_out)? else { return Ok(self.leave_float()) };
         let gates = self.request.gates.int8(&comparison);
         if let Some(failed) = gates.iter().find(|gate| !gate.passed) {
@@ -287,7 +277,7 @@ impl<'a> Job<'a> {
         held_out: &Samples,
     ) -> Result<Option<BTreeSet<usize>>, Failure> {
         let mut holds = |kept: &BTreeSet<usize>| -> Result<bool, Failure> {
-            let quantized = calibrated.build(&calibrated.placement(kept), calibrator, kept)?;
+            let quantized = calibrated.build(&calibrated.plan(kept), calibrator)?;
             let comparison = self.compare(&quantized.model, held_out)?;
             let held = comparison.is_none_or(|found| self.request.gates.int8(&found).iter().all(|gate| gate.passed));
             log::info!("{} units in float: the gates {}", kept.len(), if held { "hold" } else { "fail" });
@@ -312,7 +302,7 @@ impl<'a> Job<'a> {
         }
         if !ruined.is_empty() {
             calibrated.leave_float(ruined);
-            let mut next = calibrated.build(&calibrated.placement(kept), calibrator, kept)?;
+            let mut next = calibrated.build(&calibrated.plan(kept), calibrator)?;
             if let Some(found) = self.compare(&next.model, held_out)? {
                 let gates = self.request.gates.int8(&found);
                 if gates.iter().all(|gate| gate.passed) {
@@ -329,11 +319,11 @@ impl<'a> Job<'a> {
         let quantized = match int8.without_samples(lossless, int8.dynamic, &Reason::NoSamples)? {
             Ok(quantized) => quantized,
             Err(nothing) => {
-                self.report.notes.push(nothing);
+                self.report.notes.push(Note::NothingStored(nothing));
                 return Ok(None);
             }
         };
-        let count = quantized.journal.done_by("dynamic-int8");
+        let count = quantized.journal.done_by(dynamic_int8::PASS.name);
         if count == 0 || !self.request.validate {
             let quantized = self.with_constants_returned(int8, lossless, int8.dynamic, quantized)?;
             return self.accept_storage(quantized);
@@ -352,10 +342,7 @@ impl<'a> Job<'a> {
             ));
             return self.accept_storage(quantized);
         }
-        let note = format!(
-            "{count} layers stay float: in 8 bits the error on made-up inputs was {error:.3} (more than \
-             {MOST_MADE_UP_ERROR}); --dynamic has them in 8 bits all the same"
-        );
+        let note = Note::DynamicTooFar { layers: count, error, most: MOST_MADE_UP_ERROR };
         self.report.notes.push(note);
         match int8.without_samples(lossless, Dynamic::None, &Reason::NoSamples)? {
             Ok(stored) => {
@@ -363,7 +350,7 @@ impl<'a> Job<'a> {
                 self.accept_storage(stored)
             }
             Err(nothing) => {
-                self.report.notes.push(nothing);
+                self.report.notes.push(Note::NothingStored(nothing));
                 Ok(None)
             }
         }

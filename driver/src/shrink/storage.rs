@@ -11,10 +11,10 @@ use super::{Job, quantize::FALL_BACK_RUNS};
 use crate::{
     Failure, Samples,
     int8::{Calibrated, Int8, Quantized},
-    layers::Reason,
+    plan::Reason,
+    report::Note,
     request::formats::Dynamic,
     sensitivity,
-    small_weights::in_more_bits,
 };
 
 /// `constants` with at least `least` for those of `set`, and a step less for all others.
@@ -46,8 +46,8 @@ fn fewest(
 }
 
 /// The note of what went back.
-fn note(least: &LeastBits) -> String {
-    in_more_bits(&least.by_name.keys().map(String::as_str).collect::<Vec<&str>>())
+fn note(least: &LeastBits) -> Note {
+    Note::InMoreBits(least.by_name.keys().cloned().collect())
 }
 
 impl Job<'_> {
@@ -65,7 +65,7 @@ impl Job<'_> {
             calibrated.storable().into_iter().filter(|constant| constant.in_body || !of_bodies).collect();
         let mut holds = |least: &LeastBits| -> Result<bool, Failure> {
             calibrated.store_at_least(least.clone());
-            let quantized = calibrated.build(&calibrated.placement(kept), calibrator, kept)?;
+            let quantized = calibrated.build(&calibrated.plan(kept), calibrator)?;
             if quantized.journal.done() == 0 {
                 return Ok(false); // what is left is the float model
             }

@@ -8,7 +8,7 @@ use onnx_shrink_passes::{
 };
 
 use super::Job;
-use crate::{Failure, Gates, low_rank::LowRank, request::structure::Svd, structure::Pruner};
+use crate::{Failure, Gates, low_rank::LowRank, report::Note, request::structure::Svd, structure::Pruner};
 
 impl Job<'_> {
     /// The model without a share of its channels, when the gates hold for it; `None` when none can go.
@@ -66,16 +66,13 @@ impl Job<'_> {
         self.report.low_rank = split.layers;
         self.report.journal.extend(split.journal);
         let Some(model) = split.model else {
-            let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
-            for reason in self.report.low_rank.iter().filter_map(|layer| layer.reason.as_deref()) {
-                *reasons.entry(reason).or_default() += 1;
+            let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
+            for reason in self.report.low_rank.iter().filter_map(|layer| layer.reason.as_ref()) {
+                *reasons.entry(reason.to_string()).or_default() += 1;
             }
-            let most = reasons.iter().max_by_key(|(reason, count)| (**count, std::cmp::Reverse(**reason)));
-            let why = most.map_or_else(
-                || "the model has no fully connected layer".to_owned(),
-                |(reason, count)| format!("{count} of {}: {reason}", self.report.low_rank.len()),
-            );
-            self.report.notes.push(format!("--svd: no layer was split; {why} (all of them: --report)"));
+            let most = reasons.iter().max_by_key(|(reason, count)| (**count, std::cmp::Reverse(*reason)));
+            let most = most.map(|(reason, count)| (reason.clone(), *count));
+            self.report.notes.push(Note::NothingSplit { most, layers: self.report.low_rank.len() });
             return Ok(None);
         };
         let verdict = self.judge(&model, Gates::int8)?;

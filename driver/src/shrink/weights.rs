@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use onnx_shrink_ir::{Evaluate, Model, export};
 use onnx_shrink_passes::{analysis::quantized::is_wholly_quantized, weight_only::fold_weights::Restore};
 
-use super::{Job, judge::LEFT_FLOAT, quantize::FALL_BACK_RUNS};
+use super::{Job, quantize::FALL_BACK_RUNS};
 use crate::{
     Failure, files,
     int8::{Folded, Quantized},
     metrics::Comparison,
+    report::Note,
     report::Stored,
     request::weights::Weights,
     sensitivity,
@@ -16,7 +17,6 @@ use crate::{
 };
 
 /// The note of a model that did not get smaller.
-pub(super) const NOTHING_SMALLER: &str = "--weights: no weight is large enough to be stored in fewer bits";
 
 /// What makes the model with `Returns`; `None` when nothing got smaller.
 type Build<'a> = &'a dyn Fn(&Returns) -> Result<Option<Quantized>, Failure>;
@@ -80,7 +80,7 @@ impl Job<'_> {
     /// The model with weights in fewer bits, as many as the gates hold for, or what is proven by region; `None` when none got smaller.
     pub(super) fn small_weights(&mut self, model: &Model, weights: Weights) -> Result<Option<Model>, Failure> {
         if let Some(why) = SmallWeights::unfit(weights, model) {
-            self.report.notes.push(why);
+            self.report.notes.push(Note::WeightsUnfit(why));
             return Ok(None);
         }
         if self.report.unproven.is_none() && self.evaluator.prepare(&model.graph).is_ok() {
@@ -89,7 +89,7 @@ impl Job<'_> {
                 return Ok(small);
             }
             // Only now it was run, and could not be.
-            self.report.notes.retain(|note| note != LEFT_FLOAT);
+            self.report.notes.retain(|note| *note != Note::LeftFloat);
         }
         if is_wholly_quantized(&self.original.graph) {
             return Ok(None);
@@ -100,7 +100,7 @@ impl Job<'_> {
     /// The same for a model that can be run.
     fn small_weights_as_a_whole(&mut self, model: &Model, weights: Weights) -> Result<Option<Model>, Failure> {
         if is_wholly_quantized(&self.original.graph) {
-            self.report.notes.push("the model is quantized already: --weights leaves it as it is".to_owned());
+            self.report.notes.push(Note::WeightsQuantizedAlready);
             return Ok(None);
         }
         let (evaluator, mut options) = (self.evaluator.clone(), self.options.clone());
@@ -153,13 +153,16 @@ impl Job<'_> {
                         let rel_l2 = compared.as_ref().and_then(error);
                         figures.stored_in_8_bits = Some(Stored { bytes, rel_l2, expected_time: 1.0 });
                     }
-                    self.report.notes.extend(figures.notes(samples));
+                    self.report.notes.push(Note::Weights(Box::new(figures.clone()), samples));
+                    if figures.stored_in_8_bits.is_some() {
+                        self.report.notes.push(Note::WeightsIn8Bits(Box::new(figures.clone())));
+                    }
                     self.report.weights = Some(figures);
                 }
                 Ok(accepted)
             }
             None => {
-                self.report.notes.push(NOTHING_SMALLER.to_owned());
+                self.report.notes.push(Note::NothingSmaller);
                 Ok(None)
             }
         }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use onnx_shrink_passes::weight_only::least_bits::{Least, LeastBits};
 
 use super::{Planned, Size};
+use crate::report::Note;
 use crate::request::weights::Weights;
 
 /// How many steps each layer, and each constant, goes back.
@@ -104,18 +105,10 @@ impl Planned<'_> {
     }
 
     /// What users should know of it.
-    pub(super) fn note_of_returns(&self, returns: &Returns) -> Option<String> {
+    pub(super) fn note_of_returns(&self, returns: &Returns) -> Option<Note> {
         let steps = &returns.steps[self.layers.len()..];
         let returned = self.constants.iter().zip(steps).filter(|(_, steps)| **steps > 0);
-        let names: Vec<&str> = returned.map(|(constant, _)| constant.name.as_str()).collect();
-        (!names.is_empty()).then(|| in_more_bits(&names))
+        let names: Vec<String> = returned.map(|(constant, _)| constant.name.clone()).collect();
+        (!names.is_empty()).then_some(Note::InMoreBits(names))
     }
-}
-
-/// The note of the constants that went back.
-pub(crate) fn in_more_bits(names: &[&str]) -> String {
-    let shown: Vec<String> = names.iter().take(3).map(|name| format!("`{name}`")).collect();
-    let more = names.len() - shown.len();
-    let rest = if more > 0 { format!(" and {more} more constants") } else { String::new() };
-    format!("in more bits, so that the gates hold: {}{rest}", shown.join(", "))
 }

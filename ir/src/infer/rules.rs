@@ -2,6 +2,10 @@
 //!
 //! Most rules are those of `rten-shape-inference`; here attributes and inputs of ONNX's opsets are brought into the one
 //! form that they know. **Never** guesses: what a rule does not cover is unknown.
+use crate::{
+    graph::Op,
+    semantics::{self, Effect, Semantics},
+};
 use rten_shape_inference::{SymExpr, SymTensor, ops};
 
 use super::{
@@ -10,6 +14,39 @@ use super::{
     outputs::{Outputs, same, scalar},
     resize, symbols, values, windows,
 };
+
+/// Whether the one output of `op` has the shape of its first input.
+fn has_shape_of_its_input(op: &Op) -> bool {
+    let by_effect = |row: &Semantics| match row.effect {
+        Effect::Elementwise => row.is_unary() && row.op_type != "Dropout",
+        Effect::Normalization => !matches!(row.op_type, "BatchNormalization" | "LayerNormalization"),
+        Effect::Quantization => row.op_type != "DynamicQuantizeLinear",
+        _ => false,
+    };
+    semantics::of(op).is_some_and(by_effect)
+        || matches!(
+            op.op_type(),
+            "Affine"
+                | "Bernoulli"
+                | "BitCast"
+                | "CumProd"
+                | "CumSum"
+                | "EyeLike"
+                | "Identity"
+                | "ImageScaler"
+                | "PRelu"
+                | "RandomNormalLike"
+                | "RandomUniformLike"
+                | "RegexFullMatch"
+                | "ReverseSequence"
+                | "RotaryEmbedding"
+                | "Scatter"
+                | "ScatterElements"
+                | "ScatterND"
+                | "TensorScatter"
+                | "Trilu"
+        )
+}
 
 /// What is known of the outputs of `node`, by position; `None`, or fewer outputs than the op has, where nothing is.
 pub(super) fn infer(node: &mut Node<'_>) -> Outputs {
@@ -22,82 +59,10 @@ pub(super) fn infer(node: &mut Node<'_>) -> Outputs {
     if let Some(elements) = values::infer(node) {
         return Some(vec![elements]);
     }
+    if has_shape_of_its_input(node.op) {
+        return Some(vec![same(node, 0)?]);
+    }
     match node.op.op_type() {
-        "Abs"
-        | "Acos"
-        | "Acosh"
-        | "Affine"
-        | "Asin"
-        | "Asinh"
-        | "Atan"
-        | "Atanh"
-        | "Bernoulli"
-        | "BitCast"
-        | "BitwiseNot"
-        | "Cast"
-        | "CastLike"
-        | "Ceil"
-        | "Celu"
-        | "Clip"
-        | "Cos"
-        | "Cosh"
-        | "CumProd"
-        | "CumSum"
-        | "DequantizeLinear"
-        | "Elu"
-        | "Erf"
-        | "Exp"
-        | "EyeLike"
-        | "Floor"
-        | "Gelu"
-        | "GroupNormalization"
-        | "HardSigmoid"
-        | "HardSwish"
-        | "Hardmax"
-        | "Identity"
-        | "ImageScaler"
-        | "InstanceNormalization"
-        | "IsInf"
-        | "IsNaN"
-        | "LRN"
-        | "LeakyRelu"
-        | "Log"
-        | "LogSoftmax"
-        | "LpNormalization"
-        | "MeanVarianceNormalization"
-        | "Mish"
-        | "Neg"
-        | "Not"
-        | "PRelu"
-        | "QuantizeLinear"
-        | "RMSNormalization"
-        | "RandomNormalLike"
-        | "RandomUniformLike"
-        | "Reciprocal"
-        | "RegexFullMatch"
-        | "Relu"
-        | "ReverseSequence"
-        | "RotaryEmbedding"
-        | "Round"
-        | "Scatter"
-        | "ScatterElements"
-        | "ScatterND"
-        | "Selu"
-        | "Shrink"
-        | "Sigmoid"
-        | "Sign"
-        | "Sin"
-        | "Sinh"
-        | "Softmax"
-        | "Softplus"
-        | "Softsign"
-        | "Sqrt"
-        | "Swish"
-        | "Tan"
-        | "Tanh"
-        | "TensorScatter"
-        | "ThresholdedRelu"
-        | "Trilu" => Some(vec![same(node, 0)?]),
         "Add" | "And" | "BitShift" | "BitwiseAnd" | "BitwiseOr" | "BitwiseXor" | "Div" | "Equal" | "Greater"
         | "GreaterOrEqual" | "Less" | "LessOrEqual" | "Max" | "Mean" | "Min" | "Mod" | "Mul" | "Or" | "Pow" | "Sub"
         | "StringConcat" | "Sum" | "Where" | "Xor" => {

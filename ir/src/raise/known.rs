@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use crate::{
     graph::{Graph, Op, ValueId},
+    semantics::{self, Effect},
     types::{DataType, TensorType},
 };
 
@@ -75,65 +76,6 @@ impl Known {
             ("LSTM" | "GRU" | "RNN", _) => fact(any_dtype(), Some(3)),
             ("TopK", 1) => fact(Some(Int64), first.rank),
             (_, 1..) => Fact::default(),
-            (
-                "Abs"
-                | "Acos"
-                | "Asin"
-                | "Atan"
-                | "Ceil"
-                | "Celu"
-                | "Clip"
-                | "Cos"
-                | "CumSum"
-                | "DepthToSpace"
-                | "Dropout"
-                | "Elu"
-                | "Erf"
-                | "Exp"
-                | "Floor"
-                | "GlobalAveragePool"
-                | "GlobalMaxPool"
-                | "HardSigmoid"
-                | "Hardmax"
-                | "Identity"
-                | "LRN"
-                | "LeakyRelu"
-                | "Log"
-                | "LogSoftmax"
-                | "LpNormalization"
-                | "MaxPool"
-                | "AveragePool"
-                | "LpPool"
-                | "MeanVarianceNormalization"
-                | "Neg"
-                | "Not"
-                | "Pad"
-                | "Reciprocal"
-                | "Relu"
-                | "Resize"
-                | "Round"
-                | "Scatter"
-                | "ScatterElements"
-                | "ScatterND"
-                | "Selu"
-                | "Sigmoid"
-                | "Sign"
-                | "Sin"
-                | "Slice"
-                | "Softmax"
-                | "Softplus"
-                | "Softsign"
-                | "SpaceToDepth"
-                | "Sqrt"
-                | "Tan"
-                | "Tanh"
-                | "ThresholdedRelu"
-                | "Tile"
-                | "TopK"
-                | "Transpose"
-                | "Upsample",
-                _,
-            ) => first,
             ("BatchNormalization" | "InstanceNormalization" | "PRelu", _) => fact(any_dtype(), first.rank),
             ("Conv" | "ConvTranspose", _) => fact(any_dtype(), first.rank.or(input(1).rank)),
             ("Add" | "Sub" | "Mul" | "Div" | "Max" | "Min" | "Mean" | "Sum", _) => fact(any_dtype(), most_ranks()),
@@ -165,6 +107,7 @@ impl Known {
             ("Size", _) => fact(Some(Int64), Some(0)),
             ("NonZero", _) => fact(Some(Int64), Some(2)),
             ("ArgMax" | "ArgMin", _) => fact(Some(Int64), first.rank.filter(|_| op.int("keepdims") != Some(0))),
+            _ if has_type_of_its_input(op) => first,
             (name, _) if name.starts_with("Reduce") => {
                 fact(first.dtype, first.rank.filter(|_| op.int("keepdims") != Some(0)))
             }
@@ -176,5 +119,28 @@ impl Known {
     fn constant_length(&self, graph: &Graph, value: ValueId) -> Option<usize> {
         let op = graph.op(graph.producer(value)?);
         op.is("Constant").then(|| op.tensor("value")).flatten().map(|tensor| tensor.len())
+    }
+}
+
+/// Whether the first output of `op` has the element type and the rank of its first input.
+fn has_type_of_its_input(op: &Op) -> bool {
+    let Some(row) = semantics::of(op) else { return false };
+    match row.effect {
+        Effect::Elementwise => row.is_unary() && !matches!(row.op_type, "CastLike" | "IsInf" | "IsNaN"),
+        Effect::Pool | Effect::Normalization => true,
+        Effect::Movement => matches!(
+            row.op_type,
+            "DepthToSpace"
+                | "Pad"
+                | "Scatter"
+                | "ScatterElements"
+                | "ScatterND"
+                | "Slice"
+                | "SpaceToDepth"
+                | "Tile"
+                | "TopK"
+                | "Transpose"
+        ),
+        _ => matches!(row.op_type, "CumSum" | "Identity"),
     }
 }

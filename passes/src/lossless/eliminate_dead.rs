@@ -49,7 +49,7 @@ impl Pass for EliminateDead {
 mod tests {
     use super::EliminateDead;
     use crate::{
-        Context, Entry, Options,
+        Context, Entry, Options, RewriteId,
         testing::{Reference, check, check_same, parse},
     };
 
@@ -91,7 +91,7 @@ mod tests {
         };
         let line = |op: &str, op_type: &str| (op.to_owned(), op_type.to_owned());
         assert_eq!(journal(Options::default()), [line("u", "Neg"), line("c", "initializer")]);
-        let deny = [("eliminate-dead".to_owned(), "u".to_owned())].into();
+        let deny = [RewriteId { pass: super::PASS.name, op: "u".to_owned() }].into();
         assert_eq!(journal(Options { deny, ..Options::default() }), [line("c", "initializer")]);
         assert_eq!(journal(Options { limit: Some(1), ..Options::default() }), [line("u", "Neg")]);
     }

@@ -156,7 +156,7 @@ pub struct Known {
 pub fn pruned(graph: &Graph, groups: &Groups, removal: &Removal, known: Option<&Known>) -> Result<Graph, PruneError> {
     let Removal { gone, branches } = removal;
     let mut copy = graph.detached();
-    let patch = groups.remove(graph, gone).map_err(|miss| PruneError::NotPossible(miss.sentence(graph)))?;
+    let patch = groups.remove(graph, gone).map_err(|miss| PruneError::NotPossible(miss.named(graph).to_string()))?;
     if let Some(patch) = patch {
         patch.apply(&mut copy).map_err(not_fitting)?;
     }

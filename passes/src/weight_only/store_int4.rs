@@ -22,7 +22,10 @@
 //! **Class:** approximate. **Legal when** one op alone reads the weight.
 //! **Does not** touch grouped convolutions, layers of fewer than `LEAST_INPUTS` inputs, or bodies.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use ndarray::{Array1, Array2, s};
 use onnx_shrink_ir::{
@@ -62,6 +65,37 @@ const LEAST_INPUTS: usize = 16;
 /// Bytes that the nodes and their names take.
 const OVERHEAD: usize = 420;
 
+/// How weights were rounded to 4 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounding {
+    /// Each to the nearest number
+    Nearest,
+    /// The same: there are samples, and none of them reaches the layer
+    Unreached,
+    /// So that the layer's outputs on the samples are near: GPTQ (Frantar et al. 2022)
+    Gptq,
+}
+
+/// The form of weights in 4 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rounded {
+    /// Numbers that share a scale
+    pub block_size: usize,
+    /// How they were rounded
+    pub rounding: Rounding,
+}
+
+impl fmt::Display for Rounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = match self.rounding {
+            Rounding::Gptq => "by GPTQ",
+            Rounding::Nearest => "rounded to nearest",
+            Rounding::Unreached => "rounded to nearest: no sample reaches it",
+        };
+        write!(f, "4-bit weights in blocks of {}, {how}", self.block_size)
+    }
+}
+
 /// A layer's weights in 4 bits.
 #[derive(Clone, Debug)]
 pub struct Int4 {
@@ -70,13 +104,10 @@ pub struct Int4 {
     blocks: Blocks,
     /// Biases that take up what rounding does to the mean; `None`: as they were
     biases: Option<Array1<f64>>,
-    /// Whether samples told how to round; `false`: to nearest
-    pub by_samples: bool,
+    rounding: Rounding,
     /// Signal to noise of the layer's output on samples that were not fitted, in dB, what it takes up of other layers' errors
     /// counted as noise; `None` without them
     pub sqnr_db: Option<f64>,
-    /// Whether samples were there, and none of them reached the layer
-    pub unreached: bool,
     /// Relative squared error of the weights
     weight_error: f64,
 }
@@ -260,7 +291,7 @@ impl Int4 {
         let squared = |numbers: &Array2<f64>| numbers.iter().map(|x| x * x).sum::<f64>();
         let weight_error = squared(&off) / squared(&weights).max(f64::MIN_POSITIVE);
         let layer = layer.clone();
-        Ok(Int4 { layer, blocks, biases: None, by_samples: false, sqnr_db: None, unreached: false, weight_error })
+        Ok(Int4 { layer, blocks, biases: None, rounding: Rounding::Nearest, sqnr_db: None, weight_error })
     }
 
     /// Rounds again with moments of what the layer reads and is to give, where that is better on those that judge. `prior`: the
@@ -277,8 +308,8 @@ impl Int4 {
         };
         let mut found = whole(&self.blocks, None);
         // No sample reaches the layer, or only zeros do: every rounding is as good as any other to what was seen.
-        self.unreached = !fit.tells();
-        if self.unreached {
+        if !fit.tells() {
+            self.rounding = Rounding::Unreached;
             return found;
         }
         let mut error = judge.error(found.view());
@@ -291,9 +322,9 @@ impl Int4 {
             let tried = whole(&blocks, biases.as_ref());
             let after = judge.error(tried.view());
             if after < error {
-                (self.blocks, self.biases, self.by_samples) = (blocks, biases, true);
+                (self.blocks, self.biases, self.rounding) = (blocks, biases, Rounding::Gptq);
                 (found, error) = (tried, after);
-            } else if self.by_samples {
+            } else if self.rounding == Rounding::Gptq {
                 break; // more of it only leads back to nearest
             }
         }
@@ -308,14 +339,9 @@ impl Int4 {
         self.sqnr_db.map_or(self.weight_error, |sqnr| 10f64.powf(-sqnr / 10.0))
     }
 
-    /// What it is, in a few words.
-    pub fn sentence(&self) -> String {
-        let how = match self.by_samples {
-            true => "by GPTQ",
-            false if self.unreached => "rounded to nearest: no sample reaches it",
-            false => "rounded to nearest",
-        };
-        format!("4-bit weights in blocks of {}, {how}", self.blocks.size)
+    /// How its weights are rounded.
+    pub fn rounded(&self) -> Rounded {
+        Rounded { block_size: self.blocks.size, rounding: self.rounding }
     }
 
     /// The weights as they are stored, of the shape that [`Layer::weights`] gives.
@@ -379,7 +405,7 @@ fn is_drawn_in(graph: &Graph, layer: &Layer) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Int4, candidate};
+    use super::{Int4, Rounding, candidate};
     use crate::{
         numerics::solver::{Gram, matrix},
         testing::parse,
@@ -406,7 +432,7 @@ mod tests {
             let mut stored = Int4::nearest(&graph, &layer, None).expect("finite");
             let nearest = stored.weights(&prior);
             assert_eq!(stored.refine(fit, judge, &prior), nearest);
-            assert!(!stored.by_samples && stored.sentence().contains("no sample reaches it"), "{}", stored.sentence());
+            assert_eq!(stored.rounded().rounding, Rounding::Unreached);
         }
         let mut all = Gram::new(65, 40, true);
         let rows = matrix(80, 65, |i, j| if j == 64 { 1.0 } else { ((i * 13 + j * 7) % 23) as f64 - 11.0 });
@@ -417,6 +443,6 @@ mod tests {
         );
         let mut stored = Int4::nearest(&graph, &layer, None).expect("finite");
         stored.refine(&all, &all, &prior);
-        assert!(stored.by_samples && !stored.sentence().contains("reaches"));
+        assert_eq!(stored.rounded().rounding, Rounding::Gptq);
     }
 }

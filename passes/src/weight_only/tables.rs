@@ -10,7 +10,7 @@
 //! **Never** runs anything: roles follow from the graph. In a body, what the body gives counts as an output.
 use std::collections::BTreeSet;
 
-use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, ValueId, attributes};
+use onnx_shrink_ir::{DataType, Graph, NewOp, OpId, Patch, Tensor, ValueId, attributes, ops::is_clip};
 
 use crate::Miss;
 use crate::weight_only::least_bits::Least;
@@ -31,12 +31,11 @@ const WEIGHTED: [&str; 12] = [
     "MatMulInteger",
 ];
 
-/// Elementwise arithmetic on all inputs.
-const ARITHMETIC: [&str; 26] = [
+/// Elementwise arithmetic on all inputs, beside Relu and Clip.
+const ARITHMETIC: [&str; 24] = [
     "Abs",
     "Add",
     "Ceil",
-    "Clip",
     "Cos",
     "Div",
     "Exp",
@@ -52,7 +51,6 @@ const ARITHMETIC: [&str; 26] = [
     "Neg",
     "Pow",
     "Reciprocal",
-    "Relu",
     "Round",
     "Sin",
     "Sqrt",
@@ -170,7 +168,7 @@ fn passed_on(graph: &Graph, op: OpId) -> Vec<ValueId> {
         "Gather" if looks_up_ids(graph, op) => Vec::new(),
         "Gather" => at(&[0]),
         name if MOVEMENT.contains(&name) => at(&[0]),
-        name if ARITHMETIC.contains(&name) => {
+        name if is_clip(node) || ARITHMETIC.contains(&name) => {
             node.inputs().iter().flatten().copied().filter(|value| !is_bias(graph, op, *value)).collect()
         }
         _ => Vec::new(),
