@@ -179,3 +179,16 @@ fn what_cannot_be_run_as_a_whole_is_proven_region_by_region_and_the_rest_left_as
     assert_eq!(passes_of(&told), ["eliminate-identity", "store-int8"]);
     assert_eq!(told["regions"], Value::Null);
 }
+
+#[test]
+fn exact_rewrites_of_a_model_whose_run_costs_much_are_not_run_unless_a_gate_asks() {
+    let folder = folder();
+    let text = "<ir_version: 8, opset_import: [\"\" : 17]>
+        g (float[4096,1024] x, float[1024,1024] w) => (float[4096,1024] y) { a = Identity (x)  y = MatMul (a, w) }";
+    fs::write(folder.path().join("in.onnx"), model_of_text(text)).unwrap();
+    let run = run(folder.path(), &["in.onnx", "-o", "out.onnx", "--report", "r.json"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.text().contains("was not run: all its rewrites are equal to the bit"), "{}", run.text());
+    let told = report(folder.path());
+    assert_eq!((&told["lossless"], passes_of(&told)), (&Value::Null, vec!["eliminate-identity".to_owned()]));
+}

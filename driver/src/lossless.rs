@@ -16,7 +16,7 @@ use std::{
 
 use onnx_shrink_ir::{Evaluate, Model, verify};
 use onnx_shrink_passes::{
-    Context, Entry, Exactness, Journal, Options, Outcome, PassError, Statistics, pipeline::Pipeline,
+    Class, Context, Entry, Exactness, Journal, Options, Outcome, PassError, Statistics, pipeline::Pipeline,
 };
 
 use crate::{
@@ -72,6 +72,8 @@ pub struct Proven {
     pub culprits: Vec<Culprit>,
     /// How it was proven where the original does not run as a whole; `None` where it does, or all rewrites are exact
     pub regions: Option<Regions>,
+    /// Multiply-adds of a run, where that was too much to check rewrites that are all exact
+    pub not_run: Option<u64>,
 }
 
 /// One run of the passes.
@@ -86,6 +88,8 @@ struct Attempt {
 enum Verdict {
     /// All is well, as far as it can be told
     Good(Option<Comparison>, Vec<GateResult>),
+    /// All rewrites are equal to the bit by their conditions, and a run would take so many multiply-adds
+    ByConditions(u64),
     /// The result is wrong
     Wrong(String),
     /// A pass gave up, at this op if it is known
@@ -105,8 +109,13 @@ impl Lossless<'_, '_> {
                 dump.restart();
             }
             let Attempt { model, mut journal, statistics, cancelled, verdict } = self.attempt(&options, true)?;
+            let mut not_run = None;
             let (comparison, gates, regions) = match verdict {
                 Verdict::Good(comparison, gates) => (comparison, gates, None),
+                Verdict::ByConditions(work) => {
+                    not_run = Some(work);
+                    (None, Vec::new(), None)
+                }
                 Verdict::ByRegion(mut found) => match regions::denied(&found, &journal) {
                     Some(denied) if denied.is_empty() => {
                         found.open = std::mem::take(&mut taken_back);
@@ -138,7 +147,18 @@ impl Lossless<'_, '_> {
                 }
             };
             culprits.iter().for_each(|culprit| journal.write(culprit.as_entry()));
-            return Ok(Proven { model, journal, statistics, cancelled, options, comparison, gates, culprits, regions });
+            return Ok(Proven {
+                model,
+                journal,
+                statistics,
+                cancelled,
+                options,
+                comparison,
+                gates,
+                culprits,
+                regions,
+                not_run,
+            });
         }
     }
 
@@ -193,6 +213,7 @@ impl Lossless<'_, '_> {
             gates: Vec::new(),
             culprits,
             regions: None,
+            not_run: None,
         })
     }
 
@@ -216,16 +237,23 @@ impl Lossless<'_, '_> {
         let verdict = match broke {
             Some((op, reason)) => Verdict::Broke { pass, op, reason },
             None if journal.done() == 0 => Verdict::Good(None, Vec::new()),
-            None => self.judge(&model, options)?,
+            None => self.judge(&model, options, &journal)?,
         };
         Ok(Attempt { model, journal, statistics, cancelled, verdict })
     }
 
-    fn judge(&self, model: &Model, options: &Options) -> Result<Verdict, Failure> {
+    fn judge(&self, model: &Model, options: &Options, journal: &Journal) -> Result<Verdict, Failure> {
         if let Some(violation) = verify::new_violations(self.original, model).first() {
             return Ok(Verdict::Wrong(format!("the graph is broken: {violation}")));
         }
         let Some(proof) = self.proof else { return Ok(Verdict::Good(None, Vec::new())) };
+        let is_exact = journal.entries.iter().filter(|entry| entry.is_done()).all(|entry| entry.class == Class::Exact);
+        if is_exact
+            && self.gates.not_among(&[]).is_empty()
+            && let Some(work) = proof.too_much_for_exact()
+        {
+            return Ok(Verdict::ByConditions(work));
+        }
         Ok(match proof.compare(&model.graph)? {
             Compared::Done(comparison) => {
                 let gates = self.gates.lossless(&comparison, self.is_half);
@@ -254,7 +282,7 @@ impl Lossless<'_, '_> {
             let middle = good + (wrong - good) / 2;
             let attempt = self.attempt(&Options { limit: Some(middle), ..options.clone() }, false)?;
             match attempt.verdict {
-                Verdict::Good(..) | Verdict::ByRegion(..) => good = middle,
+                Verdict::Good(..) | Verdict::ByConditions(_) | Verdict::ByRegion(..) => good = middle,
                 _ => wrong = middle,
             }
         }

@@ -21,6 +21,9 @@ const GENERATED_SAMPLES: (usize, usize) = (2, 4);
 /// Real samples that judge the lossless part, at most: an error there is no matter of chance.
 const LOSSLESS_SAMPLES: usize = 4;
 
+/// Multiply-adds of a run up to which made-up samples check even rewrites that are equal to the bit by their conditions.
+const MOST_WORK_FOR_EXACT: u64 = 4_000_000_000;
+
 /// Bytes of the original's outputs that are kept, at most.
 const MOST_KEPT: usize = 256 << 20;
 
@@ -97,6 +100,15 @@ impl<'a> Proof<'a> {
             Err(CompareError::Sample(error)) => Err(Failure::samples(error)),
             Err(error @ CompareError::Run { .. }) => failed(&error),
         }
+    }
+
+    /// Multiply-adds of a run where that is too much to check rewrites that are equal to the bit by their conditions: those were tested
+    /// on small graphs, and made-up samples tell no more. `None` where it is not, and with real samples.
+    pub fn too_much_for_exact(&self) -> Option<u64> {
+        if self.given.is_some() || self.ready.get().is_some() {
+            return None;
+        }
+        Samples::work_of_a_run(self.original).filter(|work| *work > MOST_WORK_FOR_EXACT)
     }
 
     /// What the samples reach of the original; `None` where it does not run on them.

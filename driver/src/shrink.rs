@@ -335,6 +335,7 @@ impl<'a> Job<'a> {
         self.report.culprits = proven.culprits;
         self.report.lossless = proven.comparison;
         self.report.regions = proven.regions;
+        self.report.notes.extend(proven.not_run.map(Note::ExactByConditions));
         self.report.gates.extend(proven.gates);
         self.report.cancelled = proven.cancelled;
         let changed = proven.journal.done() > 0;

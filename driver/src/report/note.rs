@@ -38,6 +38,8 @@ pub enum Note {
     QuantizedAlready,
     /// `--weights` on a quantized model
     WeightsQuantizedAlready,
+    /// The lossless part was not run: its rewrites are all exact, and a run would take so many multiply-adds
+    ExactByConditions(u64),
     /// Nothing approximate was done, because the result could not be run against the input
     LeftFloat,
     /// Without samples nothing was stored in 8 bits
@@ -193,6 +195,12 @@ impl fmt::Display for Note {
             Note::WeightsQuantizedAlready => {
                 f.write_str("the model is quantized already: --weights leaves it as it is")
             }
+            Note::ExactByConditions(work) => write!(
+                f,
+                "the lossless part was not run: all its rewrites are equal to the bit by their conditions, and a run takes {:.1} \
+                 billion multiply-adds; --data DIR or a --gate on it runs both models",
+                *work as f64 / 1e9
+            ),
             Note::LeftFloat => f.write_str(
                 "nothing approximate was done (8 bits, pruning, low rank): the result could not be run against the input; \
                  --no-validate does it all the same",

@@ -314,14 +314,17 @@ impl Made {
     fn smooth(&self, random: &mut Random) -> Vec<f64> {
         let dims = self.dims.get(1..).unwrap_or_default();
         let count = dims.iter().product::<usize>();
-        let waves: Vec<(f64, f64)> = dims
+        let waves: Vec<Vec<f64>> = dims
             .iter()
-            .map(|dim| (random.uniform() * 6.0 / (*dim).max(2) as f64 + 0.02, random.uniform() * 6.0))
+            .map(|dim| {
+                let (step, start) = (random.uniform() * 6.0 / (*dim).max(2) as f64 + 0.02, random.uniform() * 6.0);
+                (0..*dim).map(|place| (start + step * place as f64).sin()).collect()
+            })
             .collect();
         let wave = |place: usize| {
             let (mut rest, mut sum) = (place, 0.0);
-            for (dim, (step, start)) in dims.iter().zip(&waves).rev() {
-                sum += (start + step * (rest % dim) as f64).sin();
+            for (dim, wave) in dims.iter().zip(&waves).rev() {
+                sum += wave[rest % dim];
                 rest /= dim;
             }
             sum / (dims.len().max(1) as f64).sqrt()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use onnx_shrink_ir::{Evaluate, Graph};
 
 use super::{
-    assignments::{MakeUp, shortest},
+    assignments::{Dimensions, MakeUp, shortest},
     error::SampleError,
     fit::Inputs,
     generated::{Fitting, Generated},
@@ -33,6 +33,13 @@ impl Samples {
         let plain = Samples::generated(graph, count)?;
         let Ok(prepared) = evaluator.prepare(graph) else { return Ok(plain) };
         Ok(Fitting::find(graph, prepared.as_ref(), count).map_or(plain, |found| found.samples()))
+    }
+
+    /// Multiply-adds and elements of one run of `graph`, bodies aside; `None` where its inputs leave lengths open.
+    pub fn work_of_a_run(graph: &Graph) -> Option<u64> {
+        let inputs = Inputs::of(graph).ok()?;
+        let dimensions = Dimensions::of(graph, &inputs, &MakeUp::all(1)).ok()?;
+        (!dimensions.is_open).then(|| dimensions.work(graph, &inputs))
     }
 
     /// One made-up sample with the least lengths with which `graph` runs, each 1 where it can be; with 1 where it runs with none.
