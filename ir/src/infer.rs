@@ -10,6 +10,7 @@
 mod algebra;
 mod control;
 mod element_types;
+pub mod expressions;
 mod foreign;
 mod generate;
 mod layout;
