@@ -1,6 +1,6 @@
 //! `ModelProto` → [`Model`]: names become edges, bodies become regions with explicit captures.
 //!
-//! What passes do not touch is carried along as it was, so that export can write it back: see [`crate::export`].
+//! What passes do not touch is carried along as it was, so that export can write it back: see [`crate::export()`].
 //! **Never** guesses: a name that nothing makes, or that two things make, is an error that names it.
 use std::{
     collections::{HashMap, HashSet},

@@ -84,7 +84,7 @@ pub enum ExternalData {
 ///
 /// A data file that another model in the folder reads, or the input, is never overwritten. Those of the model that was at `path`
 /// before, which nobody reads any more, are removed with it.
-/// Tensors with both `raw_data` and `data_location` EXTERNAL (as [`load`](crate::load) makes them) are written in one form.
+/// Tensors with both `raw_data` and `data_location` EXTERNAL (as [`load`](crate::load()) makes them) are written in one form.
 /// What is not a regular file (`/dev/null`, a pipe) is written to directly, with all tensors inside.
 pub fn save(model: &ModelProto, path: &Path, options: &SaveOptions) -> Result<Saved, SaveError> {
     save_within(MESSAGE_LIMIT, model, path, options).map_err(|problem| at(path, problem))

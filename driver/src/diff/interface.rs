@@ -134,7 +134,7 @@ pub(super) fn compare_ports(
     }
 }
 
-/// A declared type for people: "float[1,3,N]", or what else it is.
+/// A declared type for people: `float[1,3,N]`, or what else it is.
 fn show_type(info: &ValueInfoProto) -> String {
     let Some(ty) = &info.r#type else { return "unknown".to_owned() };
     show_type_proto(ty)
