@@ -120,7 +120,10 @@ pub fn main() -> std::process::ExitCode {
     match outcome {
         Ok(code) => code.into(),
         Err(failure) => {
-            let text = sentence(&failure) + &hint(&matches, &failure).unwrap_or_default();
+            let mut text = sentence(&failure);
+            if let Some(hint) = hint(&matches, &failure) {
+                text += &hint;
+            }
             let red = colour_wanted(std::io::stderr().is_terminal());
             let text = if red { text.replacen("error:", "\x1b[1;31merror:\x1b[0m", 1) } else { text };
             let _ = writeln!(std::io::stderr(), "{text}");

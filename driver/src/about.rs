@@ -38,7 +38,7 @@ impl About {
                 Fate::Storage { reason } => format!("stored in fewer bits: {reason}"),
                 Fate::Float { reason } => format!("stays float: {reason}"),
             };
-            let sqnr = layer.sqnr_db.map(|sqnr| format!(", its output has {sqnr:.1} dB")).unwrap_or_default();
+            let sqnr = layer.sqnr_db.map_or_else(String::new, |sqnr| format!(", its output has {sqnr:.1} dB"));
             let (before, after) = (layer.bytes_before, layer.bytes_after);
             about.lines.push(format!("layer `{}` ({}): {fate}; {before} B → {after} B{sqnr}", layer.name, layer.op));
         }

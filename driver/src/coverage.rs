@@ -175,7 +175,9 @@ pub fn coverage(evaluator: &dyn Evaluate, graph: &Graph, prepared: &dyn Prepared
             Some(before) => before.into_iter().filter(|name| here.contains(name)).collect(),
         });
     }
-    found.unreached = unreached.unwrap_or_default();
+    if let Some(unreached) = unreached {
+        found.unreached = unreached;
+    }
     found
 }
 

@@ -22,7 +22,7 @@
 //! # }
 //! ```
 //!
-//! A [`Request`] is data: what to read and write, what to do, and on what target the model will run. [`shrink`] does it. The other
+//! A [`Request`] is data: what to read and write, what to do, and on what target the model will run. [`shrink()`] does it. The other
 //! functions are [`inspect()`] (what a model is), [`diff_files`] (what changed between two), [`validate()`] (whether one does what
 //! another does) and [`calibrate`] (calibration statistics of one shard of the samples). Each fails with a [`Failure`]: a sentence and
 //! the [`ExitCode`] of the command line that it stands for.

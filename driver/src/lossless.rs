@@ -189,13 +189,17 @@ impl Lossless<'_, '_> {
         Ok(None)
     }
 
-    /// The rewrite of `pass` at `op`, as a line of the journal.
+    /// The rewrite of `pass` at `op`, or of all that it does, as a line of the journal.
     fn named(&self, journal: &Journal, pass: &'static str, op: Option<String>) -> Entry {
         let class = self.pipeline.class_of(pass);
-        let op = op.unwrap_or_default();
+        let outcome = Outcome::Done { removed: 0, added: 0 };
+        let Some(op) = op else {
+            return Entry { pass, class, op: String::new(), op_type: String::new(), outcome };
+        };
         let known = journal.entries.iter().find(|entry| entry.op == op).map(|entry| entry.op_type.clone());
-        let op_type = known.or_else(|| op_type_of(self.original, &op)).unwrap_or_default();
-        Entry { pass, class, op, op_type, outcome: Outcome::Done { removed: 0, added: 0 } }
+        // (The op may be one that the pass made.)
+        let op_type = known.or_else(|| op_type_of(self.original, &op)).unwrap_or_else(|| "?".to_owned());
+        Entry { pass, class, op, op_type, outcome }
     }
 
     /// The original, when too much is wrong.

@@ -97,8 +97,8 @@ impl Pruner<'_> {
     fn unreached(&self, graph: &Graph, samples: &Samples) -> BTreeSet<ValueId> {
         let first = samples.subset(&(0..samples.len().min(COVERED_SAMPLES)).collect::<Vec<_>>());
         // (What cannot be run is told of by what has to run it.)
-        let found = self.evaluator.prepare(graph).map(|ready| coverage(self.evaluator, graph, ready.as_ref(), &first));
-        let names = found.map(|found| found.unreached).unwrap_or_default();
+        let Ok(ready) = self.evaluator.prepare(graph) else { return BTreeSet::new() };
+        let names = coverage(self.evaluator, graph, ready.as_ref(), &first).unreached;
         names.iter().filter_map(|name| graph.find(name)).collect()
     }
 
@@ -202,7 +202,7 @@ fn layers(before: &Graph, after: &Graph, groups: &Groups, solved: &[Solved]) -> 
         let old = before.constant(weighted.weight);
         let new = weight_after(before, after, weighted.op);
         let numbers = |tensor: Option<&Tensor>| tensor.map_or(0, Tensor::len) as f64;
-        let dims = |tensor: Option<&Tensor>| tensor.map(|tensor| tensor.dims().to_vec()).unwrap_or_default();
+        let dims = |tensor: Option<&Tensor>| tensor.map_or_else(Vec::new, |tensor| tensor.dims().to_vec());
         PrunedLayer {
             name: before.label_of(weighted.op).to_owned(),
             op: before.op(weighted.op).op_type().to_owned(),

@@ -68,7 +68,7 @@ pub fn join(whole: &Model, before: &Model, behind: &Model) -> Result<Model, Join
         }
     }
     let ir_version = before.ir_version().max(behind.ir_version());
-    let graph = |model: &Model| export(model).graph.unwrap_or_default();
+    let graph = |model: &Model| export(model).graph.expect("an exported model has a graph");
     let (first, mut rest, outer) = (graph(&before), graph(&behind), graph(whole));
     let made: HashSet<String> = names_of(&first);
     let between: HashSet<&str> = rest.input.iter().chain(&outer.output).map(|info| info.name()).collect();
@@ -87,7 +87,8 @@ pub fn join(whole: &Model, before: &Model, behind: &Model) -> Result<Model, Join
     let mut renamed: HashMap<String, String> = HashMap::new();
     for name in others {
         if made.contains(&name) && !between.contains(name.as_str()) && !same.contains(&name) {
-            let fresh = (1..).map(|n| format!("{name}_{n}")).find(|fresh| !taken.contains(fresh)).unwrap_or_default();
+            let fresh = (1..).map(|n| format!("{name}_{n}")).find(|fresh| !taken.contains(fresh));
+            let fresh = fresh.expect("of endless names one is free");
             taken.insert(fresh.clone());
             renamed.insert(name, fresh);
         }

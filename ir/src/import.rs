@@ -1,6 +1,6 @@
 //! `ModelProto` → [`Model`]: names become edges, bodies become regions with explicit captures.
 //!
-//! What passes do not touch is carried along as it was, so that export can write it back: see [`crate::export`].
+//! What passes do not touch is carried along as it was, so that export can write it back: see [`crate::export()`].
 //! **Never** guesses: a name that nothing makes, or that two things make, is an error that names it.
 use std::{
     collections::{HashMap, HashSet},
@@ -169,7 +169,7 @@ fn import_graph(mut proto: GraphProto, opset: i64, names: &Names) -> Result<(Gra
     for value in graph.values() {
         if !maker.contains(&value) {
             graph.value_mut(value).captured = true;
-            let user = first_user.remove(&value).unwrap_or_default();
+            let user = first_user.remove(&value).expect("a value that nothing makes came with its first user");
             free.push((graph.name_of(value).to_owned(), value, user));
         }
     }

@@ -113,7 +113,7 @@ fn infer_graph(graph: &mut Graph, seeds: Vec<(ValueId, Inferred)>, symbols: &mut
         outside.push(value);
     }
     for value in outside {
-        let dims = graph.ty(value).and_then(|ty| ty.shape.as_deref()).unwrap_or_default();
+        let dims = graph.ty(value).and_then(|ty| ty.shape.as_deref()).unwrap_or(&[]);
         facts.names.extend(dims.iter().filter_map(|dim| match dim {
             Dim::Symbol(name) => Some(name.clone()),
             _ => None,
@@ -149,11 +149,10 @@ fn infer_node(graph: &Graph, op: OpId, inputs: Vec<Option<SymTensor>>, symbols: 
     let inferred = catch_unwind(AssertUnwindSafe(|| {
         let mut node = Node { graph, op, inputs, symbols: &mut *symbols };
         let dtypes = element_types::infer(&node);
-        let tensors = rules::infer(&mut node).unwrap_or_default();
-        (dtypes, tensors)
+        (dtypes, rules::infer(&mut node))
     }));
-    let (dtypes, tensors) = inferred.unwrap_or_default();
-    let mut tensors = tensors.into_iter();
+    let (dtypes, tensors) = inferred.unwrap_or((Vec::new(), None));
+    let mut tensors = tensors.into_iter().flatten();
     (0..op.outputs().len())
         .map(|index| {
             let dtype = dtypes.get(index).copied().flatten();

@@ -419,8 +419,8 @@ impl Inliner<'_> {
             return Err("the call has more inputs or outputs than the function".to_owned());
         }
         for (index, formal) in function.input.iter().enumerate() {
-            let actual = call.input.get(index).cloned().unwrap_or_default();
-            if scope.insert(formal.clone(), actual).is_some() {
+            let actual = call.input.get(index).map_or("", String::as_str); // the last ones may be left out
+            if scope.insert(formal.clone(), actual.to_owned()).is_some() {
                 return Err(format!("its input `{formal}` is there twice"));
             }
         }

@@ -25,6 +25,7 @@
 pub mod attributes;
 pub mod conform;
 pub mod convert;
+mod disjoint_sets;
 pub mod evaluate;
 mod export;
 mod fix_shape;
@@ -47,6 +48,7 @@ pub mod text;
 mod types;
 pub mod verify;
 
+pub use disjoint_sets::DisjointSets;
 pub use evaluate::{Evaluate, EvaluateError, Observe, Prepared, ops_between};
 pub use export::export;
 pub use fix_shape::FixError;

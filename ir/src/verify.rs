@@ -277,9 +277,10 @@ fn check_lists(graph: &Graph, edges: &[Edge], problems: &mut Vec<Problem>) -> bo
         let node = graph.op(op);
         for (side, list, linked) in [("input", &node.inputs, &mut inputs), ("output", &node.outputs, &mut outputs)] {
             for (index, &listed) in list.iter().enumerate() {
-                let found = linked.remove(&(op, index)).unwrap_or_default();
-                if found.as_slice() != listed.as_slice() {
-                    let linked: Vec<String> = found.into_iter().map(name).collect();
+                let found = linked.remove(&(op, index));
+                let found = found.as_deref().unwrap_or(&[]);
+                if found != listed.as_slice() {
+                    let linked: Vec<String> = found.iter().copied().map(name).collect();
                     problems.push(Problem::Edge {
                         op: label(graph, op),
                         side,
@@ -508,7 +509,8 @@ fn check_regions(graph: &Graph, id: OpId, problems: &mut Vec<Problem>) {
         }
     }
     for (index, attribute) in op.node.attribute.iter().enumerate() {
-        let found = places.remove(&index).unwrap_or_default();
+        let found = places.remove(&index);
+        let found = found.as_deref().unwrap_or(&[]);
         if attribute.r#type() == AttributeType::Graph && attribute.ref_attr_name.is_none() && found.is_empty() {
             problems.push(Problem::RegionMissing { op: label(), attribute: attribute.name().to_owned() });
         }

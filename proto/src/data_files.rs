@@ -91,10 +91,10 @@ fn location(entry: &[u8]) -> Option<String> {
     value.filter(|value| is_location && !value.is_empty())
 }
 
-/// The files beside the model `path` that it reads.
+/// The files beside the model `path` that it reads; none where there is no such model, or it cannot be read.
 pub(crate) fn own(path: &Path) -> BTreeSet<String> {
-    let found = map_file(path).map(|bytes| locations(&bytes).0).unwrap_or_default();
-    found.iter().filter_map(|location| plain(location)).collect()
+    let Ok(bytes) = map_file(path) else { return BTreeSet::new() };
+    locations(&bytes).0.iter().filter_map(|location| plain(location)).collect()
 }
 
 /// A model that stays, and what it reads.
@@ -139,7 +139,7 @@ impl Readers {
     }
 
     fn look_at(&mut self, path: &Path, is_input: bool) {
-        let name = || path.file_name().map(OsStr::to_string_lossy).unwrap_or_default().into_owned();
+        let name = || path.file_name().unwrap_or(OsStr::new("")).to_string_lossy().into_owned();
         let is_called_model = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"));
         let bytes = match map_file(path) {
             Ok(bytes) if !is_called_model && !is_input && bytes.len() > MAX_COPY => return,

@@ -1,6 +1,6 @@
 //! The ONNX file format: schema, zero-copy load, streaming save, external data, limits.
 //!
-//! [`load`] maps a file and decodes it; [`save`] writes one, whole or not at all. Between the two a model is a
+//! [`load()`] maps a file and decodes it; [`save()`] writes one, whole or not at all. Between the two a model is a
 //! [`schema::ModelProto`] whose large tensors are slices of the mapped file.
 //!
 //! ```

@@ -22,7 +22,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The model. External tensors have both: `raw_data`, a slice of the mapped data file, and, untouched, `data_location`
-    /// and `external_data`. [`save`](crate::save) and [`encode`](crate::encode) know what to do with such a tensor.
+    /// and `external_data`. [`save`](crate::save()) and [`encode`](crate::encode) know what to do with such a tensor.
     pub model: ModelProto,
     /// The file, exactly as it was.
     pub bytes: Bytes,

@@ -84,7 +84,7 @@ pub enum ExternalData {
 ///
 /// A data file that another model in the folder reads, or the input, is never overwritten. Those of the model that was at `path`
 /// before, which nobody reads any more, are removed with it.
-/// Tensors with both `raw_data` and `data_location` EXTERNAL (as [`load`](crate::load) makes them) are written in one form.
+/// Tensors with both `raw_data` and `data_location` EXTERNAL (as [`load`](crate::load()) makes them) are written in one form.
 /// What is not a regular file (`/dev/null`, a pipe) is written to directly, with all tensors inside.
 pub fn save(model: &ModelProto, path: &Path, options: &SaveOptions) -> Result<Saved, SaveError> {
     save_within(MESSAGE_LIMIT, model, path, options).map_err(|problem| at(path, problem))
@@ -288,7 +288,7 @@ enum Wanted {
 
 /// Whether `name` is one that data of the model `path` get where none is given: `m.onnx.data`, `m.onnx_1.data` …
 fn is_usual(path: &Path, name: &str) -> bool {
-    let own = path.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
+    let own = path.file_name().unwrap_or(OsStr::new("")).to_string_lossy();
     let number = name.strip_prefix(own.as_ref()).and_then(|rest| rest.strip_suffix(".data"));
     number.is_some_and(|number| {
         let digits = number.strip_prefix('_').unwrap_or("");
@@ -299,7 +299,7 @@ fn is_usual(path: &Path, name: &str) -> bool {
 impl Wanted {
     /// For the model `path`.
     fn of(path: &Path, external: &ExternalData) -> Result<Wanted, SaveProblem> {
-        let own = path.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
+        let own = path.file_name().unwrap_or(OsStr::new("")).to_string_lossy();
         let ExternalData::Always { file_name: Some(name) } = external else {
             return Ok(Wanted::Usual(format!("{own}.data")));
         };

@@ -125,7 +125,7 @@ fn escape(json: &str) -> String {
 fn collect(index: &Index<'_>) -> (GraphData, Boxes) {
     let graph = index.graph;
     let mut data = GraphData { ops: index.ops.len(), ..GraphData::default() };
-    let show_type = |value: onnx_shrink_ir::ValueId| graph.ty(value).map(ToString::to_string).unwrap_or_default();
+    let show_type = |value: onnx_shrink_ir::ValueId| graph.ty(value).map_or_else(String::new, ToString::to_string);
     for place in 0..index.ops.len() {
         let op = index.op(place);
         let mut facts = Vec::new();
@@ -142,7 +142,7 @@ fn collect(index: &Index<'_>) -> (GraphData, Boxes) {
                     format!("{} · {} · {bytes}", constant.name, constant.tensor.ty())
                 }
                 source => {
-                    let ty = op.input(port).map(show_type).unwrap_or_default();
+                    let ty = op.input(port).map_or_else(String::new, show_type);
                     format!("{} · {ty}", index.name_of(source))
                 }
             };
@@ -192,12 +192,12 @@ fn collect(index: &Index<'_>) -> (GraphData, Boxes) {
     };
     for place in 0..index.ops.len() {
         for (port, &source) in index.inputs[place].iter().enumerate() {
-            let ty = index.op(place).input(port).map(show_type).unwrap_or_default();
+            let ty = index.op(place).input(port).map_or_else(String::new, show_type);
             connect(source, place, ty);
         }
     }
     for (place, &source) in index.outputs.iter().enumerate() {
-        let ty = graph.outputs().get(place).map(|&value| show_type(value)).unwrap_or_default();
+        let ty = graph.outputs().get(place).map_or_else(String::new, |&value| show_type(value));
         connect(source, outputs + place, ty);
     }
     let boxes = Boxes {

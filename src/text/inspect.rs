@@ -152,7 +152,7 @@ fn ops(found: &Inspection, all: bool, text: &mut Text) {
         vec![
             if all { line.name.clone() } else { shortened(&line.name) },
             line.op.clone(),
-            line.output.clone().unwrap_or_default(),
+            line.output.as_deref().unwrap_or("").to_owned(),
             line.multiply_adds.map_or_else(|| "?".to_owned(), count),
             bytes(line.bytes),
             line.zeros.map_or_else(String::new, |zeros| format!("{:.1} %", 100.0 * zeros)),
@@ -204,7 +204,7 @@ fn groups(groups: &[ChannelGroup], all: bool, text: &mut Text) {
             names(&group.consumers),
             group.channels.to_string(),
             group.free.to_string(),
-            group.frozen.clone().unwrap_or_default(),
+            group.frozen.as_deref().unwrap_or("").to_owned(),
         ]
     };
     let (left, right) = (Align::Left, Align::Right);

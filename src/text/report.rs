@@ -306,8 +306,9 @@ fn journal(report: &Report, lines: &mut Text) {
             Fate::Storage { reason } => format!("stored in fewer bits: {reason}"),
             Fate::Float { reason } => format!("float: {reason}"),
         };
-        let sqnr = layer.sqnr_db.map(|sqnr| format!(", {sqnr:.1} dB")).unwrap_or_default();
-        let share = layer.error_share.map(|share| format!(", {:.1} % of the error", share * 100.0)).unwrap_or_default();
+        let sqnr = layer.sqnr_db.map_or_else(String::new, |sqnr| format!(", {sqnr:.1} dB"));
+        let share =
+            layer.error_share.map_or_else(String::new, |share| format!(", {:.1} % of the error", share * 100.0));
         lines.line(&format!("  layer `{}` ({}): {text}{sqnr}{share}", layer.name, layer.op));
     }
 }

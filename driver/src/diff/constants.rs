@@ -38,7 +38,9 @@ impl Computed {
                 direct.iter().zip(&tensors).all(|(source, tensor)| *source == Source::Nothing || tensor.is_some());
             let result = if known { evaluator.op(index.graph, index.ops[place], &tensors).ok() } else { None };
             computed.is[place] = true;
-            computed.tensors[place] = result.unwrap_or_default();
+            if let Some(result) = result {
+                computed.tensors[place] = result;
+            }
         }
         computed
     }

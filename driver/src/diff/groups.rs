@@ -5,7 +5,10 @@
 //! Only what none of this explains is "removed" or "added".
 use std::collections::BTreeMap;
 
-use onnx_shrink_ir::semantics::{self, Effect};
+use onnx_shrink_ir::{
+    DisjointSets,
+    semantics::{self, Effect},
+};
 
 use super::{
     change::{Detail, Kind},
@@ -27,7 +30,8 @@ impl View<'_, '_> {
     /// Groups of ops without a counterpart.
     pub(super) fn groups(&self, deltas: &[Option<Delta>], proposals: &mut Vec<Proposal>) {
         let (count, total) = (self.a.ops.len(), self.a.ops.len() + self.b.ops.len());
-        let mut union = Union::new(total);
+        // (The name of a group is its least member: groups come in the order of A.)
+        let mut union = DisjointSets::new(total);
         for (index, roles, offset) in [(self.a, &self.roles_a, 0), (self.b, &self.roles_b, count)] {
             for place in 0..index.ops.len() {
                 for &source in &index.inputs[place] {
@@ -50,19 +54,19 @@ impl View<'_, '_> {
         let mut groups: BTreeMap<usize, Members> = BTreeMap::new();
         for (place, role) in self.roles_a.iter().enumerate() {
             if matches!(role, Role::Free | Role::Constant) {
-                groups.entry(union.root(place)).or_default().0.push(place);
+                groups.entry(union.least(place)).or_default().0.push(place);
             }
         }
         for (place, role) in self.roles_b.iter().enumerate() {
             if *role == Role::Free {
-                groups.entry(union.root(count + place)).or_default().1.push(place);
+                groups.entry(union.least(count + place)).or_default().1.push(place);
             }
         }
         for exit in exits_a {
-            groups.entry(union.root(exit.op)).or_default().2.push(exit);
+            groups.entry(union.least(exit.op)).or_default().2.push(exit);
         }
         for exit in exits_b {
-            groups.entry(union.root(count + exit.op)).or_default().3.push(exit);
+            groups.entry(union.least(count + exit.op)).or_default().3.push(exit);
         }
         let (upward, upward_b) = (upward(self.a), upward(self.b));
         for (a, b, exits_a, exits_b) in groups.into_values() {
@@ -78,7 +82,7 @@ impl View<'_, '_> {
     }
 
     /// Uses of what ops without a counterpart make, by ops that have one; and joins groups that serve the same use.
-    fn exits(&self, second: bool, union: &mut Union) -> Vec<Exit> {
+    fn exits(&self, second: bool, union: &mut DisjointSets) -> Vec<Exit> {
         let count = self.a.ops.len();
         let (index, other, roles, others, matched, twins) = match second {
             false => (self.a, self.b, &self.roles_a, &self.roles_b, &self.matches.to_b, &self.matches.to_a),
@@ -338,27 +342,4 @@ fn before_layout(index: &Index<'_>, sources: &[Source]) -> Vec<Source> {
         }
     }
     found
-}
-
-/// Disjoint sets.
-struct Union(Vec<usize>);
-
-impl Union {
-    fn new(count: usize) -> Union {
-        Union((0..count).collect())
-    }
-
-    fn root(&mut self, mut place: usize) -> usize {
-        while self.0[place] != place {
-            self.0[place] = self.0[self.0[place]];
-            place = self.0[place];
-        }
-        place
-    }
-
-    /// The smaller root stays: groups come in the order of A.
-    fn join(&mut self, one: usize, other: usize) {
-        let (one, other) = (self.root(one), self.root(other));
-        self.0[one.max(other)] = one.min(other);
-    }
 }

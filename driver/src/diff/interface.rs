@@ -61,7 +61,7 @@ pub(super) fn compare_ports(
     let (kind, word) = if outputs { (Kind::Output, "output") } else { (Kind::Input, "input") };
     let declared = |graph: &Graph, place: usize| -> String {
         let info = if outputs { graph.output_declaration(place) } else { graph.input_declaration(place) };
-        info.map(show_type).unwrap_or_default()
+        info.map_or_else(String::new, show_type)
     };
     let mut add = |title: String, details: Vec<Detail>| {
         let (a, b) = (Vec::new(), Vec::new());
@@ -134,7 +134,7 @@ pub(super) fn compare_ports(
     }
 }
 
-/// A declared type for people: "float[1,3,N]", or what else it is.
+/// A declared type for people: `float[1,3,N]`, or what else it is.
 fn show_type(info: &ValueInfoProto) -> String {
     let Some(ty) = &info.r#type else { return "unknown".to_owned() };
     show_type_proto(ty)

@@ -270,14 +270,15 @@ fn computes_in(view: &View<'_, '_>, place: usize, second: bool) -> Option<(Strin
         true => (view.b, &view.roles_b, &view.computed_b),
         false => (view.a, &view.roles_a, &view.computed_a),
     };
-    let dtype = |value: Option<onnx_shrink_ir::ValueId>| {
-        value.and_then(|value| index.graph.ty(value)).map(|ty| ty.dtype.to_string())
+    let dtype = |value: Option<onnx_shrink_ir::ValueId>, unknown: &str| {
+        let ty = value.and_then(|value| index.graph.ty(value));
+        ty.map_or_else(|| unknown.to_owned(), |ty| ty.dtype.to_string())
     };
     let op = index.op(place);
     let integer = op.op_type().starts_with("QLinear") || op.op_type() == "QGemm" || op.op_type().ends_with("Integer");
     if integer {
         let weights = if op.op_type().ends_with("Integer") { op.input(1) } else { op.input(3) };
-        return Some((dtype(op.input(0)).unwrap_or_default(), dtype(weights).unwrap_or_default()));
+        return Some((dtype(op.input(0), ""), dtype(weights, "")));
     }
     // No engine computes these in integers between pairs: their weights are stored.
     if ["LSTM", "GRU", "RNN"].contains(&op.op_type()) {
@@ -297,6 +298,6 @@ fn computes_in(view: &View<'_, '_>, place: usize, second: bool) -> Option<(Strin
         }
     }
     let requantized = index.readers[place].iter().flatten().any(|&(reader, _)| conversion(reader, "QuantizeLinear"));
-    let activations = dtype(index.op(data).input(0)).unwrap_or_else(|| "integers".to_owned());
+    let activations = dtype(index.op(data).input(0), "integers");
     (requantized || !weights.is_empty()).then_some((activations, weights))
 }

@@ -79,15 +79,19 @@ impl View<'_, '_> {
         for proposal in merged {
             let of_a = proposal.host.and_then(|host| former.remove(&host));
             let mut change = self.tell(proposal, &deltas, &mut companions);
-            change.a.extend(Self::refs(self.a, &of_a.unwrap_or_default()));
+            if let Some(of_a) = of_a {
+                change.a.extend(Self::refs(self.a, &of_a));
+            }
             changes.push(place_of(change));
         }
         for (place, delta) in deltas.iter().enumerate() {
             if let (Some(delta), Some(twin), false) = (delta, self.matches.to_b[place], by_host.contains_key(&place))
-                && let Some(mut change) =
-                    self.tell_pair(place, twin, delta, companions.remove(&place).unwrap_or_default())
+                && let helpers = companions.remove(&place).into_iter().flatten().collect()
+                && let Some(mut change) = self.tell_pair(place, twin, delta, helpers)
             {
-                change.a.extend(Self::refs(self.a, &former.remove(&place).unwrap_or_default()));
+                if let Some(of_a) = former.remove(&place) {
+                    change.a.extend(Self::refs(self.a, &of_a));
+                }
                 changes.push(place_of(change));
             }
         }
@@ -107,7 +111,7 @@ impl View<'_, '_> {
         if let Some(host) = proposal.host {
             proposal.a.push(host);
             proposal.b.extend(self.matches.to_b[host]);
-            helpers.extend(companions.remove(&host).unwrap_or_default());
+            helpers.extend(companions.remove(&host).into_iter().flatten());
             if let Some(delta) = &deltas[host] {
                 details.extend(delta.details.iter().cloned());
                 suffix = form_of(delta, proposal.kind != Kind::Split);

@@ -62,7 +62,7 @@ impl Tally {
         constants.add(&spare);
         let mut result = Vec::new();
         for op in graph.ops() {
-            let mut weights = owned.get(&op).cloned().unwrap_or_default();
+            let mut weights = owned.get(&op).map_or_else(Weights::default, Weights::clone);
             constants.add(&weights);
             let kind = graph.op(op).full_type();
             let multiply_adds = work(op);

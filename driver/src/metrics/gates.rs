@@ -34,7 +34,10 @@ impl GateResult {
         problem: Option<String>,
     ) -> Self {
         let output = output.map(str::to_owned);
-        let (passed, reason) = (problem.is_none(), problem.unwrap_or_default());
+        let (passed, reason) = match problem {
+            None => (true, String::new()),
+            Some(problem) => (false, problem),
+        };
         GateResult { gate, output, part: None, measured, limit, passed, reason }
     }
 

@@ -187,7 +187,7 @@ impl Samples {
             Err(problem) => return Tried::Bad(problem.of_sample().with_causes()),
         };
         let Some(prepared) = prepared else { return Tried::Read };
-        let dims = |tensor: &Option<Tensor>| tensor.as_ref().map(|tensor| tensor.dims().to_vec()).unwrap_or_default();
+        let dims = |tensor: &Option<Tensor>| tensor.as_ref().map_or_else(Vec::new, |tensor| tensor.dims().to_vec());
         let all: Vec<Vec<usize>> = inputs.iter().map(dims).collect();
         let only_floats = inputs.iter().flatten().all(|tensor| tensor.dtype().is_float());
         if only_floats && known(&all) {

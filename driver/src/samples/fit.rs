@@ -67,7 +67,7 @@ impl Inputs {
         self.0.iter().any(|input| input.name == name)
     }
 
-    /// "`x` (float[1,3,8,8]), `sr` (int64)"
+    /// ``"`x` (float[1,3,8,8]), `sr` (int64)"``
     pub(super) fn wanted(&self) -> String {
         let describe = |input: &Input| match &input.ty {
             Some(ty) => format!("`{}` ({ty})", input.name),

@@ -312,7 +312,7 @@ impl Made {
 
     /// One element of the batch that is smooth along its axes, and mostly positive: a slow wave for each line, and noise.
     fn smooth(&self, random: &mut Random) -> Vec<f64> {
-        let dims = self.dims.get(1..).unwrap_or_default();
+        let dims = self.dims.get(1..).unwrap_or(&[]);
         let count = dims.iter().product::<usize>();
         let waves: Vec<Vec<f64>> = dims
             .iter()

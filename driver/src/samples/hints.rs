@@ -83,9 +83,10 @@ impl Told {
         match (node.op_type(), port) {
             ("Gather", 1) => {
                 let axis = node.int("axis").unwrap_or(0);
-                let shape = dims(node.input(0)).unwrap_or_default();
-                let axis = if axis < 0 { axis + shape.len() as i64 } else { axis };
-                let rows = usize::try_from(axis).ok().and_then(|axis| shape.get(axis)?.known());
+                let rows = dims(node.input(0)).and_then(|shape| {
+                    let axis = if axis < 0 { axis + shape.len() as i64 } else { axis };
+                    shape.get(usize::try_from(axis).ok()?)?.known()
+                });
                 self.rows = self.rows.into_iter().chain(rows).min();
             }
             ("OneHot", 0) => {

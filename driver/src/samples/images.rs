@@ -54,7 +54,10 @@ impl Images {
         options: &SampleOptions,
     ) -> Result<Images, SampleProblem> {
         let input = inputs.single("a folder of images")?;
-        let labels = folder.map(read_labels).transpose()?.unwrap_or_default();
+        let labels = match folder {
+            Some(folder) => read_labels(folder)?,
+            None => BTreeMap::new(),
+        };
         let (shape, dtype) = shape_of(input)?;
         let (batch, axes) = match shape.len() {
             4 => (true, &shape[1..]),

@@ -90,7 +90,7 @@ impl Header {
         }
     }
 
-    /// What the array is, for messages: "float[1,3]".
+    /// What the array is, for messages: `float[1,3]`.
     pub(super) fn describe(&self) -> String {
         let dtype = match self.kind {
             Kind::Number(dtype) => dtype,

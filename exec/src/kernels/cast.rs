@@ -42,7 +42,7 @@ fn converted(call: &Call<'_>, x: &Tensor, to: DataType) -> Result<Tensor, Kernel
         Float16 => Tensor::from_vec(x.dims(), slice::<f16>(x)?.iter().map(|x| x.to_f32()).collect::<Vec<_>>()),
         Bfloat16 => Tensor::from_vec(x.dims(), slice::<bf16>(x)?.iter().map(|x| x.to_f32()).collect::<Vec<_>>()),
         Bool => Tensor::from_vec(x.dims(), slice::<u8>(x)?.iter().map(|&x| u8::from(x != 0)).collect::<Vec<_>>()),
-        Uint4 | Int4 | Uint2 | Int2 => Tensor::from_vec(x.dims(), x.unpack().unwrap_or_default()),
+        Uint4 | Int4 | Uint2 | Int2 => Tensor::from_vec(x.dims(), x.unpack().expect("2-bit and 4-bit integers unpack")),
         Float8e8m0 => {
             let codes = x.bytes().map_or(&[][..], |bytes| bytes);
             let power = |&code: &u8| if code == 255 { f32::NAN } else { 2f64.powi(i32::from(code) - 127) as f32 };

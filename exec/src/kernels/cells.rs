@@ -36,7 +36,7 @@ impl<'a> Cells<'a> {
             let data = match (tensor.bytes(), dtype.bits()) {
                 (None, _) => {
                     let first = cells.strings.len();
-                    let strings = tensor.as_strings().unwrap_or_default();
+                    let strings = tensor.as_strings().expect("a tensor without bytes holds strings");
                     cells.strings.extend_from_slice(strings);
                     if u32::try_from(cells.strings.len()).is_err() {
                         return unsupported("more than 2^32 strings");
@@ -64,8 +64,7 @@ impl<'a> Cells<'a> {
         let result = match self.dtype.bits() {
             0 => {
                 let indices: Vec<u32> = bytemuck::pod_collect_to_vec(&data);
-                let strings =
-                    indices.iter().map(|&index| self.strings.get(index as usize).cloned().unwrap_or_default());
+                let strings = indices.iter().map(|&index| self.strings[index as usize].clone());
                 Tensor::strings(dims, strings.collect())
             }
             bits @ (2 | 4) => Tensor::new(self.dtype, dims, squeeze(&data, bits).into()),

@@ -11,7 +11,7 @@ use crate::kernel::{Call, KernelError};
 fn pads(call: &Call<'_>, rank: usize) -> Result<Vec<(i64, i64)>, KernelError> {
     let (numbers, axes) = if call.opset < 11 {
         let name = if call.opset < 2 { "paddings" } else { "pads" };
-        (call.op.ints(name).unwrap_or_default().to_vec(), None)
+        (call.op.ints(name).unwrap_or(&[]).to_vec(), None)
     } else {
         let axes = call.optional(3).map(|axes| integers(axes, "axes")).transpose()?;
         (integers(call.input(1)?, "pads")?, axes)

@@ -29,7 +29,7 @@ enum Reduction {
 fn reduced_axes(call: &Call<'_>, rank: usize) -> Result<Option<Vec<usize>>, KernelError> {
     let axes: Vec<i64> = match call.optional(1) {
         Some(axes) => integers(axes, "axes")?,
-        None => call.op.ints("axes").unwrap_or_default().to_vec(),
+        None => call.op.ints("axes").unwrap_or(&[]).to_vec(),
     };
     if axes.is_empty() {
         let noop = call.op.int("noop_with_empty_axes").unwrap_or(0) != 0;

@@ -20,7 +20,7 @@ pub(super) fn identity(call: &Call<'_>) -> Outputs {
 pub(super) fn reshape(call: &Call<'_>) -> Outputs {
     let x = call.input(0)?;
     let shape = match call.opset {
-        ..5 => call.op.ints("shape").unwrap_or_default().to_vec(),
+        ..5 => call.op.ints("shape").unwrap_or(&[]).to_vec(),
         _ => integers(call.input(1)?, "the shape")?,
     };
     let allow_zero = call.op.int("allowzero").unwrap_or(0) != 0;

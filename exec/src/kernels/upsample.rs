@@ -15,7 +15,7 @@ pub(super) fn upsample(call: &Call<'_>) -> Outputs {
         return unsupported("Upsample as before opset 7");
     }
     let scales: Vec<f32> = match call.opset {
-        ..9 => call.op.floats("scales").unwrap_or_default().to_vec(),
+        ..9 => call.op.floats("scales").unwrap_or(&[]).to_vec(),
         _ => slice::<f32>(call.input(1)?)?.into_owned(),
     };
     if scales.len() != x.dims().len() || scales.iter().any(|scale| !(1.0..1e6).contains(scale)) {

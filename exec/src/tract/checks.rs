@@ -17,9 +17,17 @@ fn failed(reason: String) -> Check {
 
 /// The numbers of an integer input.
 fn numbers(call: &Call<'_>, index: usize) -> Result<Option<Vec<i64>>, KernelError> {
-    let Some(tensor) = call.optional(index) else { return Ok(None) };
+    call.optional(index).map(|tensor| integers(tensor, index)).transpose()
+}
+
+/// The same of an input that the op cannot do without.
+fn needed(call: &Call<'_>, index: usize) -> Result<Vec<i64>, KernelError> {
+    integers(call.input(index)?, index)
+}
+
+fn integers(tensor: &Tensor, index: usize) -> Result<Vec<i64>, KernelError> {
     let numbers = tensor.to_i64_vec();
-    numbers.map(Some).ok_or_else(|| KernelError::Failed(format!("input {index} is {}, no integer", tensor.dtype())))
+    numbers.ok_or_else(|| KernelError::Failed(format!("input {index} is {}, no integer", tensor.dtype())))
 }
 
 /// `axis`, where given, is one of the first input's.
@@ -177,10 +185,7 @@ fn every(tensor: &Tensor, holds: impl Fn(f32) -> bool) -> bool {
     let all = |numbers: &[f32]| numbers.chunks(1024).all(|part| part.iter().fold(true, |all, &x| all & holds(x)));
     match tensor.dtype() {
         DataType::Float => tensor.as_slice::<f32>().is_some_and(|numbers| all(&numbers)),
-        dtype if dtype.is_float() => {
-            let numbers = tensor.to_f64_vec().unwrap_or_default();
-            numbers.iter().all(|&x| holds(x as f32))
-        }
+        dtype if dtype.is_float() => tensor.to_f64_vec().is_none_or(|numbers| numbers.iter().all(|&x| holds(x as f32))),
         _ => true,
     }
 }
@@ -205,7 +210,7 @@ pub(super) fn magnitude(call: &Call<'_>) -> Check {
 /// tract takes the logarithm of the softmax, which has no digits left below e^-80.
 pub(super) fn log_softmax(call: &Call<'_>) -> Check {
     axis(call)?;
-    let numbers = call.input(0)?.to_f64_vec().unwrap_or_default();
+    let Some(numbers) = call.input(0)?.to_f64_vec() else { return unsupported("what are no numbers") };
     let (low, high) =
         numbers.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)));
     if numbers.iter().any(|x| x.is_nan()) || high - low > 80.0 {
@@ -247,7 +252,7 @@ pub(super) fn clip(call: &Call<'_>) -> Check {
 }
 
 pub(super) fn constant_of_shape(call: &Call<'_>) -> Check {
-    let dims = numbers(call, 0)?.unwrap_or_default();
+    let dims = needed(call, 0)?;
     let bits = call.op.tensor("value").map_or(32, |value| value.dtype().bits());
     sized(call, &dims, bits)
 }
@@ -285,7 +290,7 @@ pub(super) fn window_type(call: &Call<'_>) -> Check {
 /// Window functions: float only, and of a length within the limit.
 pub(super) fn window_function(call: &Call<'_>) -> Check {
     window_type(call)?;
-    let length = numbers(call, 0)?.unwrap_or_default();
+    let length = needed(call, 0)?;
     sized(call, &length, 32)
 }
 
@@ -315,7 +320,7 @@ pub(super) fn einsum(call: &Call<'_>) -> Check {
 
 pub(super) fn expand(call: &Call<'_>) -> Check {
     let x = call.input(0)?;
-    let shape = numbers(call, 1)?.unwrap_or_default();
+    let shape = needed(call, 1)?;
     let rank = shape.len().max(x.dims().len());
     let mut dims = vec![1i64; rank];
     for (dim, &size) in dims.iter_mut().rev().zip(shape.iter().rev()) {
@@ -497,7 +502,8 @@ pub(super) fn reduce(call: &Call<'_>) -> Check {
         "ReduceMax" | "ReduceMin" => finite(call),
         "ReduceLogSum" | "ReduceLogSumExp" if !x.dtype().is_float() => unsupported("integers"),
         "ReduceProd" if !x.dtype().is_float() => {
-            let product: f64 = x.to_f64_vec().unwrap_or_default().iter().map(|x| x.abs().max(1.0)).product();
+            let Some(numbers) = x.to_f64_vec() else { return unsupported("what are no numbers") };
+            let product: f64 = numbers.iter().map(|x| x.abs().max(1.0)).product();
             let limit = 2f64.powi(i32::try_from(x.dtype().bits()).unwrap_or(64).min(53) - 1);
             if product < limit { Ok(()) } else { unsupported("a product of integers that may overflow") }
         }
@@ -525,7 +531,10 @@ pub(super) fn resize(call: &Call<'_>) -> Check {
             }
             return sized(call, &sizes, x.dtype().bits());
         }
-        (None, Some(scales)) => scales.to_f64_vec().unwrap_or_default(),
+        (None, Some(scales)) => match scales.to_f64_vec() {
+            Some(scales) => scales,
+            None => return failed(format!("scales of {}", scales.dtype())),
+        },
         (None, None) => return failed("neither scales nor sizes".to_owned()),
     };
     if factors.len() != axes || factors.iter().any(|&factor| factor.is_nan() || factor <= 0.0) {
@@ -557,7 +566,7 @@ pub(super) fn swish(call: &Call<'_>) -> Check {
 
 pub(super) fn tile(call: &Call<'_>) -> Check {
     let x = call.input(0)?;
-    let repeats = numbers(call, 1)?.unwrap_or_default();
+    let repeats = needed(call, 1)?;
     if repeats.len() != x.dims().len() {
         return failed(format!("{} repeats for a tensor of rank {}", repeats.len(), x.dims().len()));
     }

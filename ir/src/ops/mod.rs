@@ -115,7 +115,7 @@ impl<'a> Reader<'a> {
     fn string(&mut self, name: &'static str) -> Option<Option<&'a str>> {
         match self.get(name, AttributeType::String)? {
             None => Some(None),
-            Some(attribute) => std::str::from_utf8(attribute.s.as_deref().unwrap_or_default()).ok().map(Some),
+            Some(attribute) => std::str::from_utf8(attribute.s()).ok().map(Some),
         }
     }
 

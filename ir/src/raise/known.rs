@@ -11,13 +11,15 @@ use crate::{
 };
 
 /// What is known of one value.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fact {
     pub(super) dtype: Option<DataType>,
     pub(super) rank: Option<usize>,
 }
 
 impl Fact {
+    const NOTHING: Fact = Fact { dtype: None, rank: None };
+
     fn of(ty: Option<&TensorType>) -> Fact {
         Fact { dtype: ty.map(|ty| ty.dtype), rank: ty.and_then(TensorType::rank) }
     }
@@ -34,9 +36,9 @@ pub(super) struct Known(Vec<Fact>);
 impl Known {
     /// `outer`: facts of the values that `graph` captures.
     pub(super) fn of(graph: &Graph, outer: &HashMap<ValueId, Fact>) -> Known {
-        let mut known = Known(vec![Fact::default(); graph.bound()]);
+        let mut known = Known(vec![Fact::NOTHING; graph.bound()]);
         for value in graph.values() {
-            known.0[value.index()] = outer.get(&value).copied().unwrap_or_default();
+            known.0[value.index()] = outer.get(&value).copied().unwrap_or(Fact::NOTHING);
         }
         for op in graph.ops() {
             let op = graph.op(op);
@@ -54,13 +56,13 @@ impl Known {
 
     /// What is known of `value`.
     pub(super) fn fact(&self, graph: &Graph, value: ValueId) -> Fact {
-        Fact::of(graph.ty(value)).or(self.0.get(value.index()).copied().unwrap_or_default())
+        Fact::of(graph.ty(value)).or(self.0.get(value.index()).copied().unwrap_or(Fact::NOTHING))
     }
 
     /// What `op` makes as its output `index`.
     fn made(&self, graph: &Graph, op: &Op, index: usize) -> Fact {
         use DataType::{Bool, Int64};
-        let input = |index: usize| op.input(index).map(|value| self.fact(graph, value)).unwrap_or_default();
+        let input = |index: usize| op.input(index).map_or(Fact::NOTHING, |value| self.fact(graph, value));
         let first = input(0);
         let any_dtype = || op.inputs().iter().flatten().find_map(|&value| self.fact(graph, value).dtype);
         let any_rank = || op.inputs().iter().flatten().find_map(|&value| self.fact(graph, value).rank);
@@ -75,7 +77,7 @@ impl Known {
             ("LSTM" | "GRU" | "RNN", 0) => fact(any_dtype(), Some(4)),
             ("LSTM" | "GRU" | "RNN", _) => fact(any_dtype(), Some(3)),
             ("TopK", 1) => fact(Some(Int64), first.rank),
-            (_, 1..) => Fact::default(),
+            (_, 1..) => Fact::NOTHING,
             ("BatchNormalization" | "InstanceNormalization" | "PRelu", _) => fact(any_dtype(), first.rank),
             ("Conv" | "ConvTranspose", _) => fact(any_dtype(), first.rank.or(input(1).rank)),
             ("Add" | "Sub" | "Mul" | "Div" | "Max" | "Min" | "Mean" | "Sum", _) => fact(any_dtype(), most_ranks()),
@@ -111,7 +113,7 @@ impl Known {
             (name, _) if name.starts_with("Reduce") => {
                 fact(first.dtype, first.rank.filter(|_| op.int("keepdims") != Some(0)))
             }
-            _ => Fact::default(),
+            _ => Fact::NOTHING,
         }
     }
 

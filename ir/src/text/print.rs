@@ -383,7 +383,8 @@ impl Printer {
     }
 
     fn sparse(&mut self, sparse: &SparseTensorProto) {
-        let values = sparse.values.clone().unwrap_or_default();
+        let empty = TensorProto::default();
+        let values = sparse.values.as_ref().unwrap_or(&empty);
         self.out.push_str("sparse_tensor(");
         self.tensor_type(&TensorProto { dims: sparse.dims.clone(), ..values.clone() });
         self.out.push_str(") ");

@@ -3,13 +3,14 @@
 //! A unit costs its integer or its float time; a value that crosses from one side to the other costs its conversion, once
 //! per direction however many readers it has. Both are submodular, so the least total is a minimum cut (the "project
 //! selection" construction). Traps of the engine are infinite edges. Costs: [`crate::target`].
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use onnx_shrink_ir::{Graph, ValueId};
 
 use crate::{
     analysis::units::{Units, readers},
     calibration::collect::Calibration,
+    numerics::min_cut::{INFINITE, Network},
     target::{Kind, Margins, Places, dequantize_time, quantize_time},
 };
 
@@ -267,92 +268,9 @@ pub fn place(costs: &Costs, kept: &BTreeSet<usize>) -> Placement {
     if mean(&chosen) > costs.margins.least_gain { none } else { chosen }
 }
 
-/// A capacity that no cut pays.
-const INFINITE: i64 = i64::MAX / 4;
-
 /// Costs as integers, so that the cut is the same everywhere.
 fn nanoseconds(microseconds: f64) -> i64 {
     if microseconds.is_finite() { (microseconds * 1000.0).round() as i64 } else { INFINITE }
-}
-
-/// A flow network; maximum flow by Dinic's algorithm (1970), without recursion.
-struct Network {
-    heads: Vec<Vec<usize>>,
-    to: Vec<usize>,
-    capacity: Vec<i64>,
-}
-
-impl Network {
-    fn new(nodes: usize) -> Network {
-        Network { heads: vec![Vec::new(); nodes], to: Vec::new(), capacity: Vec::new() }
-    }
-
-    fn edge(&mut self, from: usize, to: usize, capacity: i64) {
-        self.heads[from].push(self.to.len());
-        self.to.push(to);
-        self.capacity.push(capacity);
-        self.heads[to].push(self.to.len());
-        self.to.push(from);
-        self.capacity.push(0);
-    }
-
-    /// Distance from the source in edges that still have capacity; the sink's is `usize::MAX` when it is cut off.
-    fn levels(&self, source: usize) -> Vec<usize> {
-        let mut level = vec![usize::MAX; self.heads.len()];
-        level[source] = 0;
-        let mut queue = VecDeque::from([source]);
-        while let Some(node) = queue.pop_front() {
-            for &edge in &self.heads[node] {
-                let to = self.to[edge];
-                if self.capacity[edge] > 0 && level[to] == usize::MAX {
-                    level[to] = level[node] + 1;
-                    queue.push_back(to);
-                }
-            }
-        }
-        level
-    }
-
-    /// Which nodes stand on the source's side of a minimum cut.
-    fn source_side(&mut self, source: usize, sink: usize) -> Vec<bool> {
-        loop {
-            let level = self.levels(source);
-            if level[sink] == usize::MAX {
-                return level.into_iter().map(|level| level != usize::MAX).collect();
-            }
-            let mut next = vec![0usize; self.heads.len()];
-            let mut path: Vec<usize> = Vec::new();
-            let mut node = source;
-            loop {
-                if node == sink {
-                    let flow = path.iter().map(|&edge| self.capacity[edge]).min().unwrap_or(0);
-                    for &edge in &path {
-                        self.capacity[edge] -= flow;
-                        self.capacity[edge ^ 1] += flow;
-                    }
-                    path.clear();
-                    node = source;
-                    continue;
-                }
-                let advance = self.heads[node][next[node]..]
-                    .iter()
-                    .position(|&edge| self.capacity[edge] > 0 && level[self.to[edge]] == level[node].wrapping_add(1));
-                match advance {
-                    Some(step) => {
-                        next[node] += step;
-                        let edge = self.heads[node][next[node]];
-                        path.push(edge);
-                        node = self.to[edge];
-                    }
-                    None => {
-                        let Some(edge) = path.pop() else { break };
-                        node = self.to[edge ^ 1];
-                        next[node] += 1;
-                    }
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]

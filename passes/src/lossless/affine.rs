@@ -17,7 +17,7 @@ pub(crate) struct Affine {
     pub factor: Option<Vec<f64>>,
     /// `None`: 0
     pub shift: Option<Vec<f64>>,
-    /// A constant of shape [channels] that is `shift`, if there is one
+    /// A constant of shape `[channels]` that is `shift`, if there is one
     pub shift_value: Option<ValueId>,
     /// What a new bias is named for
     pub shift_name: String,

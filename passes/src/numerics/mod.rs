@@ -2,6 +2,7 @@
 pub mod accumulator;
 pub mod bits;
 pub mod gptq;
+pub(crate) mod min_cut;
 pub(crate) mod moments;
 pub mod rounding;
 pub(crate) mod smooth;

@@ -1,33 +1,28 @@
-//! Labels of channels, and the classes that they fall into: a union-find whose representative is the least label.
+//! Labels of channels, and the classes that they fall into, each named by its least label.
 //!
 //! **No** order of hashing, **no** recursion: the same classes in the same order on every run.
+use onnx_shrink_ir::DisjointSets;
 
 /// The labels along one axis, one for each position.
 pub(super) type Labels = Vec<u32>;
 
 /// Labels, which of them are one class, which are one group, and which may not go.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Classes {
-    class: Vec<u32>,
-    group: Vec<u32>,
-    /// By representative of the class: why it may not go
+    class: DisjointSets,
+    group: DisjointSets,
+    /// By name of the class: why it may not go
     frozen: Vec<Option<String>>,
 }
 
-fn find(parents: &mut [u32], mut label: u32) -> u32 {
-    while parents[label as usize] != label {
-        let above = parents[parents[label as usize] as usize];
-        parents[label as usize] = above;
-        label = above;
-    }
-    label
+fn as_label(number: usize) -> u32 {
+    u32::try_from(number).expect("a graph with 2^32 channels does not fit into memory")
 }
 
-fn join(parents: &mut [u32], a: u32, b: u32) -> (u32, u32) {
-    let (a, b) = (find(parents, a), find(parents, b));
-    let (low, high) = (a.min(b), a.max(b));
-    parents[high as usize] = low;
-    (low, high)
+impl Default for Classes {
+    fn default() -> Classes {
+        Classes { class: DisjointSets::new(0), group: DisjointSets::new(0), frozen: Vec::new() }
+    }
 }
 
 impl Classes {
@@ -38,21 +33,23 @@ impl Classes {
 
     /// `count` new labels of one group.
     pub(super) fn fresh(&mut self, count: usize) -> Labels {
-        let first = u32::try_from(self.class.len()).unwrap_or(u32::MAX);
-        let labels: Labels = (0..count).map(|k| first + k as u32).collect();
-        self.class.extend(&labels);
-        self.group.extend(labels.iter().map(|_| first));
-        self.frozen.extend(labels.iter().map(|_| None));
-        labels
+        let first = self.class.len();
+        for label in first..first + count {
+            self.class.push();
+            self.group.push();
+            self.group.join(first, label);
+            self.frozen.push(None);
+        }
+        (first..first + count).map(as_label).collect()
     }
 
     /// The two go together, or stay together.
     pub(super) fn unite(&mut self, a: u32, b: u32) {
-        let (low, high) = join(&mut self.class, a, b);
-        join(&mut self.group, a, b);
+        let (low, high) = self.class.join(a as usize, b as usize);
+        self.group.join(a as usize, b as usize);
         if low != high {
-            let reason = self.frozen[high as usize].take();
-            let kept = &mut self.frozen[low as usize];
+            let reason = self.frozen[high].take();
+            let kept = &mut self.frozen[low];
             *kept = kept.take().or(reason);
         }
     }
@@ -65,18 +62,18 @@ impl Classes {
         }
     }
 
-    /// The representative of its class.
-    pub(super) fn class_of(&mut self, label: u32) -> u32 {
-        find(&mut self.class, label)
+    /// The name of its class.
+    pub(super) fn class_of(&self, label: u32) -> u32 {
+        as_label(self.class.least(label as usize))
     }
 
-    /// The representative of its group.
-    pub(super) fn group_of(&mut self, label: u32) -> u32 {
-        find(&mut self.group, label)
+    /// The name of its group.
+    pub(super) fn group_of(&self, label: u32) -> u32 {
+        as_label(self.group.least(label as usize))
     }
 
     /// Why the class of `label` may not go.
-    pub(super) fn reason(&mut self, label: u32) -> Option<&str> {
+    pub(super) fn reason(&self, label: u32) -> Option<&str> {
         let class = self.class_of(label);
         self.frozen[class as usize].as_deref()
     }

@@ -272,10 +272,10 @@ impl<'g> Analysis<'g> {
                 group.frozen = group.units.first().and_then(|unit| frozen.get(unit)).cloned();
             }
         }
-        let classes = &mut self.classes;
-        let mut resolve = |labels: &mut Labels| labels.iter_mut().for_each(|label| *label = classes.class_of(*label));
+        let classes = &self.classes;
+        let resolve = |labels: &mut Labels| labels.iter_mut().for_each(|label| *label = classes.class_of(*label));
         for axes in self.axes.values_mut() {
-            axes.iter_mut().flatten().for_each(&mut resolve);
+            axes.iter_mut().flatten().for_each(resolve);
         }
         for adjust in &mut self.adjust {
             match adjust {
@@ -283,7 +283,7 @@ impl<'g> Analysis<'g> {
                     resolve(labels);
                 }
                 Adjust::Shape { entries, .. } => entries.iter_mut().for_each(|(_, labels)| resolve(labels)),
-                Adjust::Split { parts, .. } => parts.iter_mut().for_each(&mut resolve),
+                Adjust::Split { parts, .. } => parts.iter_mut().for_each(resolve),
             }
         }
         let Analysis { axes, adjust, consumers, weighted, .. } = self;

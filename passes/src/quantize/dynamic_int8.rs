@@ -152,7 +152,7 @@ fn rows_of(graph: &Graph, x: ValueId, seen: Option<&Calibration>) -> Option<usiz
     dims.iter().rev().skip(1).map(Dim::known).product()
 }
 
-/// By value: what it is divided by before it is quantized ([`smooth`]).
+/// By value: what it is divided by before it is quantized ([`crate::numerics::smooth`]).
 type Smoothed = BTreeMap<ValueId, Vec<f64>>;
 
 impl DynamicInt8<'_> {

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::{Array1, Array2};
 use onnx_shrink_ir::{
-    DataType, Graph, NewOp, OpId, Patch, Tensor, TensorType, ValueId, ValueRef, attributes,
+    DataType, DisjointSets, Graph, NewOp, OpId, Patch, Tensor, TensorType, ValueId, ValueRef, attributes,
     ops::{RowOrder, WeightShape, WeightedLayer, is_clip},
 };
 
@@ -145,25 +145,6 @@ struct Insertion<'a> {
     shared: Shared,
 }
 
-/// Joins values that have one range.
-struct Groups(BTreeMap<ValueId, ValueId>);
-
-impl Groups {
-    fn root(&self, mut value: ValueId) -> ValueId {
-        while let Some(&parent) = self.0.get(&value) {
-            value = parent;
-        }
-        value
-    }
-
-    fn join(&mut self, a: ValueId, b: ValueId) {
-        let (a, b) = (self.root(a), self.root(b));
-        if a != b {
-            self.0.insert(a.max(b), a.min(b));
-        }
-    }
-}
-
 /// Ranges that differ by more are not worth one scale: the narrow one would lose two bits.
 const SHARED_SPREAD: f64 = 4.0;
 
@@ -217,18 +198,19 @@ impl<'a> Insertion<'a> {
         }
         // Moved values keep their parameters; joined values get common ones where that costs neither bits nor the
         // fusion of a Relu (its output's range must begin at zero).
-        let mut groups = Groups(BTreeMap::new());
+        let mut groups = DisjointSets::new(graph.bound()); // by index of the value
         let mut again = BTreeMap::new();
         for unit in on().filter(|unit| unit.form == Form::Shared && unit.inputs.len() == 1) {
             for &output in &unit.outputs {
-                groups.join(unit.inputs[0].1, output);
+                groups.join(unit.inputs[0].1.index(), output.index());
             }
         }
         for unit in on().filter(|unit| unit.form == Form::Shared && unit.inputs.len() > 1) {
-            let mut members: Vec<ValueId> = unit.inputs.iter().map(|(_, value)| groups.root(*value)).collect();
-            members.push(groups.root(unit.outputs[0]));
+            let output = unit.outputs[0].index();
+            let mut members: Vec<usize> = unit.inputs.iter().map(|(_, value)| groups.least(value.index())).collect();
+            members.push(groups.least(output));
             let whole: Vec<ValueId> =
-                quantized.iter().copied().filter(|value| members.contains(&groups.root(*value))).collect();
+                quantized.iter().copied().filter(|value| members.contains(&groups.least(value.index()))).collect();
             let spans: Vec<(f64, f64)> = whole.iter().filter_map(|value| ranges.get(value).copied()).collect();
             let low = spans.iter().fold(0f64, |low, span| low.min(span.0));
             let high = spans.iter().fold(0f64, |high, span| high.max(span.1));
@@ -240,28 +222,28 @@ impl<'a> Insertion<'a> {
             if target.one_scale.contains(&graph.op(unit.op).op_type()) {
                 for &(index, value) in &unit.inputs {
                     // What has a scale of its own is brought to that of the others by another pair.
-                    if fixed.keys().any(|known| groups.root(*known) == groups.root(value)) {
+                    if fixed.keys().any(|known| groups.least(known.index()) == groups.least(value.index())) {
                         again.insert((unit.op, index), unit.outputs[0]);
                     } else {
-                        groups.join(value, unit.outputs[0]);
+                        groups.join(value.index(), output);
                     }
                 }
             } else if near && fuses && !whole.iter().any(|value| fixed.contains_key(value)) {
                 for (_, value) in &unit.inputs {
-                    groups.join(*value, unit.outputs[0]);
+                    groups.join(value.index(), output);
                 }
             }
         }
-        let mut joined: BTreeMap<ValueId, (f64, f64)> = BTreeMap::new();
+        let mut joined: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
         for (value, range) in &ranges {
-            let whole = joined.entry(groups.root(*value)).or_insert(*range);
+            let whole = joined.entry(groups.least(value.index())).or_insert(*range);
             *whole = (whole.0.min(range.0), whole.1.max(range.1));
         }
-        let fixed: BTreeMap<ValueId, Parameters> =
-            fixed.into_iter().map(|(value, parameters)| (groups.root(value), parameters)).collect();
+        let fixed: BTreeMap<usize, Parameters> =
+            fixed.into_iter().map(|(value, parameters)| (groups.least(value.index()), parameters)).collect();
         let of = |value: ValueId| {
-            let root = groups.root(value);
-            fixed.get(&root).copied().unwrap_or_else(|| parameters(target, joined[&root]))
+            let group = groups.least(value.index());
+            fixed.get(&group).copied().unwrap_or_else(|| parameters(target, joined[&group]))
         };
         let parameters = ranges.keys().map(|&value| (value, of(value))).collect();
         let quantized = quantized.into_iter().collect();

@@ -298,7 +298,7 @@ fn mean_of_clip(statistics: &Statistics, upper: f64) -> Vec<f64> {
     statistics.mean.iter().zip(&statistics.deviation).map(|(&m, &s)| clipped(m, s, upper).0).collect()
 }
 
-/// Integers [K, N] and scales [N] of the layer of `twin` as it computes now.
+/// Integers of shape `[K, N]` and scales of shape `[N]` of the layer of `twin` as it computes now.
 fn integer_weight(graph: &Graph, twin: &Twin) -> Option<(ValueId, ValueId)> {
     let of_form = |value: ValueId, dims: usize, dtype: DataType| {
         graph.constant(value).is_some_and(|tensor| tensor.dims().len() == dims && tensor.dtype() == dtype)
