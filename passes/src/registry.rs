@@ -8,7 +8,8 @@ use crate::{
     Description,
     lossless::{
         drop_constant_channels, eliminate_dead, eliminate_identity, fold_arithmetic, fold_batch_norm, fold_constants,
-        fold_pad, fuse_global_average_pool, inline_if, merge_equal_ops, simplify_islands,
+        fold_pad, fuse_global_average_pool, fuse_hard_sigmoid, fuse_instance_normalization, inline_if, merge_equal_ops,
+        simplify_islands,
     },
     low_rank::split_low_rank,
     prune::{linearize_branches, prune_channels},
@@ -24,6 +25,8 @@ pub const PASSES: &[&Description] = &[
     &inline_if::PASS,
     &eliminate_identity::PASS,
     &merge_equal_ops::PASS,
+    &fuse_instance_normalization::PASS,
+    &fuse_hard_sigmoid::PASS,
     &fold_batch_norm::PASS,
     &fold_arithmetic::PASS,
     &fold_pad::PASS,

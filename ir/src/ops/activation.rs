@@ -143,6 +143,12 @@ impl HardSigmoid {
         reader.finish(1, 1)?;
         Some(HardSigmoid { x, y, alpha, beta })
     }
+
+    /// A new node with these numbers; its input is x.
+    pub fn plain(name: &str, alpha: f32, beta: f32) -> NewOp {
+        let numbers = [attributes::float("alpha", alpha), attributes::float("beta", beta)];
+        numbers.into_iter().fold(NewOp::new("HardSigmoid").named(name), NewOp::with)
+    }
 }
 
 /// `Softmax`, `LogSoftmax` or `Hardmax`.

@@ -1,6 +1,9 @@
 //! Normalizations.
 use super::Reader;
-use crate::graph::{Graph, NewOp, OpId, ValueId};
+use crate::{
+    attributes,
+    graph::{Graph, NewOp, OpId, ValueId},
+};
 
 /// `BatchNormalization` in inference: `y = (x - mean) / sqrt(var + epsilon) · scale + bias`, per channel (axis 1).
 #[derive(Clone, Debug)]
@@ -52,6 +55,40 @@ impl BatchNormalization {
     /// The node's name.
     pub fn name(&self) -> &str {
         self.node.node.name()
+    }
+}
+
+/// `InstanceNormalization`: `y = (x - mean) / sqrt(var + epsilon) · scale + bias`, mean and variance over the axes from 2 on.
+#[derive(Clone, Debug)]
+pub struct InstanceNormalization {
+    /// Input of shape [N, C, …]
+    pub x: ValueId,
+    /// One factor per channel
+    pub scale: ValueId,
+    /// One summand per channel
+    pub bias: ValueId,
+    /// Output, of the shape of `x`
+    pub y: ValueId,
+    /// Added to the variance
+    pub epsilon: f32,
+    /// The node as in the file
+    pub node: NewOp,
+}
+
+impl InstanceNormalization {
+    /// The op as an instance normalization; `None` when it is none.
+    pub fn of(graph: &Graph, op: OpId) -> Option<InstanceNormalization> {
+        let mut reader = Reader::of(graph, op, "InstanceNormalization").filter(|_| graph.opset() >= 6)?;
+        let epsilon = reader.float("epsilon")?.unwrap_or(1e-5);
+        let input = |index| reader.op.input(index);
+        let (x, scale, bias, y) = (input(0)?, input(1)?, input(2)?, reader.op.output(0)?);
+        let node = reader.finish(3, 1)?;
+        Some(InstanceNormalization { x, scale, bias, y, epsilon, node })
+    }
+
+    /// A new node with this epsilon; its inputs are x, scale and bias.
+    pub fn plain(name: &str, epsilon: f32) -> NewOp {
+        NewOp::new("InstanceNormalization").named(name).with(attributes::float("epsilon", epsilon))
     }
 }
 

@@ -17,7 +17,7 @@
 //! **Does not** fold `c / t`, nor a summand into a MatMul of more than two dimensions: it has no bias.
 use onnx_shrink_ir::{
     Graph, OpId, Patch, ValueId,
-    ops::{Binary, BinaryKind, WeightedLayer},
+    ops::{Binary, BinaryKind},
 };
 
 use crate::{
@@ -49,57 +49,47 @@ impl Rewrite for FoldArithmetic {
 /// The edits that fold the arithmetic op `op` into the op before it, or why it stays.
 fn fold(graph: &Graph, op: OpId, growth: usize) -> Result<Patch, Miss> {
     let binary = Binary::of(graph, op).ok_or(Miss::NotThisPattern)?;
-    let linear = |value| graph.producer(value).and_then(|op| float_layer(graph, op));
-    let (from, constant, constant_is_left) = match (graph.constant(binary.a), graph.constant(binary.b)) {
-        (None, Some(_)) => (binary.a, binary.b, false),
-        (Some(_), None) => (binary.b, binary.a, true),
-        _ => return Err(Miss::NotThisPattern),
-    };
-    let linear = linear(from).ok_or(Miss::NotThisPattern)?;
-    let weight = linear.weight;
-    let only_shifts = binary.kind == BinaryKind::Add || (binary.kind == BinaryKind::Sub && !constant_is_left);
-    if !only_shifts && graph.default_of(weight).is_none() {
+    let side = binary.with_constant(graph).ok_or(Miss::NotThisPattern)?;
+    let (from, constant) = (side.x, side.constant);
+    let only_shifts = binary.kind == BinaryKind::Add || (binary.kind == BinaryKind::Sub && !side.is_left);
+    let layer = graph.producer(from).and_then(|op| float_layer(graph, op));
+    if !only_shifts && layer.as_ref().is_some_and(|layer| graph.default_of(layer.weight).is_none()) {
         return Err(Miss::NotThisPattern); // a product of two activations
     }
-    let (numbers, is_vector) = per_channel(graph, &linear, from, constant)?;
-    let negated = || numbers.iter().map(|number| -number).collect::<Vec<f64>>();
-    let (factor, shift) = match (binary.kind, constant_is_left) {
+    let tensor = graph.constant(constant).filter(|tensor| tensor.dtype().is_float()).ok_or(Miss::NotThisPattern)?;
+    let numbers = tensor.to_f64().ok_or(Miss::NotThisPattern)?;
+    if layer.is_none() && !keeps_shape(graph, from, numbers.shape()) {
+        return Err(Miss::NotThisPattern);
+    }
+    let minus_one = || ndarray::arr0(-1.0).into_dyn();
+    let (factor, shift) = match (binary.kind, side.is_left) {
         (BinaryKind::Mul, _) => (Some(numbers), None),
-        (BinaryKind::Div, false) => (Some(numbers.iter().map(|number| number.recip()).collect()), None),
+        (BinaryKind::Div, false) => (Some(numbers.mapv(f64::recip)), None),
         (BinaryKind::Add, _) => (None, Some(numbers)),
-        (BinaryKind::Sub, false) => (None, Some(negated())),
-        (BinaryKind::Sub, true) => (Some(vec![-1.0]), Some(numbers)),
+        (BinaryKind::Sub, false) => (None, Some(-numbers)),
+        (BinaryKind::Sub, true) => (Some(minus_one()), Some(numbers)),
         _ => return Err(Miss::NotThisPattern),
     };
     if !factor.iter().chain(&shift).flatten().all(|number| number.is_finite()) {
         return Err(Miss::NotFinite(constant));
     }
-    let shift_value = (is_vector && binary.kind == BinaryKind::Add).then_some(constant);
+    let channels = layer.and_then(|layer| layer.shape(graph)).map(|shape| shape.outputs);
+    let is_vector = binary.kind == BinaryKind::Add && channels.is_some_and(|channels| tensor.dims() == [channels]);
+    let shift_value = is_vector.then_some(constant);
     let affine = Affine { factor, shift, shift_value, shift_name: graph.name_of(constant).to_owned() };
     into_producer(graph, op, (from, binary.y), &affine, growth)
 }
 
-/// The numbers of `constant`, one or one per output channel, and whether it is a plain vector of them.
-fn per_channel(
-    graph: &Graph,
-    linear: &WeightedLayer,
-    from: ValueId,
-    constant: ValueId,
-) -> Result<(Vec<f64>, bool), Miss> {
-    let tensor = graph.constant(constant).ok_or(Miss::NotConstant(constant))?;
-    let numbers = tensor.to_f64_vec().ok_or(Miss::NotThisPattern)?;
-    let dims = tensor.dims();
+/// Whether numbers of these dimensions do not broadcast `value`.
+fn keeps_shape(graph: &Graph, value: ValueId, dims: &[usize]) -> bool {
     if dims.is_empty() {
-        return Ok((numbers, false));
+        return true;
     }
-    let (rank, channel_axis) = linear.output_axis(graph).ok_or(Miss::UnknownType(from))?;
-    let channels = linear.shape(graph).ok_or(Miss::UnknownType(linear.weight))?.outputs;
-    let outer = rank.checked_sub(dims.len()).ok_or(Miss::Form("a constant of more dimensions than the result"))?;
-    let fits = dims.iter().enumerate().all(|(k, &dim)| dim == 1 || (outer + k == channel_axis && dim == channels));
-    if !fits {
-        return Err(Miss::Form("a constant that varies along more than the channels"));
-    }
-    Ok((numbers, dims == [channels]))
+    let shape = graph.ty(value).and_then(|ty| ty.shape.as_ref());
+    shape.is_some_and(|shape| {
+        shape.len() >= dims.len()
+            && shape.iter().rev().zip(dims.iter().rev()).all(|(own, &dim)| dim == 1 || own.known() == Some(dim))
+    })
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use onnx_shrink_ir::{Graph, NewOp, OpId, Patch, Tensor, TensorType, ValueId, ops
 use crate::{
     Class, Context, Description, Miss, Pass, Result, Statistics, When,
     lossless::{
-        affine::{Affine, into_producer},
+        affine::{Affine, float_layer, into_producer},
         fold_norm_into_scales::into_scales,
     },
 };
@@ -88,22 +88,30 @@ fn fold(graph: &Graph, op: OpId, growth: usize) -> Result<Patch, Miss> {
         return Err(Miss::NotFinite(norm.var));
     }
     let shift: Vec<f64> = (0..channels).map(|c| bias[c] - mean[c] * factor[c]).collect();
-    let affine = Affine {
-        factor: Some(factor),
-        shift: Some(shift),
-        shift_value: None,
-        shift_name: graph.name_of(norm.bias).to_owned(),
-    };
-    let scaled = match (&affine.factor, &affine.shift) {
-        (Some(factor), Some(shift)) => into_scales(graph, op, (norm.x, norm.y), (factor, shift)),
-        _ => Err(Miss::NotThisPattern),
-    };
+    let scaled = into_scales(graph, op, (norm.x, norm.y), (&factor, &shift));
     match scaled {
         Err(Miss::NotThisPattern) => {}
         scaled => return scaled,
     }
+    let of_layer =
+        || graph.producer(norm.x).and_then(|op| float_layer(graph, op)?.output_axis(graph)).map(|axis| axis.0);
+    let rank = graph.ty(norm.x).and_then(|ty| ty.rank()).or_else(of_layer).ok_or(Miss::UnknownType(norm.x))?;
+    let along_channels = |numbers: &[f64]| {
+        let mut dims = vec![1; rank.saturating_sub(1)];
+        dims.first_mut().map(|dim| *dim = channels)?;
+        ndarray::ArrayD::from_shape_vec(dims, numbers.to_vec()).ok()
+    };
+    let affine = Affine {
+        factor: along_channels(&factor),
+        shift: along_channels(&shift),
+        shift_value: None,
+        shift_name: graph.name_of(norm.bias).to_owned(),
+    };
+    if affine.factor.is_none() {
+        return Err(Miss::Form("a batch normalization of a vector"));
+    }
     match into_producer(graph, op, (norm.x, norm.y), &affine, growth) {
-        Err(miss) => alone(graph, op, &norm, &affine).ok_or(match miss {
+        Err(miss) => alone(graph, op, &norm, (&factor, &shift)).ok_or(match miss {
             Miss::NotThisPattern => {
                 Miss::Form("its input is not made by a Conv, ConvTranspose, Gemm or MatMul of matrices")
             }
@@ -114,13 +122,13 @@ fn fold(graph: &Graph, op: OpId, growth: usize) -> Result<Patch, Miss> {
 }
 
 /// The normalization of a matrix as Mul and Add.
-fn alone(graph: &Graph, op: OpId, norm: &BatchNormalization, affine: &Affine) -> Option<Patch> {
+fn alone(graph: &Graph, op: OpId, norm: &BatchNormalization, (factor, shift): (&[f64], &[f64])) -> Option<Patch> {
     let ty = graph.ty(norm.x).filter(|ty| ty.rank() == Some(2) && graph.opset() >= 7)?;
-    let constant = |numbers: &Option<Vec<f64>>| {
-        let tensor = Tensor::from_f64(ty.dtype, &ndarray::arr1(numbers.as_deref()?).into_dyn())?;
+    let constant = |numbers: &[f64]| {
+        let tensor = Tensor::from_f64(ty.dtype, &ndarray::arr1(numbers).into_dyn())?;
         tensor.to_f64_vec()?.iter().all(|number| number.is_finite()).then_some(tensor)
     };
-    let (factor, shift) = (constant(&affine.factor)?, constant(&affine.shift)?);
+    let (factor, shift) = (constant(factor)?, constant(shift)?);
     let mut patch = Patch::new(op);
     let factor = patch.constant(&format!("{}_folded", graph.name_of(norm.scale)), factor);
     let shift = patch.constant(&format!("{}_folded", graph.name_of(norm.bias)), shift);

@@ -10,8 +10,8 @@ use onnx_shrink_ir::{
     DataType, Evaluate, EvaluateError, Graph, Observe, OpId, Prepared, Tensor, ValueId,
     ops::{
         AutoPad, AveragePool, BatchNormalization, Cast, Clip, Concat, Constant, ConstantOfShape, Conv, ConvTranspose,
-        DequantizeLinear, Flatten, Gather, Gemm, HardSigmoid, LeakyRelu, MaxPool, QuantizeLinear, Reduce, Reshape,
-        Softmax, Split, SplitLengths, Squeeze, Transpose, Unsqueeze, axis_from_front,
+        DequantizeLinear, Flatten, Gather, Gemm, HardSigmoid, InstanceNormalization, LeakyRelu, MaxPool,
+        QuantizeLinear, Reduce, Reshape, Softmax, Split, SplitLengths, Squeeze, Transpose, Unsqueeze, axis_from_front,
     },
     ops_between,
 };
@@ -311,6 +311,20 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
         "GlobalAveragePool" => {
             let axes = (2..x.array(0)?.ndim()).collect();
             one(mean(x.array(0)?, axes))
+        }
+        "InstanceNormalization" => {
+            let norm = InstanceNormalization::of(graph, id).ok_or("this form of InstanceNormalization")?;
+            let array = x.array(0)?;
+            let axes: Vec<usize> = (2..array.ndim()).collect();
+            let along = |index: usize| -> Computed<Array> {
+                let mut dims = vec![1; array.ndim()];
+                dims[1] = array.shape()[1];
+                reshaped(&x.array(index)?, &dims)
+            };
+            let centered = zip(&array, &mean(array.clone(), axes.clone()), |a, b| a - b)?;
+            let variance = mean(centered.mapv(|x| x * x), axes);
+            let scaled = zip(&centered, &variance, |a, v| a / (v + f64::from(norm.epsilon)).sqrt())?;
+            one(zip(&zip(&scaled, &along(1)?, |a, b| a * b)?, &along(2)?, |a, b| a + b)?)
         }
         "AveragePool" => {
             let array = x.array(0)?;
