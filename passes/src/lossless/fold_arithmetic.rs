@@ -223,4 +223,59 @@ mod tests {
             t = MatMul (x, w)  y = Div (t, b) }";
         check_missed(&FoldArithmetic, zero, "`b` has values that are not finite");
     }
+
+    /// Folds until `count` ops are left, which compute the same.
+    fn folds_to(text: &str, count: usize) {
+        let mut original = parse(text).graph;
+        onnx_shrink_ir::infer::infer(&mut original);
+        let mut graph = original.detached();
+        let misses = run(&FoldArithmetic, &mut graph, Options::default());
+        assert_eq!(graph.op_count(), count, "{misses:?} in\n{}", onnx_shrink_ir::text::print_graph(&graph));
+        assert_same_values(&original, &graph, Class::Rounding);
+    }
+
+    #[test]
+    fn folds_through_views_and_transposes() {
+        for (body, count) in [
+            ("a = MatMul (x, w)  b = Reshape (a, s)  c = Transpose <perm = [0, 2, 1, 3]> (b)  y = Mul (c, k)", 3),
+            ("a = MatMul (x, w)  p = Add (a, v)  b = Reshape (p, s)  y = Div (b, k)", 3),
+            ("a = MatMul (x, w)  p = Add (v, a)  c = Transpose <perm = [0, 2, 1]> (p)  y = Mul (c, t)", 3),
+            ("a = MatMul (x, w)  p = Unsqueeze (a, one)  c = Squeeze (p, one)  y = Mul (c, v)", 3),
+        ] {
+            folds_to(
+                &format!(
+                    "g (float[2,3,2] x) => (float[] y) <float[2,4] w = {{1, 2, 3, 4, 5, 6, 7, 8}}, float[4] v = {{1, -2, 3, 5}},
+                    float[4,1] t = {{2, 3, 4, 5}}, float k = {{3}}, int64[4] s = {{2, 3, 2, 2}}, int64[1] one = {{1}}> {{ {body} }}"
+                ),
+                count,
+            );
+        }
+    }
+
+    #[test]
+    fn constants_of_any_shape_meet() {
+        for (body, count) in [
+            ("a = Mul (x, v)  y = Mul (a, k)", 1),
+            ("a = Mul (x, v)  y = Div (a, v)", 1),
+            ("a = Add (x, v)  y = Sub (a, k)", 1),
+            ("a = Sub (v, x)  y = Add (a, k)", 1),
+            ("a = Div (k, x)  y = Mul (v, a)", 1),
+            ("a = Mul (x, v)  b = Add (a, k)  y = Mul (b, v)", 2),
+            ("a = Div (x, v)  b = Sub (k, a)  y = Sub (v, b)", 2),
+            // not: a matrix of two vectors, sums of what rounds on purpose, what others read, what would broadcast x
+            ("a = Mul (x, v)  y = Mul (a, c)", 2),
+            ("a = Add (x, large)  y = Sub (a, large)", 2),
+            ("a = Mul (x, v)  b = Mul (a, k)  y = Add (a, b)", 3),
+            ("a = Mul (x, v)  y = Add (a, k)", 2),
+            ("a = Mul (x, v)  y = Mul (a, deep)", 2),
+        ] {
+            folds_to(
+                &format!(
+                    "g (float[2,4] x) => (float[] y) <float[4] v = {{1, -2, 3, 5}}, float[2,1] c = {{2, 3}}, float k = {{3}},
+                    float large = {{8388608}}, float[1,1,1] deep = {{2}}> {{ {body} }}"
+                ),
+                count,
+            );
+        }
+    }
 }

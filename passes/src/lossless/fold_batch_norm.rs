@@ -146,7 +146,7 @@ mod tests {
     use super::FoldBatchNorm;
     use crate::{
         Context, Options, Statistics,
-        testing::{Reference, assert_same_values, check, check_missed, check_same, parse, run},
+        testing::{Reference, assert_same_values, check, check_missed, check_same, check_same_inferred, parse, run},
     };
 
     const NORM: &str = "float[1] scale = {3}, float[1] bias = {5}, float[1] mean = {7}, float[1] var = {4}";
@@ -309,5 +309,44 @@ mod tests {
         cx.run(&FoldBatchNorm, &mut graph).unwrap();
         assert_eq!(cx.statistics["u"], Statistics { mean: vec![5.0], deviation: vec![3.0] });
         assert!(graph.op(graph.producer(graph.find("u").unwrap()).unwrap()).is("Conv"));
+    }
+
+    #[test]
+    fn folds_behind_what_commutes_with_it() {
+        let norm = "float[2] scale = {3, -2}, float[2] bias = {5, 1}, float[2] mean = {7, 0}, float[2] var = {4, 1}";
+        let folds = |body: &str, shape: &str| {
+            let text = format!(
+                "g (float[1,2,4,4] x, float[1,2,4,4] z) => (float[{shape}] y) <float[2,2,1,1] w = {{1, 2, 3, 4}}, float[1,2,1,1] v = {{5, 6}}, {norm}> {{
+                {body}  y = BatchNormalization (t, scale, bias, mean, var) }}"
+            );
+            let mut original = parse(&text).graph;
+            onnx_shrink_ir::infer::infer(&mut original);
+            let mut graph = original.detached();
+            let misses = run(&FoldBatchNorm, &mut graph, Options::default());
+            assert_eq!(graph.op_count() + 1, original.op_count(), "{body}: {misses:?}");
+            assert_same_values(&original, &graph, crate::Class::Rounding);
+        };
+        folds("a = Conv (x, v)  b = Conv (z, v)  t = Concat <axis = 1> (a, b)", "1,2,4,4");
+        folds("a = Conv (x, w)  b = Conv (z, w)  t = Concat <axis = -1> (a, b)", "1,2,4,8");
+        folds("a = Conv (x, w)  t = AveragePool <kernel_shape = [4, 4]> (a)", "1,2,1,1");
+        folds("a = Conv (x, w)  b = Transpose <perm = [0, 1, 3, 2]> (a)  t = GlobalAveragePool (b)", "1,2,1,1");
+    }
+
+    #[test]
+    fn stays_behind_what_does_not_commute_with_it() {
+        for body in [
+            "a = Conv (x, v)  t = Concat <axis = 1> (a, a)",
+            "a = Conv (x, v)  b = Conv (x, v)  c = Relu (b)  t = Concat <axis = 1> (a, c)",
+            "a = Conv (x, w)  t = Transpose <perm = [1, 0, 2, 3]> (a)",
+            "a = Conv (x, w)  t = Relu (a)",
+            "a = Conv (x, w)  t = AveragePool <kernel_shape = [2, 2], pads = [1, 1, 1, 1], count_include_pad = 1> (a)",
+        ] {
+            let text = format!(
+                "g (float[2,2,4,4] x) => (float[] y) <float[2,2,1,1] w = {{1, 2, 3, 4}}, float[1,2,1,1] v = {{5, 6}},
+                float[2] scale = {{3, -2}}, float[2] bias = {{5, 1}}, float[2] mean = {{7, 0}}, float[2] var = {{4, 1}}> {{
+                {body}  y = BatchNormalization (t, scale, bias, mean, var) }}"
+            );
+            check_same_inferred(&FoldBatchNorm, &text);
+        }
     }
 }
