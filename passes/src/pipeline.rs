@@ -3,8 +3,8 @@ use onnx_shrink_ir::Graph;
 
 use crate::{
     Class, Context, DropConstantChannels, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm,
-    FoldConstants, FoldPad, FuseGlobalAveragePool, FuseHardSigmoid, FuseInstanceNormalization, InlineIf, MergeEqualOps,
-    Pass, Result, SimplifyIslands,
+    FoldConstants, FoldPad, FuseGlobalAveragePool, FuseHardSigmoid, FuseInstanceNormalization, FuseLayerNormalization,
+    FuseSoftmax, InlineIf, MergeEqualOps, Pass, Result, SimplifyIslands,
 };
 
 /// The passes of the lossless part. They run in this order, again and again until nothing changes.
@@ -16,6 +16,8 @@ pub fn lossless() -> Vec<Box<dyn Pass>> {
         Box::new(EliminateIdentity), // before all that looks at producers
         Box::new(MergeEqualOps),     // behind it: ops that read the same value have the same inputs now
         Box::new(FuseInstanceNormalization),
+        Box::new(FuseLayerNormalization),
+        Box::new(FuseSoftmax),
         Box::new(FuseHardSigmoid), // before folding into layers: its summand is worth more here
         Box::new(FoldBatchNorm),
         Box::new(FoldArithmetic),

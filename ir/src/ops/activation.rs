@@ -176,4 +176,9 @@ impl Softmax {
         reader.finish(1, 1)?;
         Some(Softmax { x, y, axis, to_the_end })
     }
+
+    /// A new Softmax along `axis`; its input is x.
+    pub fn plain(name: &str, axis: i64) -> NewOp {
+        NewOp::new("Softmax").named(name).with(attributes::int("axis", axis))
+    }
 }

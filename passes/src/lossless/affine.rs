@@ -96,7 +96,8 @@ impl Folding<'_> {
         let is_only = graph.only_use(value).map(|(op, _)| op) == Some(reader);
         if let Some(layer) = float_layer(graph, producer) {
             // ONNX Runtime 1.32 recognizes attention by where its scale stands, in models of opset 12 and before.
-            if depth > 0 && layer.kind == LayerKind::MatMul && graph.opset() < 13 {
+            let is_hidden = layer.kind == LayerKind::MatMul && graph.opset() < 13;
+            if depth > 0 && (is_hidden || layer.constant(graph).is_none()) {
                 return Err(Miss::NotThisPattern);
             }
             return if is_only { self.into_layer(&layer, affine, result) } else { Err(Miss::OtherUses(value)) };

@@ -20,14 +20,17 @@
 //!
 //! **Class:** rounding. **Legal when** all is float32, the axes are all from 2 on, the number of channels is known, constants vary
 //! along the channels only, and nobody else reads the values between.
-//! **Does not** fuse the normalization of the last of three axes, where a scale per feature may follow: engines make a
-//! LayerNormalization of it.
+//! **Does not** fuse what a scale per feature follows where it is a LayerNormalization: of the last of three axes, or from opset 17 on.
 use onnx_shrink_ir::{
     DataType, Graph, OpId, Patch, Tensor, ValueId, ValueRef,
-    ops::{Binary, BinaryKind, InstanceNormalization},
+    ops::{Binary, InstanceNormalization, LAYER_NORMALIZATION},
 };
 
-use crate::{Class, Context, Description, Miss, Result, Rewrite, When, lossless::normalized::Normalized, net_bytes};
+use crate::{
+    Class, Context, Description, Miss, Result, Rewrite, When,
+    lossless::normalized::{Normalized, Scaled, absorb},
+    net_bytes,
+};
 
 /// See the [module](self) for before, after and legality.
 pub struct FuseInstanceNormalization;
@@ -48,16 +51,28 @@ impl Rewrite for FuseInstanceNormalization {
     fn rewrite(&self, graph: &Graph, op: OpId, cx: &Context<'_>) -> Result<Patch, Miss> {
         match Normalized::ending(graph, op) {
             Some(found) => fuse(graph, &found, cx.options.fold_growth),
-            None => absorb(graph, op, cx.options.fold_growth),
+            None => {
+                let fit = |norm: &Scaled, tensor: &Tensor, scale: &[usize]| {
+                    per_channel(tensor, scale.iter().product(), graph.ty(norm.x)?.rank()?)
+                };
+                absorb(graph, op, cx.options.fold_growth, |op| scaled(graph, op), fit)
+            }
         }
     }
+}
+
+/// The InstanceNormalization `op` of float32.
+fn scaled(graph: &Graph, op: OpId) -> Option<Scaled> {
+    let InstanceNormalization { x, scale, bias, y, node, .. } = InstanceNormalization::of(graph, op)?;
+    (graph.ty(x)?.dtype == DataType::Float).then_some(Scaled { x, scale, bias: Some(bias), y, node })
 }
 
 /// The edits that make `found` an InstanceNormalization with scale 1 and bias 0.
 fn fuse(graph: &Graph, found: &Normalized, growth: usize) -> Result<Patch, Miss> {
     let ty = graph.ty(found.x).ok_or(Miss::UnknownType(found.x))?;
     let dims = ty.shape.as_ref().ok_or(Miss::UnknownType(found.x))?;
-    let is_image = dims.len() >= 4 || (dims.len() == 3 && !has_other_scale(graph, found.y, &dims[1].known()));
+    let may_be_layer = dims.len() == 3 || graph.opset() >= LAYER_NORMALIZATION;
+    let is_image = dims.len() >= 3 && !(may_be_layer && has_other_scale(graph, found.y, dims[1].known(), dims.len()));
     if graph.opset() < 6 || ty.dtype != DataType::Float || !is_image || !found.axes.iter().copied().eq(2..dims.len()) {
         return Err(Miss::NotThisPattern);
     }
@@ -74,53 +89,10 @@ fn fuse(graph: &Graph, found: &Normalized, growth: usize) -> Result<Patch, Miss>
 }
 
 /// Whether a product with a constant that is not one number per channel reads `value`.
-fn has_other_scale(graph: &Graph, value: ValueId, channels: &Option<usize>) -> bool {
+fn has_other_scale(graph: &Graph, value: ValueId, channels: Option<usize>, rank: usize) -> bool {
     let side = |op| Binary::of(graph, op).and_then(|binary| binary.with_constant(graph));
     let dims = graph.only_use(value).and_then(|(op, _)| side(op)).and_then(|side| graph.constant(side.constant));
-    dims.is_some_and(|tensor| channels.is_none_or(|channels| per_channel(tensor, channels, 3).is_none()))
-}
-
-/// The edits that put the arithmetic `op` behind an InstanceNormalization into its scale and bias.
-fn absorb(graph: &Graph, op: OpId, growth: usize) -> Result<Patch, Miss> {
-    let binary = Binary::of(graph, op).ok_or(Miss::NotThisPattern)?;
-    let side = binary.with_constant(graph).ok_or(Miss::NotThisPattern)?;
-    let producer = graph.producer(side.x).ok_or(Miss::NotThisPattern)?;
-    let norm = InstanceNormalization::of(graph, producer).ok_or(Miss::NotThisPattern)?;
-    if graph.only_use(norm.y).is_none() {
-        return Err(Miss::OtherUses(norm.y));
-    }
-    let vector = |value: ValueId| graph.constant(value).and_then(Tensor::to_f64_vec).ok_or(Miss::NotConstant(value));
-    let (scale, bias) = (vector(norm.scale)?, vector(norm.bias)?);
-    let rank = graph.ty(norm.x).and_then(|ty| ty.rank()).ok_or(Miss::UnknownType(norm.x))?;
-    let numbers = graph.constant(side.constant).and_then(|tensor| per_channel(tensor, scale.len(), rank));
-    let numbers = numbers.ok_or(Miss::Form("a constant that varies along more than the channels"))?;
-    let map = |factor: &dyn Fn(usize) -> f64, shift: &dyn Fn(usize) -> f64| -> (Vec<f64>, Vec<f64>) {
-        (0..scale.len()).map(|c| (scale[c] * factor(c), bias[c] * factor(c) + shift(c))).unzip()
-    };
-    let (scale, bias) = match (binary.kind, side.is_left) {
-        (BinaryKind::Mul, _) => map(&|c| numbers[c], &|_| 0.0),
-        (BinaryKind::Div, false) => map(&|c| 1.0 / numbers[c], &|_| 0.0),
-        (BinaryKind::Add, _) => map(&|_| 1.0, &|c| numbers[c]),
-        (BinaryKind::Sub, false) => map(&|_| 1.0, &|c| -numbers[c]),
-        (BinaryKind::Sub, true) => map(&|_| -1.0, &|c| numbers[c]),
-        _ => return Err(Miss::NotThisPattern),
-    };
-    let rounded = |numbers: Vec<f64>, value: ValueId| {
-        let numbers: Vec<f32> = numbers.into_iter().map(|number| number as f32).collect();
-        let finite = numbers.iter().all(|number| number.is_finite());
-        finite.then(|| Tensor::from_vec(&[numbers.len()], numbers)).ok_or(Miss::NotFinite(value))
-    };
-    if graph.ty(norm.x).is_none_or(|ty| ty.dtype != DataType::Float) {
-        return Err(Miss::NotThisPattern);
-    }
-    let mut patch = Patch::new(op);
-    let scale = patch.constant("scale", rounded(scale, norm.scale)?);
-    let bias = patch.constant("bias", rounded(bias, norm.bias)?);
-    let inputs = [Some(ValueRef::from(norm.x)), Some(scale), Some(bias)];
-    let y = patch.op(norm.node, &inputs, graph.name_of(binary.y), graph.ty(binary.y).cloned());
-    patch.replace(binary.y, y);
-    net_bytes::check(graph, &patch, &[producer, op], 1, growth)?;
-    Ok(patch)
+    dims.is_some_and(|tensor| channels.is_none_or(|channels| per_channel(tensor, channels, rank).is_none()))
 }
 
 /// The numbers of `tensor`, one a channel (axis 1 of `rank`), where it varies along no other axis.

@@ -1,10 +1,81 @@
 //! Decomposed normalizations: `(x − mean) / sqrt (mean of squares + epsilon)`, as exporters write them.
+//!
+//! [`absorb`] puts arithmetic with constants that follows into the scale and the bias of the one op that such a pattern becomes.
 use std::collections::BTreeSet;
 
 use onnx_shrink_ir::{
-    Graph, OpId, Use, ValueId,
+    Graph, NewOp, OpId, Patch, Tensor, Use, ValueId, ValueRef,
     ops::{Binary, BinaryKind, Reduce, Reshape, axis_from_front},
 };
+
+use crate::{Miss, net_bytes};
+
+/// A normalization with a scale and maybe a bias.
+pub(crate) struct Scaled {
+    /// Input
+    pub x: ValueId,
+    /// One factor for each of its numbers
+    pub scale: ValueId,
+    /// One summand for each; `None`: 0
+    pub bias: Option<ValueId>,
+    /// Output
+    pub y: ValueId,
+    /// The node, which keeps its attributes
+    pub node: NewOp,
+}
+
+/// The edits that put the arithmetic `op` into scale and bias of the normalization before it, which `find` reads. `fit` gives the
+/// numbers of a constant in the order of a scale of these dimensions, where they vary as it does.
+pub(crate) fn absorb(
+    graph: &Graph,
+    op: OpId,
+    growth: usize,
+    find: impl Fn(OpId) -> Option<Scaled>,
+    fit: impl Fn(&Scaled, &Tensor, &[usize]) -> Option<Vec<f64>>,
+) -> Result<Patch, Miss> {
+    let binary = Binary::of(graph, op).ok_or(Miss::NotThisPattern)?;
+    let side = binary.with_constant(graph).ok_or(Miss::NotThisPattern)?;
+    let producer = graph.producer(side.x).ok_or(Miss::NotThisPattern)?;
+    let norm = find(producer).ok_or(Miss::NotThisPattern)?;
+    if graph.only_use(norm.y).is_none() {
+        return Err(Miss::OtherUses(norm.y));
+    }
+    let tensor = graph.constant(norm.scale).ok_or(Miss::NotConstant(norm.scale))?;
+    let scale = tensor.to_f64_vec().ok_or(Miss::NotThisPattern)?;
+    let bias = match norm.bias {
+        Some(bias) => graph.constant(bias).and_then(Tensor::to_f64_vec).ok_or(Miss::NotConstant(bias))?,
+        None => vec![0.0; scale.len()],
+    };
+    let numbers = graph.constant(side.constant).and_then(|constant| fit(&norm, constant, tensor.dims()));
+    let numbers = numbers.filter(|numbers| numbers.len() == scale.len() && bias.len() == scale.len());
+    let numbers = numbers.ok_or(Miss::Form("a constant that varies along other axes than the scale"))?;
+    let map = |factor: &dyn Fn(usize) -> f64, shift: &dyn Fn(usize) -> f64| -> (Vec<f64>, Vec<f64>) {
+        (0..scale.len()).map(|c| (scale[c] * factor(c), bias[c] * factor(c) + shift(c))).unzip()
+    };
+    let (new_scale, new_bias) = match (binary.kind, side.is_left) {
+        (BinaryKind::Mul, _) => map(&|c| numbers[c], &|_| 0.0),
+        (BinaryKind::Div, false) => map(&|c| 1.0 / numbers[c], &|_| 0.0),
+        (BinaryKind::Add, _) => map(&|_| 1.0, &|c| numbers[c]),
+        (BinaryKind::Sub, false) => map(&|_| 1.0, &|c| -numbers[c]),
+        (BinaryKind::Sub, true) => map(&|_| -1.0, &|c| numbers[c]),
+        _ => return Err(Miss::NotThisPattern),
+    };
+    let rounded = |numbers: Vec<f64>| {
+        let numbers: Vec<f32> = numbers.into_iter().map(|number| number as f32).collect();
+        let finite = numbers.iter().all(|number| number.is_finite());
+        finite.then(|| Tensor::from_vec(tensor.dims(), numbers)).ok_or(Miss::NotFinite(side.constant))
+    };
+    let mut patch = Patch::new(op);
+    let has_bias = norm.bias.is_some() || new_bias.iter().any(|number| *number != 0.0);
+    let mut inputs = vec![Some(ValueRef::from(norm.x)), Some(patch.constant("scale", rounded(new_scale)?))];
+    if has_bias {
+        inputs.push(Some(patch.constant("bias", rounded(new_bias)?)));
+    }
+    let y = patch.op(norm.node, &inputs, graph.name_of(binary.y), graph.ty(binary.y).cloned());
+    patch.replace(binary.y, y);
+    net_bytes::check(graph, &patch, &[producer, op], 1, growth)?;
+    Ok(patch)
+}
 
 /// A value that is normalized along some axes.
 #[derive(Clone, Debug)]

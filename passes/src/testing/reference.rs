@@ -10,8 +10,9 @@ use onnx_shrink_ir::{
     DataType, Evaluate, EvaluateError, Graph, Observe, OpId, Prepared, Tensor, ValueId,
     ops::{
         AutoPad, AveragePool, BatchNormalization, Cast, Clip, Concat, Constant, ConstantOfShape, Conv, ConvTranspose,
-        DequantizeLinear, Flatten, Gather, Gemm, HardSigmoid, InstanceNormalization, LeakyRelu, MaxPool,
-        QuantizeLinear, Reduce, Reshape, Softmax, Split, SplitLengths, Squeeze, Transpose, Unsqueeze, axis_from_front,
+        DequantizeLinear, Flatten, Gather, Gemm, HardSigmoid, InstanceNormalization, LayerNormalization, LeakyRelu,
+        MaxPool, QuantizeLinear, Reduce, Reshape, Softmax, Split, SplitLengths, Squeeze, Transpose, Unsqueeze,
+        axis_from_front,
     },
     ops_between,
 };
@@ -312,6 +313,16 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
             let axes = (2..x.array(0)?.ndim()).collect();
             one(mean(x.array(0)?, axes))
         }
+        "LayerNormalization" => {
+            let norm = LayerNormalization::of(graph, id).ok_or("this form of LayerNormalization")?;
+            let array = x.array(0)?;
+            let axes: Vec<usize> = (axis(norm.axis, array.ndim())?..array.ndim()).collect();
+            let centered = zip(&array, &mean(array.clone(), axes.clone()), |a, b| a - b)?;
+            let variance = mean(centered.mapv(|x| x * x), axes);
+            let normed = zip(&centered, &variance, |a, v| a / (v + f64::from(norm.epsilon)).sqrt())?;
+            let scaled = zip(&normed, &x.array(1)?, |a, b| a * b)?;
+            one(if x.has(2) { zip(&scaled, &x.array(2)?, |a, b| a + b)? } else { scaled })
+        }
         "InstanceNormalization" => {
             let norm = InstanceNormalization::of(graph, id).ok_or("this form of InstanceNormalization")?;
             let array = x.array(0)?;
@@ -336,17 +347,22 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
             let axes = (2..array.ndim()).collect();
             one(mean(array, axes))
         }
-        "ReduceMean" => {
+        "ReduceMean" | "ReduceSum" | "ReduceMax" => {
             let array = x.array(0)?;
-            let reduce = Reduce::of(graph, id).ok_or("this form of ReduceMean")?;
-            let axes = reduce.axes.ok_or("axes")?.into_iter().map(|axis_| axis(axis_, array.ndim()));
-            let axes = axes.collect::<Computed<Vec<usize>>>()?;
-            if !reduce.keeps_axes {
-                let kept = (0..array.ndim()).filter(|axis| !axes.contains(axis));
-                let dims: Vec<usize> = kept.map(|axis| array.shape()[axis]).collect();
-                return one(reshaped(&mean(array, axes), &dims)?);
-            }
-            one(mean(array, axes))
+            let reduce = Reduce::of(graph, id).ok_or("this form of reduction")?;
+            // Axes that are an input are no constant for an op alone.
+            let axes = if x.has(1) { x.ints(1)? } else { reduce.axes.ok_or("axes")? };
+            let axes = axes.into_iter().map(|axis_| axis(axis_, array.ndim())).collect::<Computed<Vec<usize>>>()?;
+            let kept: Vec<usize> =
+                (0..array.ndim()).filter(|axis| !axes.contains(axis)).map(|axis| array.shape()[axis]).collect();
+            let reduced = match op.op_type() {
+                "ReduceMean" => mean(array, axes),
+                "ReduceSum" => axes.iter().fold(array, |sum, &axis| sum.sum_axis(Axis(axis)).insert_axis(Axis(axis))),
+                _ => axes.iter().fold(array, |most, &axis| {
+                    most.fold_axis(Axis(axis), f64::NEG_INFINITY, |a, b| a.max(*b)).insert_axis(Axis(axis))
+                }),
+            };
+            one(if reduce.keeps_axes { reduced } else { reshaped(&reduced, &kept)? })
         }
         "Gather" => {
             let (array, indices) = (x.array(0)?, x.ints(1)?);
