@@ -51,8 +51,8 @@ pub use error::{PassError, Result};
 pub use journal::{Entry, INITIALIZER, Journal, Outcome};
 pub use lossless::{
     DropConstantChannels, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm, FoldConstants, FoldPad,
-    FuseGlobalAveragePool, FuseHardSigmoid, FuseInstanceNormalization, FuseLayerNormalization, FuseSoftmax, InlineIf,
-    MergeEqualOps, SimplifyIslands,
+    FuseGelu, FuseGlobalAveragePool, FuseHardSigmoid, FuseInstanceNormalization, FuseLayerNormalization, FuseSoftmax,
+    InlineIf, MergeEqualOps, SimplifyIslands,
 };
 pub use low_rank::SplitLowRank;
 pub use miss::Miss;

@@ -3,8 +3,8 @@ use onnx_shrink_ir::Graph;
 
 use crate::{
     Class, Context, DropConstantChannels, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm,
-    FoldConstants, FoldPad, FuseGlobalAveragePool, FuseHardSigmoid, FuseInstanceNormalization, FuseLayerNormalization,
-    FuseSoftmax, InlineIf, MergeEqualOps, Pass, Result, SimplifyIslands,
+    FoldConstants, FoldPad, FuseGelu, FuseGlobalAveragePool, FuseHardSigmoid, FuseInstanceNormalization,
+    FuseLayerNormalization, FuseSoftmax, InlineIf, MergeEqualOps, Pass, Result, SimplifyIslands,
 };
 
 /// The passes of the lossless part. They run in this order, again and again until nothing changes.
@@ -18,6 +18,7 @@ pub fn lossless() -> Vec<Box<dyn Pass>> {
         Box::new(FuseInstanceNormalization),
         Box::new(FuseLayerNormalization),
         Box::new(FuseSoftmax),
+        Box::new(FuseGelu),
         Box::new(FuseHardSigmoid), // before folding into layers: its summand is worth more here
         Box::new(FoldBatchNorm),
         Box::new(FoldArithmetic),

@@ -8,8 +8,8 @@ use crate::{
     Description,
     lossless::{
         drop_constant_channels, eliminate_dead, eliminate_identity, fold_arithmetic, fold_batch_norm, fold_constants,
-        fold_pad, fuse_global_average_pool, fuse_hard_sigmoid, fuse_instance_normalization, fuse_layer_normalization,
-        fuse_softmax, inline_if, merge_equal_ops, simplify_islands,
+        fold_pad, fuse_gelu, fuse_global_average_pool, fuse_hard_sigmoid, fuse_instance_normalization,
+        fuse_layer_normalization, fuse_softmax, inline_if, merge_equal_ops, simplify_islands,
     },
     low_rank::split_low_rank,
     prune::{linearize_branches, prune_channels},
@@ -28,6 +28,7 @@ pub const PASSES: &[&Description] = &[
     &fuse_instance_normalization::PASS,
     &fuse_layer_normalization::PASS,
     &fuse_softmax::PASS,
+    &fuse_gelu::PASS,
     &fuse_hard_sigmoid::PASS,
     &fold_batch_norm::PASS,
     &fold_arithmetic::PASS,

@@ -228,6 +228,7 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
             one(x.array(0)?.mapv(|x| (alpha * x + beta).clamp(0.0, 1.0)))
         }
         "Erf" => unary(erf),
+        "Gelu" => unary(|x| x * 0.5 * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2))),
         "Not" => unary(|x| f64::from(x == 0.0)),
         "Tanh" => unary(f64::tanh),
         "Sigmoid" => unary(|x| 1.0 / (1.0 + (-x).exp())),
