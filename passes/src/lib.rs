@@ -50,9 +50,9 @@ pub use context::{Context, Options, Statistics, Watch};
 pub use error::{PassError, Result};
 pub use journal::{Entry, INITIALIZER, Journal, Outcome};
 pub use lossless::{
-    DropConstantChannels, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm, FoldConstants, FoldPad,
-    FuseGelu, FuseGlobalAveragePool, FuseHardSigmoid, FuseInstanceNormalization, FuseLayerNormalization, FuseSoftmax,
-    InlineIf, MergeEqualOps, SimplifyIslands,
+    DropConstantChannels, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm, FoldConstants, FoldNeg,
+    FoldPad, FuseGelu, FuseGlobalAveragePool, FuseHardSigmoid, FuseInstanceNormalization, FuseLayerNormalization,
+    FuseSoftmax, InlineIf, MergeEqualOps, SimplifyIslands,
 };
 pub use low_rank::SplitLowRank;
 pub use miss::Miss;

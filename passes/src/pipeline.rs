@@ -3,7 +3,7 @@ use onnx_shrink_ir::Graph;
 
 use crate::{
     Class, Context, DropConstantChannels, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm,
-    FoldConstants, FoldPad, FuseGelu, FuseGlobalAveragePool, FuseHardSigmoid, FuseInstanceNormalization,
+    FoldConstants, FoldNeg, FoldPad, FuseGelu, FuseGlobalAveragePool, FuseHardSigmoid, FuseInstanceNormalization,
     FuseLayerNormalization, FuseSoftmax, InlineIf, MergeEqualOps, Pass, Result, SimplifyIslands,
 };
 
@@ -22,6 +22,7 @@ pub fn lossless() -> Vec<Box<dyn Pass>> {
         Box::new(FuseHardSigmoid), // before folding into layers: its summand is worth more here
         Box::new(FoldBatchNorm),
         Box::new(FoldArithmetic),
+        Box::new(FoldNeg),
         Box::new(FoldPad),
         Box::new(FuseGlobalAveragePool),
         Box::new(DropConstantChannels), // after folding: a channel is its weights and bias then

@@ -8,7 +8,7 @@ use crate::{
     Description,
     lossless::{
         drop_constant_channels, eliminate_dead, eliminate_identity, fold_arithmetic, fold_batch_norm, fold_constants,
-        fold_pad, fuse_gelu, fuse_global_average_pool, fuse_hard_sigmoid, fuse_instance_normalization,
+        fold_neg, fold_pad, fuse_gelu, fuse_global_average_pool, fuse_hard_sigmoid, fuse_instance_normalization,
         fuse_layer_normalization, fuse_softmax, inline_if, merge_equal_ops, simplify_islands,
     },
     low_rank::split_low_rank,
@@ -32,6 +32,7 @@ pub const PASSES: &[&Description] = &[
     &fuse_hard_sigmoid::PASS,
     &fold_batch_norm::PASS,
     &fold_arithmetic::PASS,
+    &fold_neg::PASS,
     &fold_pad::PASS,
     &fuse_global_average_pool::PASS,
     &drop_constant_channels::PASS,

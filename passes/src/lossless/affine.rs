@@ -288,6 +288,11 @@ fn rounded(dtype: DataType, numbers: &ArrayD<f64>) -> Option<Tensor> {
     (finite && (largest == 0.0 || largest >= least_normal)).then_some(tensor)
 }
 
+/// `tensor` times -1, of its type; `None` when it holds no numbers.
+pub(crate) fn negated(tensor: &Tensor) -> Option<Tensor> {
+    Tensor::from_f64(tensor.dtype(), &-tensor.to_f64()?)
+}
+
 /// `name_folded`, once.
 fn folded_name(name: &str) -> String {
     if name.ends_with("_folded") { name.to_owned() } else { format!("{name}_folded") }
