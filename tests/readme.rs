@@ -1,4 +1,4 @@
-//! README.md tells the truth: each ```` ```console ```` block in it is run, and what it prints is compared.
+//! README.md and docs/guide.md tell the truth: each ```` ```console ```` block in them is run, and what it prints is compared.
 //!
 //! A line that begins with `$ ` is run by `sh` in a folder of its own that holds a copy of `fixtures/`, with the built program
 //! first in PATH; all lines of all blocks in order, so that what one writes, a later one finds. A `\` at the end of a line goes
@@ -100,29 +100,44 @@ fn only_what_float_sums_decide_may_differ() {
     assert!(!is_same("error 1.22e-2", "error 1.82e-2"));
 }
 
+/// In the order in which they are read: what the first writes, the second finds.
+const PAGES: [&str; 2] = ["README.md", "docs/guide.md"];
+
 #[test]
-fn every_command_of_the_readme_prints_what_it_says() {
-    let file = Path::new(ROOT).join("README.md");
+fn every_command_of_the_readme_and_the_guide_prints_what_it_says() {
     let folder = tempfile::tempdir().unwrap();
     copy(&Path::new(ROOT).join("fixtures"), &folder.path().join("fixtures"));
-    let (mut anew, mut examples, mut wrong) = (String::new(), 0, Vec::new());
-    for piece in pieces(&fs::read_to_string(&file).unwrap()) {
-        match piece {
-            Piece::Text(text) => anew += &text,
-            Piece::Example(Example { command, expected }) => {
-                let found = output_of(&command, folder.path());
-                if !is_same(&expected, &found) {
-                    wrong.push(format!("$ {command}\n-- README.md says\n{expected}-- it prints\n{found}"));
+    let (mut examples, mut wrong) = (0, Vec::new());
+    for page in PAGES {
+        let file = Path::new(ROOT).join(page);
+        let mut anew = String::new();
+        for piece in pieces(&fs::read_to_string(&file).unwrap()) {
+            match piece {
+                Piece::Text(text) => anew += &text,
+                Piece::Example(Example { command, expected }) => {
+                    let found = output_of(&command, folder.path());
+                    if !is_same(&expected, &found) {
+                        wrong.push(format!("$ {command}\n-- {page} says\n{expected}-- it prints\n{found}"));
+                    }
+                    anew += &format!("$ {command}\n{found}");
+                    examples += 1;
                 }
-                anew += &format!("$ {command}\n{found}");
-                examples += 1;
             }
         }
+        if env::var_os("UPDATE_EXPECT").is_some() {
+            fs::write(&file, anew).unwrap();
+        }
     }
-    if env::var_os("UPDATE_EXPECT").is_some() {
-        fs::write(&file, anew).unwrap();
-        return;
+    assert!(examples > 5, "the examples were not found");
+    let is_wrong = !wrong.is_empty() && env::var_os("UPDATE_EXPECT").is_none();
+    assert!(!is_wrong, "{}\n(UPDATE_EXPECT=1 writes the pages anew)", wrong.join("\n"));
+}
+
+#[test]
+fn the_first_command_and_the_test_command_are_on_the_first_screen() {
+    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let screen: Vec<&str> = readme.lines().take(40).collect();
+    for command in ["cargo install --path .", "cargo test --release --workspace", "$ onnx-shrink "] {
+        assert!(screen.iter().any(|line| line.starts_with(command)), "{command}");
     }
-    assert!(examples > 5, "the examples of README.md were not found");
-    assert!(wrong.is_empty(), "{}\n(UPDATE_EXPECT=1 writes README.md anew)", wrong.join("\n"));
 }

@@ -16,7 +16,7 @@ impl About {
         for (when, graph) in [("before", before), ("after", after)] {
             about.graph(name, when, graph, "", &mut labels);
         }
-        if let Some(pass) = registry::PASSES.iter().find(|pass| pass.name == name) {
+        if let Some(pass) = registry::passes().into_iter().find(|pass| pass.name == name) {
             about.lines.push(format!("pass ({:?}): {}", pass.class, pass.about).to_lowercase());
         }
         let is_about =

@@ -51,7 +51,8 @@ pub use error::{PassError, Result};
 pub use journal::{Entry, INITIALIZER, Journal, Outcome, RewriteId};
 pub use lossless::{
     DropConstantChannels, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm, FoldConstantRegions,
-    FoldConstants, FoldPad, FoldShapes, FuseGlobalAveragePool, InlineIf, MergeEqualOps, SimplifyIslands,
+    FoldConstants, FoldNeg, FoldPad, FoldShapes, FuseGelu, FuseGlobalAveragePool, FuseHardSigmoid,
+    FuseInstanceNormalization, FuseLayerNormalization, FuseSoftmax, InlineIf, MergeEqualOps, SimplifyIslands,
 };
 pub use low_rank::SplitLowRank;
 pub use miss::{Miss, Named, Origin};

@@ -1,33 +1,9 @@
 //! Which passes run, in which order, and why in that order.
 use onnx_shrink_ir::Graph;
 
-use crate::{
-    Class, Context, DropConstantChannels, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm,
-    FoldConstantRegions, FoldConstants, FoldPad, FoldShapes, FuseGlobalAveragePool, InlineIf, MergeEqualOps, Pass,
-    Result, SimplifyIslands,
-};
+use crate::{Class, Context, Pass, Result};
 
-/// The passes of the lossless part. They run in this order, again and again until nothing changes.
-pub fn lossless() -> Vec<Box<dyn Pass>> {
-    vec![
-        Box::new(FoldConstants::exact()),
-        Box::new(FoldConstants::rounding()), // before all that wants constant weights
-        Box::new(FoldConstantRegions::exact()), // what grows op by op may shrink as a whole
-        Box::new(FoldConstantRegions::rounding()),
-        Box::new(FoldShapes), // behind it: the types are as good as they get
-        Box::new(InlineIf),
-        Box::new(EliminateIdentity), // before all that looks at producers
-        Box::new(MergeEqualOps),     // behind it: ops that read the same value have the same inputs now
-        Box::new(FoldBatchNorm),
-        Box::new(FoldArithmetic),
-        Box::new(FoldPad),
-        Box::new(FuseGlobalAveragePool),
-        Box::new(DropConstantChannels), // after folding: a channel is its weights and bias then
-        Box::new(SimplifyIslands::exact()), // after folding: its rules look at constants
-        Box::new(SimplifyIslands::rounding()), // what is left when rounding may differ
-        Box::new(EliminateDead),        // last: it clears what the others left
-    ]
-}
+pub use crate::lossless::in_order as lossless;
 
 /// Rounds after which the lossless part ends even if something still changes.
 const ROUNDS: usize = 8;

@@ -5,12 +5,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    Description,
-    lossless::{
-        drop_constant_channels, eliminate_dead, eliminate_identity, fold_arithmetic, fold_batch_norm,
-        fold_constant_regions, fold_constants, fold_pad, fold_shapes, fuse_global_average_pool, inline_if,
-        merge_equal_ops, simplify_islands,
-    },
+    Description, lossless,
     low_rank::split_low_rank,
     prune::{linearize_branches, prune_channels},
     quantize::{
@@ -19,21 +14,8 @@ use crate::{
     weight_only::{fold_weights, store_fp16, store_int4, store_int8},
 };
 
-/// All passes. Those of the lossless part stand in the order of [`pipeline::lossless`](crate::pipeline::lossless).
-pub const PASSES: &[&Description] = &[
-    &fold_constants::PASS,
-    &fold_constant_regions::PASS,
-    &fold_shapes::PASS,
-    &inline_if::PASS,
-    &eliminate_identity::PASS,
-    &merge_equal_ops::PASS,
-    &fold_batch_norm::PASS,
-    &fold_arithmetic::PASS,
-    &fold_pad::PASS,
-    &fuse_global_average_pool::PASS,
-    &drop_constant_channels::PASS,
-    &simplify_islands::PASS,
-    &eliminate_dead::PASS,
+/// The passes that run on request, behind those of [`lossless::in_order`].
+const ON_REQUEST: &[&Description] = &[
     &split_low_rank::PASS,
     &prune_channels::PASS,
     &linearize_branches::PASS,
@@ -51,17 +33,28 @@ pub const PASSES: &[&Description] = &[
     &to_integer::PASS,
 ];
 
+/// All passes, each once, in the order of a run.
+pub fn passes() -> Vec<&'static Description> {
+    let mut all: Vec<&'static Description> = Vec::new();
+    for pass in lossless::in_order() {
+        if all.iter().all(|known| known.name != pass.name()) {
+            all.push(pass.description());
+        }
+    }
+    all.extend(ON_REQUEST);
+    all
+}
+
 /// Names of all passes.
 pub fn names() -> BTreeSet<&'static str> {
-    PASSES.iter().map(|pass| pass.name).collect()
+    passes().into_iter().map(|pass| pass.name).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::{fs, path::Path};
 
-    use super::PASSES;
-    use crate::{When, pipeline};
+    use super::passes;
 
     /// Files below `folder`, as paths from it.
     fn sources(folder: &Path, within: &str, found: &mut Vec<String>) {
@@ -88,29 +81,16 @@ mod tests {
                 .then(|| file.rsplit('/').next().unwrap().replace(".rs", ""))
         };
         let mut stated: Vec<String> = files.iter().filter_map(stated).map(|name| name.replace('_', "-")).collect();
-        let mut listed: Vec<&str> = PASSES.iter().map(|pass| pass.name).collect();
+        let mut listed: Vec<&str> = passes().into_iter().map(|pass| pass.name).collect();
         stated.sort();
         listed.sort_unstable();
         assert_eq!(stated, listed);
-        for pass in PASSES {
+        for pass in passes() {
             assert!(
                 !pass.about.is_empty() && !pass.about.contains('\n') && !pass.about.ends_with('.'),
                 "{}",
                 pass.name
             );
         }
-    }
-
-    #[test]
-    fn the_lossless_passes_are_listed_in_the_order_of_the_pipeline() {
-        let mut order: Vec<&str> = Vec::new();
-        for pass in pipeline::lossless() {
-            if !order.contains(&pass.name()) {
-                order.push(pass.name());
-            }
-        }
-        let listed: Vec<&str> =
-            PASSES.iter().filter(|pass| pass.when == When::Lossless).map(|pass| pass.name).collect();
-        assert_eq!(order, listed);
     }
 }

@@ -27,6 +27,15 @@ pub fn parse(source: &str) -> Model {
     }
 }
 
+/// The text of a graph with those of `constants` (name, and declaration without it: `float[2]`, `{1, 2}`) that `body` names.
+pub fn graph_of(signature: &str, constants: &[(&str, &str, &str)], body: &str) -> String {
+    let words: Vec<&str> = body.split(|letter: char| !letter.is_alphanumeric() && letter != '_').collect();
+    let used = constants.iter().filter(|(name, ..)| words.contains(name));
+    let stated: Vec<String> = used.map(|(name, ty, numbers)| format!("{ty} {name} = {numbers}")).collect();
+    let stated = if stated.is_empty() { String::new() } else { format!("<{}>", stated.join(", ")) };
+    format!("g {signature} {stated} {{ {body} }}")
+}
+
 /// Samples that stand in memory: the inputs of each.
 pub struct Samples(pub Vec<Vec<Option<Tensor>>>);
 
@@ -62,6 +71,23 @@ pub fn check(pass: &dyn Pass, before: &str, after: &str) {
     check_with(pass, before, after, Options::default());
 }
 
+/// [`check`] of a pass that looks at the types of values between, which are inferred first.
+///
+/// # Panics
+/// When the check fails.
+pub fn check_inferred(pass: &dyn Pass, before: &str, after: &str) {
+    let mut original = parse(before).graph;
+    onnx_shrink_ir::infer::infer(&mut original);
+    let mut graph = original.detached();
+    run(pass, &mut graph, Options::default());
+    let (found, wanted) = (text::print_graph(&graph), text::print_graph(&parse(after).graph));
+    assert!(found == wanted, "{} made\n{found}\nand not\n{wanted}", pass.name());
+    onnx_shrink_ir::infer::infer(&mut graph);
+    run(pass, &mut graph, Options::default());
+    assert_eq!(text::print_graph(&graph), wanted, "{} changed its own result", pass.name());
+    assert_same_values(&original, &graph, pass.class());
+}
+
 /// [`check`] under `options`.
 ///
 /// # Panics
@@ -95,7 +121,20 @@ pub fn check_same(pass: &dyn Pass, model: &str) {
 }
 
 fn check_untouched(pass: &dyn Pass, model: &str) -> Vec<String> {
+    check_untouched_graph(pass, parse(model).graph)
+}
+
+/// `pass` leaves `model` as it is, also where the types of values between are known.
+///
+/// # Panics
+/// When that is not so.
+pub fn check_same_inferred(pass: &dyn Pass, model: &str) {
     let mut graph = parse(model).graph;
+    onnx_shrink_ir::infer::infer(&mut graph);
+    check_untouched_graph(pass, graph);
+}
+
+fn check_untouched_graph(pass: &dyn Pass, mut graph: Graph) -> Vec<String> {
     let before = text::print_graph(&graph);
     let misses = run(pass, &mut graph, Options::default());
     assert_eq!(text::print_graph(&graph), before, "{} changed a graph that it must leave", pass.name());

@@ -1,7 +1,7 @@
 //! Runs the `onnx before` and `onnx after` examples in the headers of all passes.
 //!
 //! The line `# x: float[1,2]; w, b: int64[2] = {1, 2}` above an example declares its values: names that begin with `x` are
-//! graph inputs, the others constants with seeded numbers (positive: a variance must be) or the numbers that stand there.
+//! graph inputs, `opset: 20` the opset (17 else), the others constants with seeded numbers (positive: a variance must be) or the numbers that stand there.
 //! Values that an example makes and does not use are its outputs. After the pass, the ops and the edges between them must
 //! be those of `after`, constants by any name and values, and both graphs must compute the same.
 use std::{collections::BTreeMap, path::Path};
@@ -79,7 +79,8 @@ fn graph_of(example: &str, declared: &[(String, String, Option<String>)], before
         .collect();
     let mut inputs = Vec::new();
     let mut constants = Vec::new();
-    for (name, ty, values) in declared {
+    let opset = declared.iter().find(|(name, ..)| name == "opset").map_or("17", |(_, number, _)| number);
+    for (name, ty, values) in declared.iter().filter(|(name, ..)| name != "opset") {
         if name.starts_with('x') {
             inputs.push(format!("{ty} {name}"));
         } else if !made.contains(name) {
@@ -104,7 +105,7 @@ fn graph_of(example: &str, declared: &[(String, String, Option<String>)], before
     }
     let outputs: Vec<String> = outputs.iter().map(|name| format!("float[] {name}")).collect();
     let text = format!(
-        "g ({}) => ({}) <{}> {{\n{}\n}}",
+        "<ir_version: 10, opset_import: [\"\" : {opset}]> g ({}) => ({}) <{}> {{\n{}\n}}",
         inputs.join(", "),
         outputs.join(", "),
         constants.join(", "),

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use onnx_shrink_passes::{When, registry::PASSES};
+use onnx_shrink_passes::{When, registry::passes};
 
 const INTRODUCTION: &str = "\
 # Passes
@@ -103,7 +103,7 @@ fn without_links(line: &str) -> String {
 
 fn page() -> String {
     let mut page = format!("{INTRODUCTION}\n| pass | class | runs | what it does |\n|---|---|---|---|\n");
-    for pass in PASSES {
+    for pass in passes() {
         let name = pass.name;
         let class = format!("{:?}", pass.class).to_lowercase();
         let runs = match pass.when {
@@ -113,7 +113,7 @@ fn page() -> String {
         let runs = if runs.contains(' ') && !runs.contains("--") { runs.replace('`', "") } else { runs };
         let _ = writeln!(page, "| [{name}](#{name}) | {class} | {runs} | {} |", pass.about);
     }
-    for pass in PASSES {
+    for pass in passes() {
         let _ = write!(page, "\n## {}\n\n{}\n", pass.name, header(&file_of(pass.name)));
         if pass.name == "simplify-islands" {
             for rules in RULES {

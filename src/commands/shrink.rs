@@ -15,7 +15,7 @@ use onnx_shrink_driver::{
     shrink,
 };
 use onnx_shrink_ir::proto::{self, ExternalData};
-use onnx_shrink_passes::{When, registry::PASSES};
+use onnx_shrink_passes::{When, registry::passes};
 
 use super::{
     Command, Session,
@@ -281,9 +281,9 @@ fn stream(path: PathBuf, device: &str) -> PathBuf {
 
 /// A line for each pass.
 fn passes_text() -> String {
-    let width = PASSES.iter().map(|pass| pass.name.len()).max().unwrap_or(0);
+    let width = passes().iter().map(|pass| pass.name.len()).max().unwrap_or(0);
     let mut text = String::new();
-    for pass in PASSES {
+    for pass in passes() {
         let class = format!("{:?}", pass.class).to_lowercase();
         let request = match pass.when {
             When::Lossless => String::new(),

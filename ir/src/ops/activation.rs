@@ -143,6 +143,12 @@ impl HardSigmoid {
         reader.finish(1, 1)?;
         Some(HardSigmoid { x, y, alpha, beta })
     }
+
+    /// A new node with these numbers; its input is x.
+    pub fn plain(name: &str, alpha: f32, beta: f32) -> NewOp {
+        let numbers = [attributes::float("alpha", alpha), attributes::float("beta", beta)];
+        numbers.into_iter().fold(NewOp::new("HardSigmoid").named(name), NewOp::with)
+    }
 }
 
 /// `Softmax`, `LogSoftmax` or `Hardmax`.
@@ -169,5 +175,10 @@ impl Softmax {
         let (x, y) = (reader.op.input(0)?, reader.op.output(0)?);
         reader.finish(1, 1)?;
         Some(Softmax { x, y, axis, to_the_end })
+    }
+
+    /// A new Softmax along `axis`; its input is x.
+    pub fn plain(name: &str, axis: i64) -> NewOp {
+        NewOp::new("Softmax").named(name).with(attributes::int("axis", axis))
     }
 }

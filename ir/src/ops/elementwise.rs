@@ -59,6 +59,26 @@ impl Binary {
     pub fn to_op(&self) -> NewOp {
         self.node.clone()
     }
+
+    /// Its two sides, where one of them is constant and the other is not.
+    pub fn with_constant(&self, graph: &Graph) -> Option<ConstantSide> {
+        match (graph.constant(self.a), graph.constant(self.b)) {
+            (None, Some(_)) => Some(ConstantSide { x: self.a, constant: self.b, is_left: false }),
+            (Some(_), None) => Some(ConstantSide { x: self.b, constant: self.a, is_left: true }),
+            _ => None,
+        }
+    }
+}
+
+/// The sides of a [`Binary`] with a constant.
+#[derive(Clone, Copy, Debug)]
+pub struct ConstantSide {
+    /// The side that is not constant
+    pub x: ValueId,
+    /// The constant
+    pub constant: ValueId,
+    /// Whether the constant is the left side
+    pub is_left: bool,
 }
 
 /// `Cast`.

@@ -24,12 +24,12 @@ mod weighted;
 pub use activation::{Clip, HardSigmoid, LeakyRelu, Relu, Softmax, clip_bounds, is_clip};
 pub use constant::{Constant, ConstantOfShape};
 pub use conv::{AutoPad, Conv, ConvTranspose};
-pub use elementwise::{Binary, BinaryKind, Cast, Dropout, has_older_broadcast};
+pub use elementwise::{Binary, BinaryKind, Cast, ConstantSide, Dropout, has_older_broadcast};
 pub use layout::{
     Concat, Expand, Flatten, Gather, Pad, PadMode, Reshape, Shape, Slice, Squeeze, Tile, Transpose, Unsqueeze,
 };
 pub use linear::{Gemm, MatMul};
-pub use norm::{BatchNormalization, LayerNormalization};
+pub use norm::{BatchNormalization, InstanceNormalization, LAYER_NORMALIZATION, LayerNormalization};
 pub use pool::{AveragePool, MaxPool};
 pub use quantize::{DequantizeLinear, QuantizeLinear};
 pub use reduce::Reduce;

@@ -1,6 +1,9 @@
 //! Normalizations.
 use super::Reader;
-use crate::graph::{Graph, NewOp, OpId, ValueId};
+use crate::{
+    attributes,
+    graph::{Graph, NewOp, OpId, ValueId},
+};
 
 /// `BatchNormalization` in inference: `y = (x - mean) / sqrt(var + epsilon) · scale + bias`, per channel (axis 1).
 #[derive(Clone, Debug)]
@@ -55,17 +58,60 @@ impl BatchNormalization {
     }
 }
 
+/// `InstanceNormalization`: `y = (x - mean) / sqrt(var + epsilon) · scale + bias`, mean and variance over the axes from 2 on.
+#[derive(Clone, Debug)]
+pub struct InstanceNormalization {
+    /// Input of shape [N, C, …]
+    pub x: ValueId,
+    /// One factor per channel
+    pub scale: ValueId,
+    /// One summand per channel
+    pub bias: ValueId,
+    /// Output, of the shape of `x`
+    pub y: ValueId,
+    /// Added to the variance
+    pub epsilon: f32,
+    /// The node as in the file
+    pub node: NewOp,
+}
+
+impl InstanceNormalization {
+    /// The op as an instance normalization; `None` when it is none.
+    pub fn of(graph: &Graph, op: OpId) -> Option<InstanceNormalization> {
+        let mut reader = Reader::of(graph, op, "InstanceNormalization").filter(|_| graph.opset() >= 6)?;
+        let epsilon = reader.float("epsilon")?.unwrap_or(1e-5);
+        let input = |index| reader.op.input(index);
+        let (x, scale, bias, y) = (input(0)?, input(1)?, input(2)?, reader.op.output(0)?);
+        let node = reader.finish(3, 1)?;
+        Some(InstanceNormalization { x, scale, bias, y, epsilon, node })
+    }
+
+    /// A new node with this epsilon; its inputs are x, scale and bias.
+    pub fn plain(name: &str, epsilon: f32) -> NewOp {
+        NewOp::new("InstanceNormalization").named(name).with(attributes::float("epsilon", epsilon))
+    }
+}
+
+/// The first opset with [`LayerNormalization`].
+pub const LAYER_NORMALIZATION: i64 = 17;
+
 /// `LayerNormalization` over the axes from `axis` on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LayerNormalization {
     /// Input
     pub x: ValueId,
+    /// One factor for each number that is normalized together
+    pub scale: ValueId,
+    /// One summand for each; `None`: 0
+    pub bias: Option<ValueId>,
     /// Output, of the shape of `x`
     pub y: ValueId,
     /// The first axis that is normalized over, as written: negative counts from the back
     pub axis: i64,
     /// Added to the variance
     pub epsilon: f32,
+    /// The node as in the file
+    pub node: NewOp,
 }
 
 impl LayerNormalization {
@@ -74,8 +120,14 @@ impl LayerNormalization {
         let mut reader = Reader::of(graph, op, "LayerNormalization")?;
         let (axis, epsilon) = (reader.int_or("axis", -1)?, reader.float("epsilon")?.unwrap_or(1e-5));
         reader.ignore("stash_type"); // in which type it computes
-        let (x, y) = (reader.op.input(0)?, reader.op.output(0)?);
-        reader.finish(3, 3)?;
-        Some(LayerNormalization { x, y, axis, epsilon })
+        let (x, scale, bias, y) = (reader.op.input(0)?, reader.op.input(1)?, reader.op.input(2), reader.op.output(0)?);
+        let node = reader.finish(3, 3)?;
+        Some(LayerNormalization { x, scale, bias, y, axis, epsilon, node })
+    }
+
+    /// A new node over the axes from `axis` on; its inputs are x, scale and bias.
+    pub fn plain(name: &str, axis: i64, epsilon: f32) -> NewOp {
+        let attributes = [attributes::int("axis", axis), attributes::float("epsilon", epsilon)];
+        attributes.into_iter().fold(NewOp::new("LayerNormalization").named(name), NewOp::with)
     }
 }

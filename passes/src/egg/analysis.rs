@@ -13,7 +13,7 @@ use super::{
 };
 
 /// Elements of a constant that rules may look at.
-const SMALL: usize = 64;
+const SMALL: usize = 4096;
 
 /// A value leaf.
 #[derive(Clone, Debug)]

@@ -8,7 +8,8 @@
 //! ```onnx after
 //! y = Transpose <perm = [2, 0, 1]> (x)
 //! ```
-//! Transposes sink through elementwise ops until two meet; where none meets, nothing falls and nothing changes.
+//! Transposes sink through elementwise ops until two meet, and constants of one axis turn with them; where none meets, nothing
+//! falls and nothing changes.
 //! **Does not** merge a Reshape into one whose shape copies a dimension (a 0), nor Slices with steps below 1.
 use egg::{Applier, Id, Language, PatternAst, SearchMatches, Searcher, Subst, Symbol, Var, rewrite};
 use onnx_shrink_ir::Tensor;
@@ -68,12 +69,16 @@ pub fn exact() -> Vec<Rule> {
     for op in BINARY {
         let both = format!("({op} (Transpose ?p ?x) (Transpose ?p ?y))");
         rules.push(rule(&format!("transposes-sink-{op}"), &both, &format!("(Transpose ?p ({op} ?x ?y))")));
+        let kind = OpKind::of(op);
         let left = pattern(&format!("({op} (Transpose ?p ?x) ?c)"));
-        let after = pattern(&format!("(Transpose ?p ({op} ?x ?c))"));
-        rules.push(rewrite!(format!("transpose-sinks-{op}-constant"); left => after if one_element("?c", "?p")));
         let right = pattern(&format!("({op} ?c (Transpose ?p ?x))"));
-        let after = pattern(&format!("(Transpose ?p ({op} ?c ?x))"));
-        rules.push(rewrite!(format!("transpose-sinks-constant-{op}"); right => after if one_element("?c", "?p")));
+        for (name, pattern, is_left) in [
+            (format!("transpose-sinks-{op}-constant"), left, false),
+            (format!("transpose-sinks-constant-{op}"), right, true),
+        ] {
+            let turned = Turned { op: kind, p: var("?p"), x: var("?x"), c: var("?c"), is_left };
+            rules.push(rewrite!(name; pattern => turned));
+        }
     }
     rules.push(rewrite!("concat-of-concat"; { Nested } => { Flattened }));
     rules
@@ -111,14 +116,56 @@ fn copies_no_dimension(t: &str) -> impl Fn(&mut EGraph, Id, &Subst) -> bool + us
     }
 }
 
-/// The constant has one element and no more axes than the other side.
-fn one_element(c: &str, p: &str) -> impl Fn(&mut EGraph, Id, &Subst) -> bool + use<> {
-    let (c, p) = (var(c), var(p));
-    move |egraph, _, subst| {
-        let constant = egraph[subst[c]].data.constant.as_ref();
-        let rank = perm(egraph, subst[p]).map(<[usize]>::len);
-        constant.is_some_and(|constant| constant.len() == 1 && Some(constant.dims().len()) <= rank)
+/// `Transpose (x) op c` as `Transpose (x op c')`: the constant c' is c, turned back.
+struct Turned {
+    op: Option<OpKind>,
+    p: Var,
+    x: Var,
+    c: Var,
+    is_left: bool,
+}
+
+impl Applier<Node, Facts> for Turned {
+    fn apply_one(
+        &self,
+        egraph: &mut EGraph,
+        id: Id,
+        subst: &Subst,
+        _: Option<&PatternAst<Node>>,
+        rule: Symbol,
+    ) -> Vec<Id> {
+        let (Some(op), Some(perm)) = (self.op, perm(egraph, subst[self.p])) else { return Vec::new() };
+        let Some(constant) = egraph[subst[self.c]].data.constant.clone() else { return Vec::new() };
+        let c = if constant.len() == 1 && constant.dims().len() <= perm.len() {
+            subst[self.c]
+        } else {
+            let leaf = egraph[subst[self.c]].nodes.iter().find_map(|node| match node.kind {
+                Kind::Value(number) => Some(number),
+                _ => None,
+            });
+            let turned = turned_back(&constant, perm);
+            let Some(leaf) = leaf.zip(turned).and_then(|(like, tensor)| egraph.analysis.made(tensor, like)) else {
+                return Vec::new();
+            };
+            egraph.add(Node::leaf(Kind::Value(leaf)))
+        };
+        let x = subst[self.x];
+        let inner = egraph.add(Node::op(op, if self.is_left { vec![c, x] } else { vec![x, c] }));
+        let new = egraph.add(Node::op(OpKind::Transpose, vec![subst[self.p], inner]));
+        if egraph.union_trusted(id, new, rule) { vec![new] } else { Vec::new() }
     }
+
+    fn vars(&self) -> Vec<Var> {
+        vec![self.p, self.x, self.c]
+    }
+}
+
+/// The constant of which `constant` is the Transpose by `perm`, where it varies along one axis at most: then its numbers stay in order.
+pub(super) fn turned_back(constant: &Tensor, perm: &[usize]) -> Option<Tensor> {
+    let outer = perm.len().checked_sub(constant.dims().len())?;
+    let mut dims = vec![1; perm.len()];
+    constant.dims().iter().enumerate().for_each(|(axis, &dim)| dims[perm[outer + axis]] = dim);
+    (dims.iter().filter(|dim| **dim != 1).count() <= 1).then(|| constant.reshaped(&dims)).flatten()
 }
 
 /// Axis `k` of the result is axis `q[p[k]]` of x.

@@ -94,6 +94,10 @@ fn sinking() -> Vec<(String, String)> {
         );
         cases.push((format!("transposes-sink-{op}"), both));
         cases.push((format!("transpose-sinks-{op}-constant"), between(&format!("b = {op} (a, c)"))));
+        let vector = between(&format!("b = {op} (a, c)")).replace("<float c = {2}>", "<float[2] c = {2, 3}>");
+        cases.push((format!("transpose-sinks-{op}-constant"), vector));
+        let column = between(&format!("b = {op} (c, a)")).replace("<float c = {2}>", "<float[3,1] c = {2, 3, 4}>");
+        cases.push((format!("transpose-sinks-constant-{op}"), column));
         cases.push((format!("transpose-sinks-constant-{op}"), between(&format!("b = {op} (c, a)"))));
     }
     cases
@@ -155,7 +159,7 @@ fn conditions_refuse() {
         // Transpose
         "g (float[2,3] x) => (float[3,2] y) { a = Relu (x)  y = Transpose (a) }",
         "g (float[2,3] x, float[3,2] z) => (float[3,2] y) { a = Transpose (x)  y = Add (a, z) }",
-        "g (float[3,3] x) => (float[3,3] y) <float[3] c = {1, 2, 3}> { a = Transpose (x)  b = Add (a, c)  y = Transpose <perm = [1, 0]> (b) }",
+        "g (float[3,3] x) => (float[3,3] y) <float[3,3] c = {1, 2, 3, 4, 5, 6, 7, 8, 9}> { a = Transpose (x)  b = Add (a, c)  y = Transpose <perm = [1, 0]> (b) }",
         "g (float[2,2] x) => (float[2,1,2] y) <float[1,1,1] c = {2}> { a = Transpose (x)  b = Mul (a, c)  y = Transpose <perm = [2, 0, 1]> (b) }",
         "g (float[2,3] x, float[2,3] z) => (float[3,2,2,3] y) <int64[1] o = {0}> { a = Transpose <perm = [1, 0]> (x)  b = Transpose <perm = [0, 1]> (z)  y = Softmax (a) }",
         // Reshape that copies a dimension, or whose shape is not constant

@@ -17,7 +17,7 @@
 //! **Does not** fold `c / t`, nor a summand into a MatMul of more than two dimensions: it has no bias.
 use onnx_shrink_ir::{
     Graph, OpId, Patch, ValueId,
-    ops::{Binary, BinaryKind, WeightedLayer},
+    ops::{Binary, BinaryKind},
 };
 
 use crate::{
@@ -49,57 +49,47 @@ impl Rewrite for FoldArithmetic {
 /// The edits that fold the arithmetic op `op` into the op before it, or why it stays.
 fn fold(graph: &Graph, op: OpId, growth: usize) -> Result<Patch, Miss> {
     let binary = Binary::of(graph, op).ok_or(Miss::NotThisPattern)?;
-    let linear = |value| graph.producer(value).and_then(|op| float_layer(graph, op));
-    let (from, constant, constant_is_left) = match (graph.constant(binary.a), graph.constant(binary.b)) {
-        (None, Some(_)) => (binary.a, binary.b, false),
-        (Some(_), None) => (binary.b, binary.a, true),
-        _ => return Err(Miss::NotThisPattern),
-    };
-    let linear = linear(from).ok_or(Miss::NotThisPattern)?;
-    let weight = linear.weight;
-    let only_shifts = binary.kind == BinaryKind::Add || (binary.kind == BinaryKind::Sub && !constant_is_left);
-    if !only_shifts && graph.default_of(weight).is_none() {
+    let side = binary.with_constant(graph).ok_or(Miss::NotThisPattern)?;
+    let (from, constant) = (side.x, side.constant);
+    let only_shifts = binary.kind == BinaryKind::Add || (binary.kind == BinaryKind::Sub && !side.is_left);
+    let layer = graph.producer(from).and_then(|op| float_layer(graph, op));
+    if !only_shifts && layer.as_ref().is_some_and(|layer| graph.default_of(layer.weight).is_none()) {
         return Err(Miss::NotThisPattern); // a product of two activations
     }
-    let (numbers, is_vector) = per_channel(graph, &linear, from, constant)?;
-    let negated = || numbers.iter().map(|number| -number).collect::<Vec<f64>>();
-    let (factor, shift) = match (binary.kind, constant_is_left) {
+    let tensor = graph.constant(constant).filter(|tensor| tensor.dtype().is_float()).ok_or(Miss::NotThisPattern)?;
+    let numbers = tensor.to_f64().ok_or(Miss::NotThisPattern)?;
+    if layer.is_none() && !keeps_shape(graph, from, numbers.shape()) {
+        return Err(Miss::NotThisPattern);
+    }
+    let minus_one = || ndarray::arr0(-1.0).into_dyn();
+    let (factor, shift) = match (binary.kind, side.is_left) {
         (BinaryKind::Mul, _) => (Some(numbers), None),
-        (BinaryKind::Div, false) => (Some(numbers.iter().map(|number| number.recip()).collect()), None),
+        (BinaryKind::Div, false) => (Some(numbers.mapv(f64::recip)), None),
         (BinaryKind::Add, _) => (None, Some(numbers)),
-        (BinaryKind::Sub, false) => (None, Some(negated())),
-        (BinaryKind::Sub, true) => (Some(vec![-1.0]), Some(numbers)),
+        (BinaryKind::Sub, false) => (None, Some(-numbers)),
+        (BinaryKind::Sub, true) => (Some(minus_one()), Some(numbers)),
         _ => return Err(Miss::NotThisPattern),
     };
     if !factor.iter().chain(&shift).flatten().all(|number| number.is_finite()) {
         return Err(Miss::NotFinite(constant));
     }
-    let shift_value = (is_vector && binary.kind == BinaryKind::Add).then_some(constant);
+    let channels = layer.and_then(|layer| layer.shape(graph)).map(|shape| shape.outputs);
+    let is_vector = binary.kind == BinaryKind::Add && channels.is_some_and(|channels| tensor.dims() == [channels]);
+    let shift_value = is_vector.then_some(constant);
     let affine = Affine { factor, shift, shift_value, shift_name: graph.name_of(constant).to_owned() };
     into_producer(graph, op, (from, binary.y), &affine, growth)
 }
 
-/// The numbers of `constant`, one or one per output channel, and whether it is a plain vector of them.
-fn per_channel(
-    graph: &Graph,
-    linear: &WeightedLayer,
-    from: ValueId,
-    constant: ValueId,
-) -> Result<(Vec<f64>, bool), Miss> {
-    let tensor = graph.constant(constant).ok_or(Miss::NotConstant(constant))?;
-    let numbers = tensor.to_f64_vec().ok_or(Miss::NotThisPattern)?;
-    let dims = tensor.dims();
+/// Whether numbers of these dimensions do not broadcast `value`.
+fn keeps_shape(graph: &Graph, value: ValueId, dims: &[usize]) -> bool {
     if dims.is_empty() {
-        return Ok((numbers, false));
+        return true;
     }
-    let (rank, channel_axis) = linear.output_axis(graph).ok_or(Miss::UnknownType(from))?;
-    let channels = linear.shape(graph).ok_or(Miss::UnknownType(linear.weight))?.outputs;
-    let outer = rank.checked_sub(dims.len()).ok_or(Miss::Form("a constant of more dimensions than the result"))?;
-    let fits = dims.iter().enumerate().all(|(k, &dim)| dim == 1 || (outer + k == channel_axis && dim == channels));
-    if !fits {
-        return Err(Miss::Form("a constant that varies along more than the channels"));
-    }
-    Ok((numbers, dims == [channels]))
+    let shape = graph.ty(value).and_then(|ty| ty.shape.as_ref());
+    shape.is_some_and(|shape| {
+        shape.len() >= dims.len()
+            && shape.iter().rev().zip(dims.iter().rev()).all(|(own, &dim)| dim == 1 || own.known() == Some(dim))
+    })
 }
 
 #[cfg(test)]
@@ -232,5 +222,60 @@ mod tests {
         let zero = "g (float[2,2] x) => (float[2,2] y) <float[2,2] w = {1, 2, 3, 4}, float[2] b = {1, 0}> {
             t = MatMul (x, w)  y = Div (t, b) }";
         check_missed(&FoldArithmetic, zero, "`b` has values that are not finite");
+    }
+
+    /// Folds until `count` ops are left, which compute the same.
+    fn folds_to(text: &str, count: usize) {
+        let mut original = parse(text).graph;
+        onnx_shrink_ir::infer::infer(&mut original);
+        let mut graph = original.detached();
+        let misses = run(&FoldArithmetic, &mut graph, Options::default());
+        assert_eq!(graph.op_count(), count, "{misses:?} in\n{}", onnx_shrink_ir::text::print_graph(&graph));
+        assert_same_values(&original, &graph, Class::Rounding);
+    }
+
+    #[test]
+    fn folds_through_views_and_transposes() {
+        for (body, count) in [
+            ("a = MatMul (x, w)  b = Reshape (a, s)  c = Transpose <perm = [0, 2, 1, 3]> (b)  y = Mul (c, k)", 3),
+            ("a = MatMul (x, w)  p = Add (a, v)  b = Reshape (p, s)  y = Div (b, k)", 3),
+            ("a = MatMul (x, w)  p = Add (v, a)  c = Transpose <perm = [0, 2, 1]> (p)  y = Mul (c, t)", 3),
+            ("a = MatMul (x, w)  p = Unsqueeze (a, one)  c = Squeeze (p, one)  y = Mul (c, v)", 3),
+        ] {
+            folds_to(
+                &format!(
+                    "g (float[2,3,2] x) => (float[] y) <float[2,4] w = {{1, 2, 3, 4, 5, 6, 7, 8}}, float[4] v = {{1, -2, 3, 5}},
+                    float[4,1] t = {{2, 3, 4, 5}}, float k = {{3}}, int64[4] s = {{2, 3, 2, 2}}, int64[1] one = {{1}}> {{ {body} }}"
+                ),
+                count,
+            );
+        }
+    }
+
+    #[test]
+    fn constants_of_any_shape_meet() {
+        for (body, count) in [
+            ("a = Mul (x, v)  y = Mul (a, k)", 1),
+            ("a = Mul (x, v)  y = Div (a, v)", 1),
+            ("a = Add (x, v)  y = Sub (a, k)", 1),
+            ("a = Sub (v, x)  y = Add (a, k)", 1),
+            ("a = Div (k, x)  y = Mul (v, a)", 1),
+            ("a = Mul (x, v)  b = Add (a, k)  y = Mul (b, v)", 2),
+            ("a = Div (x, v)  b = Sub (k, a)  y = Sub (v, b)", 2),
+            // not: a matrix of two vectors, sums of what rounds on purpose, what others read, what would broadcast x
+            ("a = Mul (x, v)  y = Mul (a, c)", 2),
+            ("a = Add (x, large)  y = Sub (a, large)", 2),
+            ("a = Mul (x, v)  b = Mul (a, k)  y = Add (a, b)", 3),
+            ("a = Mul (x, v)  y = Add (a, k)", 2),
+            ("a = Mul (x, v)  y = Mul (a, deep)", 2),
+        ] {
+            folds_to(
+                &format!(
+                    "g (float[2,4] x) => (float[] y) <float[4] v = {{1, -2, 3, 5}}, float[2,1] c = {{2, 3}}, float k = {{3}},
+                    float large = {{8388608}}, float[1,1,1] deep = {{2}}> {{ {body} }}"
+                ),
+                count,
+            );
+        }
     }
 }

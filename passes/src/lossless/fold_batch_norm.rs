@@ -28,7 +28,7 @@ use onnx_shrink_ir::{Graph, NewOp, OpId, Patch, Tensor, TensorType, ValueId, ops
 use crate::{
     Class, Context, Description, Miss, Pass, Result, Statistics, When,
     lossless::{
-        affine::{Affine, into_producer},
+        affine::{Affine, float_layer, into_producer},
         fold_norm_into_scales::into_scales,
     },
 };
@@ -88,22 +88,30 @@ fn fold(graph: &Graph, op: OpId, growth: usize) -> Result<Patch, Miss> {
         return Err(Miss::NotFinite(norm.var));
     }
     let shift: Vec<f64> = (0..channels).map(|c| bias[c] - mean[c] * factor[c]).collect();
-    let affine = Affine {
-        factor: Some(factor),
-        shift: Some(shift),
-        shift_value: None,
-        shift_name: graph.name_of(norm.bias).to_owned(),
-    };
-    let scaled = match (&affine.factor, &affine.shift) {
-        (Some(factor), Some(shift)) => into_scales(graph, op, (norm.x, norm.y), (factor, shift)),
-        _ => Err(Miss::NotThisPattern),
-    };
+    let scaled = into_scales(graph, op, (norm.x, norm.y), (&factor, &shift));
     match scaled {
         Err(Miss::NotThisPattern) => {}
         scaled => return scaled,
     }
+    let of_layer =
+        || graph.producer(norm.x).and_then(|op| float_layer(graph, op)?.output_axis(graph)).map(|axis| axis.0);
+    let rank = graph.ty(norm.x).and_then(|ty| ty.rank()).or_else(of_layer).ok_or(Miss::UnknownType(norm.x))?;
+    let along_channels = |numbers: &[f64]| {
+        let mut dims = vec![1; rank.saturating_sub(1)];
+        dims.first_mut().map(|dim| *dim = channels)?;
+        ndarray::ArrayD::from_shape_vec(dims, numbers.to_vec()).ok()
+    };
+    let affine = Affine {
+        factor: along_channels(&factor),
+        shift: along_channels(&shift),
+        shift_value: None,
+        shift_name: graph.name_of(norm.bias).to_owned(),
+    };
+    if affine.factor.is_none() {
+        return Err(Miss::Form("a batch normalization of a vector"));
+    }
     match into_producer(graph, op, (norm.x, norm.y), &affine, growth) {
-        Err(miss) => alone(graph, op, &norm, &affine).ok_or(match miss {
+        Err(miss) => alone(graph, op, &norm, (&factor, &shift)).ok_or(match miss {
             Miss::NotThisPattern => {
                 Miss::Form("its input is not made by a Conv, ConvTranspose, Gemm or MatMul of matrices")
             }
@@ -114,13 +122,13 @@ fn fold(graph: &Graph, op: OpId, growth: usize) -> Result<Patch, Miss> {
 }
 
 /// The normalization of a matrix as Mul and Add.
-fn alone(graph: &Graph, op: OpId, norm: &BatchNormalization, affine: &Affine) -> Option<Patch> {
+fn alone(graph: &Graph, op: OpId, norm: &BatchNormalization, (factor, shift): (&[f64], &[f64])) -> Option<Patch> {
     let ty = graph.ty(norm.x).filter(|ty| ty.rank() == Some(2) && graph.opset() >= 7)?;
-    let constant = |numbers: &Option<Vec<f64>>| {
-        let tensor = Tensor::from_f64(ty.dtype, &ndarray::arr1(numbers.as_deref()?).into_dyn())?;
+    let constant = |numbers: &[f64]| {
+        let tensor = Tensor::from_f64(ty.dtype, &ndarray::arr1(numbers).into_dyn())?;
         tensor.to_f64_vec()?.iter().all(|number| number.is_finite()).then_some(tensor)
     };
-    let (factor, shift) = (constant(&affine.factor)?, constant(&affine.shift)?);
+    let (factor, shift) = (constant(factor)?, constant(shift)?);
     let mut patch = Patch::new(op);
     let factor = patch.constant(&format!("{}_folded", graph.name_of(norm.scale)), factor);
     let shift = patch.constant(&format!("{}_folded", graph.name_of(norm.bias)), shift);
@@ -138,7 +146,7 @@ mod tests {
     use super::FoldBatchNorm;
     use crate::{
         Context, Options, Statistics,
-        testing::{Reference, assert_same_values, check, check_missed, check_same, parse, run},
+        testing::{Reference, assert_same_values, check, check_missed, check_same, check_same_inferred, parse, run},
     };
 
     const NORM: &str = "float[1] scale = {3}, float[1] bias = {5}, float[1] mean = {7}, float[1] var = {4}";
@@ -301,5 +309,44 @@ mod tests {
         cx.run(&FoldBatchNorm, &mut graph).unwrap();
         assert_eq!(cx.statistics["u"], Statistics { mean: vec![5.0], deviation: vec![3.0] });
         assert!(graph.op(graph.producer(graph.find("u").unwrap()).unwrap()).is("Conv"));
+    }
+
+    #[test]
+    fn folds_behind_what_commutes_with_it() {
+        let norm = "float[2] scale = {3, -2}, float[2] bias = {5, 1}, float[2] mean = {7, 0}, float[2] var = {4, 1}";
+        let folds = |body: &str, shape: &str| {
+            let text = format!(
+                "g (float[1,2,4,4] x, float[1,2,4,4] z) => (float[{shape}] y) <float[2,2,1,1] w = {{1, 2, 3, 4}}, float[1,2,1,1] v = {{5, 6}}, {norm}> {{
+                {body}  y = BatchNormalization (t, scale, bias, mean, var) }}"
+            );
+            let mut original = parse(&text).graph;
+            onnx_shrink_ir::infer::infer(&mut original);
+            let mut graph = original.detached();
+            let misses = run(&FoldBatchNorm, &mut graph, Options::default());
+            assert_eq!(graph.op_count() + 1, original.op_count(), "{body}: {misses:?}");
+            assert_same_values(&original, &graph, crate::Class::Rounding);
+        };
+        folds("a = Conv (x, v)  b = Conv (z, v)  t = Concat <axis = 1> (a, b)", "1,2,4,4");
+        folds("a = Conv (x, w)  b = Conv (z, w)  t = Concat <axis = -1> (a, b)", "1,2,4,8");
+        folds("a = Conv (x, w)  t = AveragePool <kernel_shape = [4, 4]> (a)", "1,2,1,1");
+        folds("a = Conv (x, w)  b = Transpose <perm = [0, 1, 3, 2]> (a)  t = GlobalAveragePool (b)", "1,2,1,1");
+    }
+
+    #[test]
+    fn stays_behind_what_does_not_commute_with_it() {
+        for body in [
+            "a = Conv (x, v)  t = Concat <axis = 1> (a, a)",
+            "a = Conv (x, v)  b = Conv (x, v)  c = Relu (b)  t = Concat <axis = 1> (a, c)",
+            "a = Conv (x, w)  t = Transpose <perm = [1, 0, 2, 3]> (a)",
+            "a = Conv (x, w)  t = Relu (a)",
+            "a = Conv (x, w)  t = AveragePool <kernel_shape = [2, 2], pads = [1, 1, 1, 1], count_include_pad = 1> (a)",
+        ] {
+            let text = format!(
+                "g (float[2,2,4,4] x) => (float[] y) <float[2,2,1,1] w = {{1, 2, 3, 4}}, float[1,2,1,1] v = {{5, 6}},
+                float[2] scale = {{3, -2}}, float[2] bias = {{5, 1}}, float[2] mean = {{7, 0}}, float[2] var = {{4, 1}}> {{
+                {body}  y = BatchNormalization (t, scale, bias, mean, var) }}"
+            );
+            check_same_inferred(&FoldBatchNorm, &text);
+        }
     }
 }

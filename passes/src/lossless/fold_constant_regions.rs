@@ -77,9 +77,16 @@ impl Pass for FoldConstantRegions {
                 if !tried.insert(made.clone()) {
                     continue;
                 }
-                if let Ok(patch) = self.fold(graph, cx, &computed, &made)
-                    && cx.apply(graph, patch)?.is_some()
-                {
+                let patch = match self.fold(graph, cx, &computed, &made) {
+                    Ok(patch) => patch,
+                    Err(miss) => {
+                        if let Some(op) = made.first().and_then(|value| graph.producer(*value)) {
+                            cx.missed(graph, op, &miss);
+                        }
+                        continue;
+                    }
+                };
+                if cx.apply(graph, patch)?.is_some() {
                     is_done = false; // ids of what went may be taken again
                     break;
                 }

@@ -185,7 +185,7 @@ mod tests {
         };
         let after = "g (float[N,M,4] x) => (float[A,B] y) <int64[2] t_1 = {0, -1}> { y = Reshape (x, t_1) }";
         check_values(&model("n, k"), after);
-        check_same(&FoldShapes, &model("o, m"));
+        check_same(&FoldShapes, &model("m, o"));
     }
 
     #[test]

@@ -10,8 +10,9 @@ use onnx_shrink_ir::{
     DataType, Evaluate, EvaluateError, Graph, Observe, OpId, Prepared, Tensor, ValueId,
     ops::{
         AutoPad, AveragePool, BatchNormalization, Cast, Clip, Concat, Constant, ConstantOfShape, Conv, ConvTranspose,
-        DequantizeLinear, Flatten, Gather, Gemm, HardSigmoid, LeakyRelu, MaxPool, QuantizeLinear, Reduce, Reshape,
-        Softmax, Split, SplitLengths, Squeeze, Transpose, Unsqueeze, axis_from_front,
+        DequantizeLinear, Flatten, Gather, Gemm, HardSigmoid, InstanceNormalization, LayerNormalization, LeakyRelu,
+        MaxPool, QuantizeLinear, Reduce, Reshape, Softmax, Split, SplitLengths, Squeeze, Transpose, Unsqueeze,
+        axis_from_front,
     },
     ops_between,
 };
@@ -227,6 +228,7 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
             one(x.array(0)?.mapv(|x| (alpha * x + beta).clamp(0.0, 1.0)))
         }
         "Erf" => unary(erf),
+        "Gelu" => unary(|x| x * 0.5 * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2))),
         "Not" => unary(|x| f64::from(x == 0.0)),
         "Tanh" => unary(f64::tanh),
         "Sigmoid" => unary(|x| 1.0 / (1.0 + (-x).exp())),
@@ -312,6 +314,30 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
             let axes = (2..x.array(0)?.ndim()).collect();
             one(mean(x.array(0)?, axes))
         }
+        "LayerNormalization" => {
+            let norm = LayerNormalization::of(graph, id).ok_or("this form of LayerNormalization")?;
+            let array = x.array(0)?;
+            let axes: Vec<usize> = (axis(norm.axis, array.ndim())?..array.ndim()).collect();
+            let centered = zip(&array, &mean(array.clone(), axes.clone()), |a, b| a - b)?;
+            let variance = mean(centered.mapv(|x| x * x), axes);
+            let normed = zip(&centered, &variance, |a, v| a / (v + f64::from(norm.epsilon)).sqrt())?;
+            let scaled = zip(&normed, &x.array(1)?, |a, b| a * b)?;
+            one(if x.has(2) { zip(&scaled, &x.array(2)?, |a, b| a + b)? } else { scaled })
+        }
+        "InstanceNormalization" => {
+            let norm = InstanceNormalization::of(graph, id).ok_or("this form of InstanceNormalization")?;
+            let array = x.array(0)?;
+            let axes: Vec<usize> = (2..array.ndim()).collect();
+            let along = |index: usize| -> Computed<Array> {
+                let mut dims = vec![1; array.ndim()];
+                dims[1] = array.shape()[1];
+                reshaped(&x.array(index)?, &dims)
+            };
+            let centered = zip(&array, &mean(array.clone(), axes.clone()), |a, b| a - b)?;
+            let variance = mean(centered.mapv(|x| x * x), axes);
+            let scaled = zip(&centered, &variance, |a, v| a / (v + f64::from(norm.epsilon)).sqrt())?;
+            one(zip(&zip(&scaled, &along(1)?, |a, b| a * b)?, &along(2)?, |a, b| a + b)?)
+        }
         "AveragePool" => {
             let array = x.array(0)?;
             let whole: Vec<i64> = array.shape()[2..].iter().map(|&side| side as i64).collect();
@@ -322,17 +348,22 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
             let axes = (2..array.ndim()).collect();
             one(mean(array, axes))
         }
-        "ReduceMean" => {
+        "ReduceMean" | "ReduceSum" | "ReduceMax" => {
             let array = x.array(0)?;
-            let reduce = Reduce::of(graph, id).ok_or("this form of ReduceMean")?;
-            let axes = reduce.axes.ok_or("axes")?.into_iter().map(|axis_| axis(axis_, array.ndim()));
-            let axes = axes.collect::<Computed<Vec<usize>>>()?;
-            if !reduce.keeps_axes {
-                let kept = (0..array.ndim()).filter(|axis| !axes.contains(axis));
-                let dims: Vec<usize> = kept.map(|axis| array.shape()[axis]).collect();
-                return one(reshaped(&mean(array, axes), &dims)?);
-            }
-            one(mean(array, axes))
+            let reduce = Reduce::of(graph, id).ok_or("this form of reduction")?;
+            // Axes that are an input are no constant for an op alone.
+            let axes = if x.has(1) { x.ints(1)? } else { reduce.axes.ok_or("axes")? };
+            let axes = axes.into_iter().map(|axis_| axis(axis_, array.ndim())).collect::<Computed<Vec<usize>>>()?;
+            let kept: Vec<usize> =
+                (0..array.ndim()).filter(|axis| !axes.contains(axis)).map(|axis| array.shape()[axis]).collect();
+            let reduced = match op.op_type() {
+                "ReduceMean" => mean(array, axes),
+                "ReduceSum" => axes.iter().fold(array, |sum, &axis| sum.sum_axis(Axis(axis)).insert_axis(Axis(axis))),
+                _ => axes.iter().fold(array, |most, &axis| {
+                    most.fold_axis(Axis(axis), f64::NEG_INFINITY, |a, b| a.max(*b)).insert_axis(Axis(axis))
+                }),
+            };
+            one(if reduce.keeps_axes { reduced } else { reshaped(&reduced, &kept)? })
         }
         "Gather" => {
             let (array, indices) = (x.array(0)?, x.ints(1)?);

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Writes the README's table of measured models, from what the bench's judge.py found.
+"""Writes the table of docs/measured.md, from what the bench's judge.py found.
 
-usage: readme_table.py RESULT.json [RESULT.json ...]
+usage: measured_table.py RESULT.json [RESULT.json ...]
 
 Each RESULT is of a timed run on a quiet machine, for example
     python3 ../shared/bench/judge.py --models resnet20_cifar10,kws_dscnn --parts int8,nodata --seconds 0.6 --eval 128 --json RESULT.json
-The rows between the marks in README.md become those models, in the order in which they are found.
+The rows between the marks in docs/measured.md become those models, in the order in which they are found.
 """
 import json
 import sys
 from pathlib import Path
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/measured.md"
 BEGIN, END = "<!-- measured:begin -->", "<!-- measured:end -->"
 HEAD = """| model | size | error | metric, float → int8 | time | peer: size · error · metric · time | without samples: size · error · time |
 |---|---|---|---|---|---|---|"""
@@ -42,9 +42,9 @@ def main():
     rows = [line(name, parts["int8"], parts.get("nodata", {})) for name, parts in found.items() if "int8" in parts]
     if not rows:
         sys.exit("no model with an int8 result: nothing was changed")
-    before, rest = README.read_text().split(BEGIN)
+    before, rest = PAGE.read_text().split(BEGIN)
     after = rest.split(END)[1]
-    README.write_text("\n".join([before + BEGIN, HEAD, *rows, END + after]))
+    PAGE.write_text("\n".join([before + BEGIN, HEAD, *rows, END + after]))
 
 
 if __name__ == "__main__":
