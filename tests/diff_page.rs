@@ -90,7 +90,7 @@ fn the_page_of_resnet20() {
     assert_eq!(run(folder.path(), &[model, "-o", "out.onnx", "--no-validate"]).code, 0);
     assert_eq!(run(folder.path(), &["diff", model, "out.onnx", "--html", "diff.html"]).code, 5);
     let Some(result) = drive(folder.path(), "diff.html") else { return };
-    check(&result, [77, 58]);
+    check(&result, [77, 54]);
     assert!(result["details"].as_str().unwrap().contains("Conv + BatchNormalization became Conv"), "{result:#}");
 }
 

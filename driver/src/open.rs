@@ -30,9 +30,8 @@ pub(crate) enum Functions {
 pub(crate) enum Defaults {
     /// They stay inputs
     Kept,
-    /// They become constants in files before version 4, in which every initializer had to be an input
-    OfOldFiles,
-    /// The same, and in others where one of them is large enough to be a layer's weights
+    /// They become constants in files before version 4, in which every initializer had to be an input, and in others where one of
+    /// them is large enough to be a layer's weights: that is how exporters wrote all of them, and nobody overrides it
     OfWeights,
     /// They become constants
     All,
@@ -87,7 +86,6 @@ impl Opening<'_> {
         let is_old = model.ir_version() < 4;
         let freezes = match self.defaults {
             Defaults::Kept => false,
-            Defaults::OfOldFiles => is_old,
             Defaults::OfWeights => is_old || has_weights_with_defaults(&model.graph),
             Defaults::All => true,
         };

@@ -188,14 +188,9 @@ impl<'a> Job<'a> {
             return Err(Failure::usage("--exact forbids every rewrite that --int8 stands for: leave out one of them"));
         }
         let options = request.options()?;
-        let rewrites_weights = request.int8
-            || request.weights.weights.is_some()
-            || request.structure.prune.is_some()
-            || request.structure.svd.is_some();
         let defaults = match request.control.freeze_initializers {
             true => Defaults::All,
-            false if rewrites_weights => Defaults::OfWeights,
-            false => Defaults::OfOldFiles,
+            false => Defaults::OfWeights,
         };
         let conforms = !request.allow_unknown_ops;
         let opening = Opening { functions, defaults, conforms, shapes: Some(&request.control) };

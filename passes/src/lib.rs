@@ -50,8 +50,8 @@ pub use context::{Context, Options, Statistics, Watch};
 pub use error::{PassError, Result};
 pub use journal::{Entry, INITIALIZER, Journal, Outcome, RewriteId};
 pub use lossless::{
-    DropConstantChannels, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm, FoldConstants, FoldPad,
-    FoldShapes, FuseGlobalAveragePool, InlineIf, MergeEqualOps, SimplifyIslands,
+    DropConstantChannels, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm, FoldConstantRegions,
+    FoldConstants, FoldPad, FoldShapes, FuseGlobalAveragePool, InlineIf, MergeEqualOps, SimplifyIslands,
 };
 pub use low_rank::SplitLowRank;
 pub use miss::{Miss, Named, Origin};

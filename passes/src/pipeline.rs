@@ -3,7 +3,8 @@ use onnx_shrink_ir::Graph;
 
 use crate::{
     Class, Context, DropConstantChannels, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm,
-    FoldConstants, FoldPad, FoldShapes, FuseGlobalAveragePool, InlineIf, MergeEqualOps, Pass, Result, SimplifyIslands,
+    FoldConstantRegions, FoldConstants, FoldPad, FoldShapes, FuseGlobalAveragePool, InlineIf, MergeEqualOps, Pass,
+    Result, SimplifyIslands,
 };
 
 /// The passes of the lossless part. They run in this order, again and again until nothing changes.
@@ -11,7 +12,9 @@ pub fn lossless() -> Vec<Box<dyn Pass>> {
     vec![
         Box::new(FoldConstants::exact()),
         Box::new(FoldConstants::rounding()), // before all that wants constant weights
-        Box::new(FoldShapes),                // behind it: the types are as good as they get
+        Box::new(FoldConstantRegions::exact()), // what grows op by op may shrink as a whole
+        Box::new(FoldConstantRegions::rounding()),
+        Box::new(FoldShapes), // behind it: the types are as good as they get
         Box::new(InlineIf),
         Box::new(EliminateIdentity), // before all that looks at producers
         Box::new(MergeEqualOps),     // behind it: ops that read the same value have the same inputs now

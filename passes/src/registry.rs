@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use crate::{
     Description,
     lossless::{
-        drop_constant_channels, eliminate_dead, eliminate_identity, fold_arithmetic, fold_batch_norm, fold_constants,
-        fold_pad, fold_shapes, fuse_global_average_pool, inline_if, merge_equal_ops, simplify_islands,
+        drop_constant_channels, eliminate_dead, eliminate_identity, fold_arithmetic, fold_batch_norm,
+        fold_constant_regions, fold_constants, fold_pad, fold_shapes, fuse_global_average_pool, inline_if,
+        merge_equal_ops, simplify_islands,
     },
     low_rank::split_low_rank,
     prune::{linearize_branches, prune_channels},
@@ -21,6 +22,7 @@ use crate::{
 /// All passes. Those of the lossless part stand in the order of [`pipeline::lossless`](crate::pipeline::lossless).
 pub const PASSES: &[&Description] = &[
     &fold_constants::PASS,
+    &fold_constant_regions::PASS,
     &fold_shapes::PASS,
     &inline_if::PASS,
     &eliminate_identity::PASS,

@@ -77,7 +77,7 @@ impl Inspect {
 pub fn inspect(request: &Inspect, progress: &dyn Progress) -> Result<Inspection, Failure> {
     let stage = progress.stage("loading", None);
     let opening =
-        Opening { functions: Functions::Inlined, defaults: Defaults::OfOldFiles, conforms: false, shapes: None };
+        Opening { functions: Functions::Inlined, defaults: Defaults::OfWeights, conforms: false, shapes: None };
     let Opened { loaded, bytes, name, model, notes, .. } = opening.read(&request.input, UnknownFields::Ignored)?;
     drop(stage);
     let evaluator = Interpreter::new(onnx_shrink_exec::Options::default().with_random());

@@ -71,7 +71,7 @@ impl Rewrite for FoldConstants {
 }
 
 /// Whether an engine may round the result of `op` in its own way.
-fn is_arithmetic(graph: &Graph, op: OpId) -> bool {
+pub(super) fn is_arithmetic(graph: &Graph, op: OpId) -> bool {
     let node = graph.op(op);
     let is_float = |value: &ValueId| graph.ty(*value).is_none_or(|ty| ty.dtype.is_float());
     !semantics::of(node).is_some_and(|row| row.is_exact) && node.inputs().iter().flatten().any(is_float)

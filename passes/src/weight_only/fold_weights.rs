@@ -19,13 +19,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use onnx_shrink_ir::{
-    DataType, Graph, OpId, Patch, Tensor, TensorType, Use, ValueId, ValueRef, element_count,
+    DataType, Graph, OpId, Patch, Tensor, TensorType, Use, ValueId, ValueRef,
     ops::{Transpose, WeightedLayer, parameter_inputs},
 };
 
 use crate::{
     Class, Context, Description, Miss, Pass, Result, When,
-    analysis::computed::{Behind, Computed, holds_few_bits},
+    analysis::{
+        computed::{Behind, Computed, holds_few_bits},
+        constant_region::Region,
+    },
     lossless::fold_constants::contradicts,
     net_bytes,
     numerics::{rounding::Inputs, weight_scales::quantize_rows},
@@ -113,40 +116,6 @@ impl Layer {
     }
 }
 
-/// What goes when `made` become constants.
-struct Gone {
-    behind: Behind,
-    bytes: usize,
-}
-
-impl Gone {
-    fn of(graph: &Graph, computed: &Computed, made: &[ValueId]) -> Gone {
-        let mut behind = Behind::default();
-        for value in made {
-            let Behind { ops, sources } = computed.behind(graph, *value);
-            behind.ops.extend(ops);
-            behind.sources.extend(sources);
-        }
-        // What someone else reads on the way stays, with all before it.
-        let is_inside = |place: &Use| matches!(place, Use::Input(op, _) if behind.ops.contains(op));
-        let mut stay: BTreeSet<OpId> = BTreeSet::new();
-        for &op in &behind.ops {
-            let open = |y: &ValueId| !made.contains(y) && !graph.uses(*y).iter().all(is_inside);
-            if graph.op(op).outputs().iter().flatten().any(open) {
-                stay.insert(op);
-                for input in graph.op(op).inputs().iter().flatten() {
-                    stay.extend(computed.behind(graph, *input).ops);
-                }
-            }
-        }
-        let goes = |place: &Use| matches!(place, Use::Input(op, _) if behind.ops.contains(op) && !stay.contains(op));
-        let sources = behind.sources.iter().filter(|source| graph.uses(**source).iter().all(goes));
-        let constants = sources.filter_map(|source| graph.constant(*source)).map(Tensor::byte_len).sum::<usize>();
-        let bytes = constants + net_bytes::OP * (behind.ops.len() - stay.len());
-        Gone { behind, bytes }
-    }
-}
-
 /// The table behind the weight `value` of the MatMul `op`, if a Transpose alone stands between and others read it, too.
 fn tied_table(graph: &Graph, op: OpId, value: ValueId) -> Option<ValueId> {
     let transpose = graph.producer(value)?;
@@ -193,14 +162,14 @@ impl FoldWeights {
         if made.is_empty() || made.iter().any(|value| graph.is_output(*value)) {
             return Err(Miss::NotThisPattern);
         }
-        let gone = Gone::of(graph, computed, &made);
+        let gone = Region::of(graph, computed, &made);
         let sources = || gone.behind.sources.iter().filter_map(|source| graph.constant(*source));
         let halves = |tensor: &Tensor| matches!(tensor.dtype(), DataType::Float16 | DataType::Bfloat16);
         if gone.behind.is_quantized(graph) || (few_bits && sources().any(|tensor| halves(tensor) && tensor.len() > 1)) {
             return Err(Miss::NotThisPattern);
         }
         let most = SMALL + MOST_GROWTH * sources().map(Tensor::byte_len).sum::<usize>();
-        let tensors = values_of(graph, cx, &gone.behind, &made, most)?;
+        let tensors = gone.values(graph, cx, &made, most)?;
         let mut added = 0;
         for weight in &layer.weights {
             let Some(tensor) = tensors.get(weight).or(graph.constant(*weight)) else { continue };
@@ -227,40 +196,6 @@ impl FoldWeights {
         }
         Ok(patch)
     }
-}
-
-/// What `wanted` are, computed by the ops `behind` them; no value on the way may take more than `most` bytes.
-fn values_of(
-    graph: &Graph,
-    cx: &Context<'_>,
-    behind: &Behind,
-    wanted: &[ValueId],
-    most: usize,
-) -> Result<BTreeMap<ValueId, Tensor>, Miss> {
-    let too_large = |added: usize| Miss::Grows { added, removed: most };
-    let mut known: BTreeMap<ValueId, Tensor> = BTreeMap::new();
-    for op in graph.ops().into_iter().filter(|op| behind.ops.contains(op)) {
-        for ty in graph.op(op).outputs().iter().flatten().filter_map(|y| graph.ty(*y)) {
-            let bytes = ty.dims().and_then(|dims| ty.dtype.byte_len(element_count(&dims)?));
-            if let Some(bytes) = bytes.filter(|bytes| *bytes > most) {
-                return Err(too_large(bytes));
-            }
-        }
-        let value = |value: &ValueId| known.get(value).or(graph.constant(*value)).cloned();
-        let inputs: Vec<Option<Tensor>> =
-            graph.op(op).inputs().iter().map(|input| input.as_ref().and_then(value)).collect();
-        let outputs = cx.evaluate(graph, op, &inputs)?;
-        for (y, tensor) in graph.op(op).outputs().iter().zip(outputs) {
-            let (Some(y), Some(tensor)) = (y, tensor) else { continue };
-            if tensor.byte_len() > most {
-                return Err(too_large(tensor.byte_len()));
-            }
-            known.insert(*y, tensor);
-        }
-    }
-    known.retain(|value, _| wanted.contains(value));
-    let complete = wanted.iter().all(|value| known.contains_key(value));
-    if complete { Ok(known) } else { Err(Miss::NotComputed("the engine gave no weight".to_owned())) }
 }
 
 /// The constant [1, …, K, N] that the MatMul `op` multiplies by, as [K, N], where the result has the axes of the other operand.
@@ -368,7 +303,7 @@ impl RestoreWeights<'_> {
                 let taken = taken_by(graph, layer.weights.iter().filter_map(|weight| now(*weight)).chain(bias));
                 let constants = layer.weights.iter().filter(|weight| before.constant(**weight).is_some());
                 let constants = constants.filter_map(|weight| before.constant(*weight)).map(Tensor::byte_len);
-                taken >= Gone::of(before, computed, made).bytes + constants.sum::<usize>()
+                taken >= Region::of(before, computed, made).bytes + constants.sum::<usize>()
             }
         };
         if !put_back {
