@@ -356,7 +356,7 @@ fn open_shapes(graph: &Graph) -> Option<Note> {
     names.sort();
     names.dedup();
     let all_open = !layers.is_empty() && layers.iter().all(|op| is_open(op));
-    (all_open && !names.is_empty()).then(|| Note::OpenShapes { layers: layers.len(), dims: names })
+    (all_open && !names.is_empty()).then_some(Note::OpenShapes { layers: layers.len(), dims: names })
 }
 
 /// The first opset whose Mul broadcasts: what is stored in 8 bits needs that.

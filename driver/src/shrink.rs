@@ -324,7 +324,7 @@ impl<'a> Job<'a> {
         }
         let rewrites_weights = self.request.int8 || self.request.weights.weights.is_some();
         if let Some(proof) = proof.filter(|_| rewrites_weights || proven.comparison.is_some()) {
-            self.unreached = proof.coverage().map(|found| found.unreached.clone()).unwrap_or_default();
+            self.unreached = proof.coverage().map_or_else(Vec::new, |found| found.unreached.clone());
         }
         self.report.warnings.extend(proven.culprits.iter().map(|culprit| culprit.sentence()));
         self.report.culprits = proven.culprits;

@@ -57,7 +57,7 @@ impl<'a> Folded<'a> {
 
     /// Tables that layers multiply by, too.
     pub(super) fn twins(&self) -> Vec<Twin> {
-        self.before.as_ref().map(|before| twins(&before.graph, &self.model.graph)).unwrap_or_default()
+        self.before.as_ref().map_or_else(Vec::new, |before| twins(&before.graph, &self.model.graph))
     }
 
     /// Puts weights of `model`, which was made of this one, back where nothing was gained; the names of their layers.

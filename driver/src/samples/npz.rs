@@ -55,7 +55,8 @@ const DAMAGED: &str = "its bytes are not those that its checksum (CRC-32) is of:
 
 /// Names of the members: the array, and the place in the archive. In the archive's order.
 fn arrays_of(archive: &Archive) -> Vec<(String, usize)> {
-    let name = |index| Some((archive.name_for_index(index)?.strip_suffix(".npy")?.to_owned(), index));
+    // (A name that is no text is no input's.)
+    let name = |index| Some((archive.name_for_index(index)?.ok()?.strip_suffix(".npy")?.to_owned(), index));
     (0..archive.len()).filter_map(name).collect()
 }
 
@@ -213,7 +214,7 @@ fn column_of(path: &Path, archive: &mut Archive, index: usize, name: &str) -> Re
     let io = |error: io::Error| format!("cannot be read: {error}");
     let mut member = archive.by_index(index).map_err(|error| error.to_string())?;
     if member.compression() == CompressionMethod::Stored {
-        let start = member.data_start();
+        let start = member.data_start().expect("a member that was opened has its data somewhere");
         let column = Column::new(name.to_owned(), File::open(path).map_err(io)?, start)?;
         check_rest(&mut member, u64::MAX)?;
         return Ok(column);

@@ -94,9 +94,7 @@ impl Job<'_> {
             }
         };
         found.open = taken_back;
-        let mut all = self.report.regions.take().unwrap_or_default();
-        all.add(found);
-        self.report.regions = Some(all);
+        self.report.regions.get_or_insert_default().add(found);
         if self.samples.is_some() {
             quantized.notes = vec![Note::AsWithoutSamples];
         }

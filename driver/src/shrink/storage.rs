@@ -72,7 +72,7 @@ impl Job<'_> {
             self.gates_hold(&quantized, held_out)
         };
         let found = fewest(&constants, &mut holds)?;
-        calibrated.store_at_least(found.clone().unwrap_or_default());
+        calibrated.store_at_least(found.clone().unwrap_or(LeastBits::default()));
         if let Some(least) = &found {
             calibrated.note(note(least));
         }

@@ -16,8 +16,6 @@ use crate::{
     small_weights::{MOST_STEPS, Planned, Returns, Size, SmallWeights},
 };
 
-/// The note of a model that did not get smaller.
-
 /// What makes the model with `Returns`; `None` when nothing got smaller.
 type Build<'a> = &'a dyn Fn(&Returns) -> Result<Option<Quantized>, Failure>;
 

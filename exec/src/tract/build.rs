@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 use onnx_shrink_ir::{DataType, Tensor, proto::schema};
 use tract_onnx::{Onnx, model::ParsingContext, pb, prelude::*};
 
-use super::{convert::widened, rules::stand_in};
+use super::{convert::widened, held::has_type};
 use crate::{
     kernel::{Call, KernelError},
     panics::contained,
@@ -239,8 +239,10 @@ fn declaration(name: &str, dtype: DataType, dims: &[Option<usize>]) -> Result<pb
         Dimension { value, ..Dimension::default() }
     };
     let shape = pb::TensorShapeProto { dim: dims.iter().enumerate().map(dim).collect() };
-    let elem_type = stand_in(dtype).ok_or_else(|| KernelError::Unsupported(format!("inputs of {dtype}")))? as i32;
-    let tensor = type_proto::Tensor { elem_type, shape: Some(shape) };
+    if !has_type(dtype) {
+        return Err(KernelError::Unsupported(format!("inputs of {dtype}")));
+    }
+    let tensor = type_proto::Tensor { elem_type: dtype as i32, shape: Some(shape) };
     let kind = pb::TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..pb::TypeProto::default() };
     Ok(pb::ValueInfoProto { name: name.to_owned(), r#type: Some(kind), ..pb::ValueInfoProto::default() })
 }
@@ -249,8 +251,7 @@ fn initializer(call: &Call<'_>, index: usize, tensor: &Tensor, name: &str) -> Re
     let mut proto = tensor_proto(tensor)?;
     proto.name = name.to_owned();
     // Scalars that exporters write as vectors of one element; tract wants them as the standard says.
-    let scalar =
-        matches!((call.op.op_type(), index), ("Range", _) | ("Pad", 2) | ("CumSum", 1) | ("Trilu", 1) | ("OneHot", 1));
+    let scalar = matches!((call.op.op_type(), index), ("CumSum", 1));
     if scalar && tensor.len() == 1 {
         proto.dims.clear();
     }
@@ -259,12 +260,12 @@ fn initializer(call: &Call<'_>, index: usize, tensor: &Tensor, name: &str) -> Re
 
 fn tensor_proto(tensor: &Tensor) -> Result<pb::TensorProto, KernelError> {
     let dtype = tensor.dtype();
-    let (Some(stand_in), Some(bytes)) = (stand_in(dtype), tensor.bytes()) else {
+    let Some(bytes) = tensor.bytes().filter(|_| has_type(dtype)) else {
         return Err(KernelError::Unsupported(format!("constants of {dtype}")));
     };
     Ok(pb::TensorProto {
         dims: tensor.dims().iter().map(|&dim| i64::try_from(dim).unwrap_or(i64::MAX)).collect(),
-        data_type: stand_in as i32,
+        data_type: dtype as i32,
         raw_data: bytes.to_vec(),
         ..pb::TensorProto::default()
     })
@@ -286,9 +287,6 @@ fn converted(call: &Call<'_>, attribute: &schema::AttributeProto) -> Result<pb::
         let tensor = call.op.tensor(attribute.name());
         let tensor =
             tensor.ok_or_else(|| KernelError::Failed(format!("attribute `{}` is malformed", attribute.name())))?;
-        if stand_in(tensor.dtype()) != Some(tensor.dtype()) {
-            return Err(KernelError::Unsupported(format!("an attribute of {}", tensor.dtype())));
-        }
         copy.t = Some(tensor_proto(&tensor)?);
     }
     Ok(copy)

@@ -251,33 +251,12 @@ pub(super) fn clip(call: &Call<'_>) -> Check {
     }
 }
 
-pub(super) fn constant_of_shape(call: &Call<'_>) -> Check {
-    let dims = needed(call, 0)?;
-    let bits = call.op.tensor("value").map_or(32, |value| value.dtype().bits());
-    sized(call, &dims, bits)
-}
-
 /// `dims` are no lengths below 0, and their product is within the limit.
 fn sized(call: &Call<'_>, dims: &[i64], bits: usize) -> Check {
     match dims.iter().map(|&dim| usize::try_from(dim)).collect::<Result<Vec<_>, _>>() {
         Ok(dims) => call.check_size(&dims, bits),
         Err(_) => failed(format!("a result of the shape {dims:?}")),
     }
-}
-
-pub(super) fn block(call: &Call<'_>) -> Check {
-    let block = call.int("blocksize", 0);
-    let dims = call.input(0)?.dims();
-    let Some(block) = usize::try_from(block).ok().filter(|&block| (1..=1 << 16).contains(&block)) else {
-        return failed(format!("blocksize {block}"));
-    };
-    let fits = dims.len() == 4
-        && if call.op.is("DepthToSpace") {
-            dims[1].is_multiple_of(block * block)
-        } else {
-            dims[2].is_multiple_of(block) && dims[3].is_multiple_of(block)
-        };
-    if fits { Ok(()) } else { failed(format!("blocksize {block} on the shape {dims:?}")) }
 }
 
 pub(super) fn window_type(call: &Call<'_>) -> Check {
@@ -316,43 +295,6 @@ pub(super) fn einsum(call: &Call<'_>) -> Check {
         return unsupported("a sum of everything"); // tract keeps the axes
     }
     Ok(())
-}
-
-pub(super) fn expand(call: &Call<'_>) -> Check {
-    let x = call.input(0)?;
-    let shape = needed(call, 1)?;
-    let rank = shape.len().max(x.dims().len());
-    let mut dims = vec![1i64; rank];
-    for (dim, &size) in dims.iter_mut().rev().zip(shape.iter().rev()) {
-        *dim = size;
-    }
-    for (dim, &size) in dims.iter_mut().rev().zip(x.dims().iter().rev()) {
-        let size = i64::try_from(size).unwrap_or(i64::MAX);
-        match (*dim, size) {
-            (_, 1) => {}
-            (1, size) => *dim = size,
-            (a, b) if a == b => {}
-            _ => return failed(format!("shape {:?} does not expand to {shape:?}", x.dims())),
-        }
-    }
-    sized(call, &dims, x.dtype().bits())
-}
-
-/// Every index is within the axis.
-pub(super) fn gather(call: &Call<'_>) -> Check {
-    let (x, indices) = (call.input(0)?, call.input(1)?);
-    let axis = call.axis(call.int("axis", 0), x.dims().len())?;
-    let size = i64::try_from(x.dims()[axis]).unwrap_or(i64::MAX);
-    let Some(numbers) = indices.to_i64_vec() else { return failed(format!("indices of {}", indices.dtype())) };
-    match numbers.iter().find(|&&index| index < -size || index >= size) {
-        Some(index) => failed(format!("index {index} of {size}")),
-        None if call.op.is("Gather") => {
-            let mut dims = x.dims().to_vec();
-            dims.splice(axis..=axis, indices.dims().iter().copied());
-            call.check_size(&dims, x.dtype().bits())
-        }
-        None => Ok(()),
-    }
 }
 
 pub(super) fn gemm(call: &Call<'_>) -> Check {
@@ -415,70 +357,6 @@ pub(super) fn norm(call: &Call<'_>) -> Check {
         return unsupported("a stash_type other than float");
     }
     axis(call)
-}
-
-/// An index outside of the depth is a row of `off`; tract panics.
-pub(super) fn one_hot(call: &Call<'_>) -> Check {
-    let (indices, values) = (call.input(0)?, call.input(2)?);
-    let depth = call.input(1)?.to_scalar_f64().filter(|depth| (1.0..=1e9).contains(depth));
-    let Some(depth) = depth.map(|depth| depth as usize) else {
-        return failed("a depth that is no number above 0".to_owned());
-    };
-    let Some(numbers) = indices.to_f64_vec() else { return unsupported("these indices") };
-    let limit = depth as f64;
-    if numbers.iter().any(|&index| index < -limit || index >= limit) {
-        return unsupported("an index outside of the depth");
-    }
-    let mut dims = indices.dims().to_vec();
-    dims.push(depth);
-    call.check_size(&dims, values.dtype().bits())
-}
-
-pub(super) fn pad(call: &Call<'_>) -> Check {
-    let mode = call.string("mode", "constant");
-    if !matches!(mode, "constant" | "reflect" | "edge") {
-        return Err(KernelError::Unsupported(format!("mode = {mode}")));
-    }
-    let x = call.input(0)?;
-    let pads = match numbers(call, 1)? {
-        Some(pads) => pads,
-        None => call.ints("pads").unwrap_or(&[]).to_vec(),
-    };
-    let axes = match numbers(call, 3)? {
-        Some(axes) => axes,
-        None => (0i64..).take(x.dims().len()).collect(),
-    };
-    if pads.len() != 2 * axes.len() {
-        return failed(format!("{} pads for {} axes", pads.len(), axes.len()));
-    }
-    if pads.iter().any(|&pad| pad < 0) {
-        return unsupported("negative pads");
-    }
-    let mut dims: Vec<i64> = x.dims().iter().map(|&dim| i64::try_from(dim).unwrap_or(i64::MAX)).collect();
-    for (place, &axis) in axes.iter().enumerate() {
-        let axis = call.axis(axis, dims.len())?;
-        let (before, after) = (pads[place], pads[place + axes.len()]);
-        if mode == "reflect" && before.max(after) >= dims[axis] {
-            return failed(format!("pads of {} reflect {} elements", before.max(after), dims[axis]));
-        }
-        if mode == "edge" && before.max(after) > 0 && dims[axis] == 0 {
-            return failed("an edge of no elements".to_owned());
-        }
-        dims[axis] = dims[axis].saturating_add(before).saturating_add(after);
-    }
-    sized(call, &dims, x.dtype().bits())
-}
-
-pub(super) fn range(call: &Call<'_>) -> Check {
-    let number = |index| Ok::<_, KernelError>(call.input(index)?.to_scalar_f64());
-    let (Some(start), Some(limit), Some(delta)) = (number(0)?, number(1)?, number(2)?) else {
-        return failed("a bound that is no number".to_owned());
-    };
-    let count = ((limit - start) / delta).ceil();
-    if delta == 0.0 || count.is_nan() || count > 1e12 {
-        return failed(format!("from {start} to {limit} by {delta}"));
-    }
-    call.check_size(&[count.max(0.0) as usize], call.input(0)?.dtype().bits())
 }
 
 pub(super) fn reduce(call: &Call<'_>) -> Check {
@@ -564,17 +442,6 @@ pub(super) fn swish(call: &Call<'_>) -> Check {
     if call.float("alpha", 1.0) == 1.0 { Ok(()) } else { unsupported("alpha other than 1") }
 }
 
-pub(super) fn tile(call: &Call<'_>) -> Check {
-    let x = call.input(0)?;
-    let repeats = needed(call, 1)?;
-    if repeats.len() != x.dims().len() {
-        return failed(format!("{} repeats for a tensor of rank {}", repeats.len(), x.dims().len()));
-    }
-    let dims = x.dims().iter().map(|&dim| i64::try_from(dim).unwrap_or(i64::MAX));
-    let dims: Vec<i64> = dims.zip(&repeats).map(|(dim, &repeat)| dim.saturating_mul(repeat)).collect();
-    sized(call, &dims, x.dtype().bits())
-}
-
 pub(super) fn top_k(call: &Call<'_>) -> Check {
     let x = call.input(0)?;
     let axis = call.axis(call.int("axis", -1), x.dims().len())?;
@@ -586,18 +453,6 @@ pub(super) fn top_k(call: &Call<'_>) -> Check {
         return no_nan(call);
     }
     failed(format!("k = {k} of {} elements", x.dims()[axis]))
-}
-
-/// `perm` is a permutation of the axes: tract panics.
-pub(super) fn transpose(call: &Call<'_>) -> Check {
-    let rank = call.input(0)?.dims().len();
-    let Some(perm) = call.ints("perm") else { return Ok(()) };
-    let mut sorted = perm.to_vec();
-    sorted.sort_unstable();
-    if sorted.len() == rank && (0i64..).zip(&sorted).all(|(place, &axis)| place == axis) {
-        return Ok(());
-    }
-    failed(format!("perm {perm:?} on a tensor of rank {rank}"))
 }
 
 /// tract's causal offset is wrong with a past, and a row that is masked whole is NaN instead of 0.

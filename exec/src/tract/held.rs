@@ -5,7 +5,6 @@ use bytes::Bytes;
 use onnx_shrink_ir::{DataType, Tensor};
 use tract_onnx::prelude::{self as tract, DatumType};
 
-use super::rules::stand_in;
 use crate::kernel::KernelError;
 
 /// tract's form of a tensor.
@@ -21,8 +20,13 @@ impl AsRef<[u8]> for Owner {
     }
 }
 
+/// Whether tract has the type.
+pub(super) fn has_type(dtype: DataType) -> bool {
+    datum_type(dtype).is_some()
+}
+
 fn datum_type(dtype: DataType) -> Option<DatumType> {
-    Some(match stand_in(dtype)? {
+    Some(match dtype {
         DataType::Bool => DatumType::Bool,
         DataType::Uint8 => DatumType::U8,
         DataType::Uint16 => DatumType::U16,

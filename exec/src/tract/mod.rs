@@ -19,9 +19,9 @@ pub(crate) use self::kept::Kept;
 use self::{
     build::{Built, Input},
     convert::{from_tract, narrowed, widened},
-    held::Held,
+    held::{Held, has_type},
     kept::Mark,
-    rules::{Rule, Types, stand_in},
+    rules::{Rule, Types},
 };
 use crate::{
     kernel::{Call, KernelError},
@@ -66,9 +66,8 @@ impl OneOp {
     pub(crate) fn takes(&self, dtype: DataType) -> bool {
         let half = matches!(dtype, DataType::Float16 | DataType::Bfloat16);
         match self.rule.types {
-            Types::Moves => stand_in(dtype).is_some(),
-            Types::Computes { .. } => half || stand_in(dtype) == Some(dtype),
-            Types::AsIs => stand_in(dtype) == Some(dtype),
+            Types::Computes { .. } => half || has_type(dtype),
+            Types::AsIs => has_type(dtype),
         }
     }
 
@@ -128,18 +127,6 @@ impl OneOp {
             Types::Computes { float } if value.tensor.dtype() == DataType::Float && float >> index.min(31) & 1 == 1 => {
                 match first {
                     Some(half @ (DataType::Float16 | DataType::Bfloat16)) => Ok(narrowed(&value.tensor, half)?.into()),
-                    _ => Ok(value),
-                }
-            }
-            Types::Moves => {
-                let hidden =
-                    call.inputs.iter().flatten().map(Tensor::dtype).find(|&dtype| stand_in(dtype) != Some(dtype));
-                match hidden {
-                    Some(dtype) if stand_in(dtype) == Some(value.tensor.dtype()) => {
-                        let bytes = value.tensor.bytes().cloned().expect("a stand-in is a number, which has bytes");
-                        let tensor = Tensor::new(dtype, value.tensor.dims(), bytes);
-                        Ok(tensor.map_err(|error| KernelError::Failed(error.to_string()))?.into())
-                    }
                     _ => Ok(value),
                 }
             }

@@ -1,17 +1,16 @@
 //! What tract may run: an allow-list, op by op, with the attributes that it honours.
 //!
 //! Why: tract ignores domains and attributes that it does not know and then computes something else
-//! (`ONNX's backend cases` found reverse LSTM, windowed Attention, SpaceToDepth's mode …). The list is what passed those cases.
+//! (`ONNX's backend cases` found reverse LSTM, windowed Attention, SpaceToDepth's mode …). The list is what passed those cases, without
+//! the ops whose kernel of ours does every form: those that move elements, and those that make constants.
 //! **Never** contains an op on the strength of its name alone: an attribute that is not listed refuses the op.
-use onnx_shrink_ir::{DataType, Op};
+use onnx_shrink_ir::Op;
 
 use crate::kernel::{Call, KernelError};
 
-/// How element types that tract lacks, or computes less exactly, are given to it.
+/// How element types that tract computes less exactly are given to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Types {
-    /// The op moves elements and computes nothing: a type that tract lacks goes as an integer of the same width
-    Moves,
     /// The op computes: 16-bit floats go as float, and the outputs that `float` marks (bit per output) are rounded back
     Computes {
         /// Outputs of the same type as the inputs, one bit each, the first in the lowest
@@ -42,10 +41,6 @@ fn nothing(_: &Call<'_>) -> Result<(), KernelError> {
 
 const fn computes(attributes: &'static [&'static str]) -> Rule {
     Rule { attributes, parameters: &[], types: Types::Computes { float: u32::MAX }, plain: false, check: nothing }
-}
-
-const fn moves(attributes: &'static [&'static str]) -> Rule {
-    Rule { types: Types::Moves, ..computes(attributes) }
 }
 
 impl Rule {
@@ -101,11 +96,7 @@ pub(crate) fn rule(op: &Op) -> Result<Rule, String> {
         "Max" | "Min" | "Relu" | "Sigmoid" | "Tanh" => computes(&[]).when(super::checks::no_nan),
         "Acosh" | "Asinh" | "HardSwish" | "Mish" | "Softplus" => computes(&[]).when(super::checks::magnitude),
         "GlobalMaxPool" => computes(&[]).when(super::checks::finite),
-        "Not" | "And" | "Or" | "Xor" | "BitwiseAnd" | "BitwiseNot" | "BitwiseOr" | "BitwiseXor" => {
-            computes(&[]).as_is()
-        }
-        "Where" => moves(&[]),
-        "Identity" => moves(&[]),
+        "Not" | "And" | "Or" | "Xor" => computes(&[]).as_is(),
         "Div" => Rule { plain: true, ..computes(&[]).when(super::checks::divisor) },
         "Mod" => computes(&["fmod"]).when(super::checks::divisor),
         "ArgMax" | "ArgMin" => computes(&["axis", "keepdims", "select_last_index"]).when(super::checks::arg_max),
@@ -119,20 +110,10 @@ pub(crate) fn rule(op: &Op) -> Result<Rule, String> {
         "Celu" => computes(&["alpha"]).when(super::checks::celu),
         "Elu" | "LeakyRelu" | "ThresholdedRelu" => computes(&["alpha"]),
         "Clip" => computes(&["max", "min"]).when(super::checks::clip),
-        "Compress" => moves(&["axis"]).with(&[0, 1]).when(super::checks::axis),
-        "Concat" => moves(&["axis"]).when(super::checks::axis),
-        "Constant" => {
-            let forms =
-                &["value", "value_float", "value_floats", "value_int", "value_ints", "value_string", "value_strings"];
-            computes(forms).as_is()
-        }
-        "ConstantOfShape" => computes(&["value"]).with(&[0]).as_is().when(super::checks::constant_of_shape),
         "Conv" => computes(CONV).when(super::checks::conv),
         "ConvInteger" => computes(CONV).with(&[2, 3]).as_is().when(super::checks::conv),
         "ConvTranspose" => computes(TRANSPOSED).when(super::checks::conv_transpose),
         "CumSum" => computes(&["exclusive", "reverse"]).with(&[1]),
-        "DepthToSpace" => moves(&["blocksize", "mode"]).when(super::checks::block),
-        "SpaceToDepth" => moves(&["blocksize"]).when(super::checks::block),
         "DFT" => computes(&["axis", "inverse", "onesided"]).with(&[1, 2]),
         "STFT" => computes(&["onesided"]).with(&[1, 2, 3]),
         "BlackmanWindow" | "HammingWindow" | "HannWindow" => {
@@ -144,12 +125,6 @@ pub(crate) fn rule(op: &Op) -> Result<Rule, String> {
         "DequantizeLinear" => computes(&["axis"]).with(&[1, 2]).as_is().when(super::checks::dequantize),
         "Dropout" => computes(&["ratio", "seed"]).with(&[1, 2]).first_is_float().when(super::checks::dropout),
         "Einsum" => computes(&["equation"]).when(super::checks::einsum),
-        "Expand" => moves(&[]).with(&[1]).when(super::checks::expand),
-        "EyeLike" => computes(&["dtype", "k"]).as_is(),
-        "Flatten" => moves(&["axis"]),
-        "Gather" => moves(&["axis"]).when(super::checks::gather),
-        "GatherElements" => moves(&["axis"]).when(super::checks::gather),
-        "GatherND" => moves(&["batch_dims"]),
         "Gelu" => computes(&["approximate"]).when(super::checks::magnitude),
         "Gemm" => computes(&["alpha", "beta", "transA", "transB"]).when(super::checks::gemm),
         "GridSample" => computes(&["align_corners", "mode", "padding_mode"]).when(super::checks::grid_sample),
@@ -168,30 +143,14 @@ pub(crate) fn rule(op: &Op) -> Result<Rule, String> {
         "MatMulInteger" => computes(&[]).with(&[2, 3]).as_is(),
         "MeanVarianceNormalization" => computes(&["axes"]),
         "NonMaxSuppression" => computes(&["center_point_box"]).as_is(),
-        "NonZero" => computes(&[]),
-        "OneHot" => moves(&["axis"]).with(&[1, 2]).when(super::checks::one_hot),
-        "Pad" => computes(&["mode", "pads", "value"]).with(&[1, 2, 3]).when(super::checks::pad),
-        "Range" => computes(&[]).with(&[0, 1, 2]).as_is().when(super::checks::range),
         "ReduceL1" | "ReduceL2" | "ReduceLogSum" | "ReduceLogSumExp" | "ReduceMax" | "ReduceMean" | "ReduceMin"
         | "ReduceProd" | "ReduceSum" | "ReduceSumSquare" => computes(REDUCE).with(&[1]).when(super::checks::reduce),
-        "Reshape" => moves(&["allowzero"]).with(&[1]),
         "Resize" => computes(RESIZE).with(&[1, 2, 3]).when(super::checks::resize),
         "RotaryEmbedding" => computes(&["interleaved", "num_heads", "rotary_embedding_dim"]),
-        "Scatter" => moves(&["axis"]).when(super::checks::axis),
-        "ScatterElements" => computes(&["axis", "reduction"]).when(super::checks::axis),
-        "ScatterND" => computes(&["reduction"]),
         "Selu" => computes(&["alpha", "gamma"]),
-        "Shape" => moves(&["end", "start"]),
-        "Size" => moves(&[]),
         "Shrink" => computes(&["bias", "lambd"]),
-        "Slice" => moves(&["axes", "ends", "starts"]).with(&[1, 2, 3, 4]),
-        "Split" => moves(&["axis", "num_outputs", "split"]).with(&[1]).when(super::checks::axis),
-        "Squeeze" | "Unsqueeze" => moves(&["axes"]).with(&[1]),
         "Swish" => computes(&["alpha"]).when(super::checks::swish),
-        "Tile" => moves(&[]).with(&[1]).when(super::checks::tile),
         "TopK" => computes(&["axis", "k", "largest", "sorted"]).with(&[1]).first_is_float().when(super::checks::top_k),
-        "Transpose" => moves(&["perm"]).when(super::checks::transpose),
-        "Trilu" => moves(&["upper"]).with(&[1]),
         "Attention" => computes(&["is_causal", "kv_num_heads", "q_num_heads", "scale"]).when(super::checks::attention),
         _ => return Err("there is no kernel for it".to_owned()),
     };
@@ -200,18 +159,4 @@ pub(crate) fn rule(op: &Op) -> Result<Rule, String> {
         Some(attribute) => Err(format!("its attribute `{}` is not known", attribute.name())),
         None => Ok(rule),
     }
-}
-
-/// The type as which tract holds `dtype`; `None` when it has none of the kind.
-pub(crate) fn stand_in(dtype: DataType) -> Option<DataType> {
-    use DataType::*;
-    Some(match dtype {
-        Bool | Uint8 | Uint16 | Uint32 | Uint64 | Int8 | Int16 | Int32 | Int64 | Float16 | Float | Double => dtype,
-        _ => match dtype.bits() {
-            8 => Uint8,
-            16 => Uint16,
-            64 => Uint64,
-            _ => return None,
-        },
-    })
 }
