@@ -95,19 +95,18 @@ impl Folding<'_> {
         let producer = graph.producer(value).ok_or(Miss::NotThisPattern)?;
         let is_only = graph.only_use(value).map(|(op, _)| op) == Some(reader);
         if let Some(layer) = float_layer(graph, producer) {
-            // ONNX Runtime 1.32 recognizes attention by where its scale stands, in models of opset 12 and before.
-            let is_hidden = layer.kind == LayerKind::MatMul && graph.opset() < 13;
-            if depth > 0 && (is_hidden || layer.constant(graph).is_none()) {
+            let may_be_attention = layer.kind == LayerKind::MatMul && graph.opset() < ATTENTION_NOT_RECOGNIZED;
+            if depth > 0 && (may_be_attention || layer.constant(graph).is_none()) {
                 return Err(Miss::NotThisPattern);
             }
-            return if is_only { self.into_layer(&layer, affine, result) } else { Err(Miss::OtherUses(value)) };
+            return if is_only { self.layer(&layer, affine, result) } else { Err(Miss::OtherUses(value)) };
         }
         if !is_only || depth == DEPTH {
             return Err(Miss::NotThisPattern);
         }
         self.removed.push(producer);
         if let Some(binary) = Binary::of(graph, producer) {
-            return self.into_arithmetic(producer, &binary, affine, result, depth);
+            return self.arithmetic(producer, &binary, affine, result, depth);
         }
         let node = graph.op(producer);
         let mut inputs: Vec<Option<ValueRef>> = node.inputs().iter().map(|input| input.map(ValueRef::from)).collect();
@@ -120,7 +119,7 @@ impl Folding<'_> {
     }
 
     /// Into the constant of the arithmetic `binary`: a product takes the factor, a sum the shift, and its other side the factor.
-    fn into_arithmetic(
+    fn arithmetic(
         &mut self,
         op: OpId,
         binary: &Binary,
@@ -183,7 +182,7 @@ impl Folding<'_> {
     }
 
     /// Into the weights and the bias of `layer`.
-    fn into_layer(&mut self, layer: &WeightedLayer, affine: &Affine, result: Made) -> Result<ValueRef, Miss> {
+    fn layer(&mut self, layer: &WeightedLayer, affine: &Affine, result: Made) -> Result<ValueRef, Miss> {
         let graph = self.graph;
         let weight = layer.weight;
         let channels = layer.shape(graph).ok_or(Miss::UnknownType(weight))?.outputs;

@@ -1,4 +1,4 @@
-//! Folds Mul, Div, Add and Sub by a constant into the `Conv`, `ConvTranspose`, `Gemm` or `MatMul` before it.
+//! Folds Mul, Div, Add and Sub by a constant into the `Conv`, `ConvTranspose`, `Gemm` or `MatMul` before it, or into a constant there.
 //!
 //! ```onnx before
 //! # x: float[1,2,4,4]; w: float[3,2,3,3]; k, s: float[3,1,1]
@@ -12,8 +12,12 @@
 //! `w_folded = w · k` and `s_folded = b · k + s` per output channel, in f64, rounded once. A MatMul of matrices becomes a Gemm
 //! when it gets a bias; its weights need not be constant then, only the summand.
 //!
+//! Between them may stand what the arithmetic commutes with: Transpose, other views, Concat of layers, Resize, averages, and sums with
+//! constants, which take their part. Two products with constants become one, and so do two sums, of constants of any shape.
+//!
 //! **Class:** rounding. **Legal when** the constant varies along the channel axis only and does not broadcast the result to
 //! a larger shape, what it is folded into is constant and nobody else's, all results are finite, and nothing grows.
+//! Constants that meet are float32 or float64; no sum has a number above 2^16: `x + 2^23 - 2^23` rounds, and someone may mean that.
 //! **Does not** fold `c / t`, nor a summand into a MatMul of more than two dimensions: it has no bias.
 use onnx_shrink_ir::{
     Graph, OpId, Patch, ValueId,
@@ -32,7 +36,7 @@ pub struct FoldArithmetic;
 pub const PASS: Description = Description {
     name: "fold-arithmetic",
     class: Class::Rounding,
-    about: "folds Mul, Div, Add and Sub by a constant into the weights before it",
+    about: "folds Mul, Div, Add and Sub by a constant into the weights or the constant before it",
     when: When::Lossless,
 };
 

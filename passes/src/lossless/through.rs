@@ -73,10 +73,9 @@ fn averages(graph: &Graph, op: OpId, shifts: bool) -> bool {
         return true;
     }
     if let Some(pool) = AveragePool::of(graph, op) {
-        let is_padded = pool.pads.iter().any(|pad| *pad != 0)
-            || pool.ceil_mode
-            || !matches!(pool.auto_pad, AutoPad::NotSet | AutoPad::Valid);
-        return !(shifts && is_padded && pool.count_include_pad) && !pool.ceil_mode;
+        let is_padded =
+            pool.pads.iter().any(|pad| *pad != 0) || !matches!(pool.auto_pad, AutoPad::NotSet | AutoPad::Valid);
+        return !(pool.ceil_mode || shifts && is_padded && pool.count_include_pad);
     }
     let Some(resize) = Resize::of(graph, op) else { return false };
     let channels = |value: ValueId| graph.ty(value)?.shape.as_ref()?.get(1)?.known();
