@@ -10,7 +10,7 @@ use onnx_shrink_ir::{
     ops::{Binary, BinaryKind, Gemm, LayerKind, WeightedLayer},
 };
 
-use crate::{Miss, lossless::through::through, net_bytes};
+use crate::{Miss, lossless::through::through, net_bytes, target::onnx_runtime::ATTENTION_NOT_RECOGNIZED};
 
 /// Ops that a map passes at most on its way to a layer.
 const DEPTH: usize = 12;
