@@ -10,7 +10,12 @@ use onnx_shrink_ir::{
     ops::{Binary, BinaryKind, Gemm, LayerKind, WeightedLayer},
 };
 
-use crate::{Miss, lossless::through::through, net_bytes, target::onnx_runtime::ATTENTION_NOT_RECOGNIZED};
+use crate::{
+    Miss,
+    lossless::through::{single, through},
+    net_bytes,
+    target::onnx_runtime::ATTENTION_NOT_RECOGNIZED,
+};
 
 /// Ops that a map passes at most on its way to a layer.
 const DEPTH: usize = 12;
@@ -96,7 +101,17 @@ impl Folding<'_> {
         let is_only = graph.only_use(value).map(|(op, _)| op) == Some(reader);
         if let Some(layer) = float_layer(graph, producer) {
             let may_be_attention = layer.kind == LayerKind::MatMul && graph.opset() < ATTENTION_NOT_RECOGNIZED;
-            if depth > 0 && (may_be_attention || layer.constant(graph).is_none()) {
+            if depth > 0 && may_be_attention {
+                return Err(Miss::NotThisPattern);
+            }
+            if is_only
+                && layer.kind == LayerKind::MatMul
+                && graph.default_of(layer.weight).is_none()
+                && affine.shift.is_none()
+            {
+                return self.product(&layer, affine, result, depth);
+            }
+            if depth > 0 && layer.constant(graph).is_none() {
                 return Err(Miss::NotThisPattern);
             }
             return if is_only { self.layer(&layer, affine, result) } else { Err(Miss::OtherUses(value)) };
@@ -179,6 +194,37 @@ impl Folding<'_> {
         let inputs = if side.is_left { [Some(constant), Some(x)] } else { [Some(x), Some(constant)] };
         self.added += 1;
         Ok(self.patch.op(NewOp::new(kind).named(graph.op(op).name()), &inputs, &result.name, result.ty))
+    }
+
+    /// Into one side of a product of two activations: one number, and no shift.
+    fn product(
+        &mut self,
+        layer: &WeightedLayer,
+        affine: &Affine,
+        result: Made,
+        depth: usize,
+    ) -> Result<ValueRef, Miss> {
+        let graph = self.graph;
+        if affine.shift.is_some() || affine.factor.as_ref().is_none_or(|factor| factor.len() != 1) || depth == DEPTH {
+            return Err(Miss::NotThisPattern);
+        }
+        let affine = affine.mapped(single).ok_or(Miss::NotThisPattern)?;
+        let node = graph.op(layer.op);
+        let mut inputs: Vec<Option<ValueRef>> = node.inputs().iter().map(|input| input.map(ValueRef::from)).collect();
+        for place in 0..2 {
+            let input = node.input(place).ok_or(Miss::NotThisPattern)?;
+            let before = (self.patch.clone(), self.removed.clone(), self.added);
+            match self.fold(input, layer.op, &affine, Made::like(graph, input), depth + 1) {
+                Ok(scaled) => {
+                    inputs[place] = Some(scaled);
+                    self.removed.push(layer.op);
+                    self.added += 1;
+                    return Ok(self.patch.copy_of(node, &inputs, Vec::new(), &[Some((&result.name, result.ty))])[0]);
+                }
+                Err(_) => (self.patch, self.removed, self.added) = before,
+            }
+        }
+        Err(Miss::NotThisPattern)
     }
 
     /// Into the weights and the bias of `layer`.

@@ -27,9 +27,9 @@ pub(crate) fn through(graph: &Graph, op: OpId, affine: &Affine) -> Option<Inputs
     if let Some(transpose) = Transpose::of(graph, op) {
         return one(affine.mapped(|numbers| permuted(numbers, &transpose.perm)));
     }
-    let is_single = |numbers: &ArrayD<f64>| numbers.len() == 1;
-    if semantics::is_reshape(node) && [&affine.factor, &affine.shift].into_iter().flatten().all(is_single) {
-        let single = |numbers: &ArrayD<f64>| numbers.first().map(|&number| ndarray::arr0(number).into_dyn());
+    let lists = || [&affine.factor, &affine.shift].into_iter().flatten();
+    let moves = semantics::is_reshape(node) || (semantics::of(node).is_some() && MOVES.contains(&node.op_type()));
+    if moves && lists().all(|numbers| numbers.len() == 1) {
         return one(affine.mapped(single));
     }
     let rank = |value: ValueId| graph.ty(value)?.rank();
@@ -58,12 +58,41 @@ pub(crate) fn through(graph: &Graph, op: OpId, affine: &Affine) -> Option<Inputs
         };
         return one(affine.mapped(before));
     }
+    if semantics::is_reshape(node) {
+        return one(affine.mapped(|numbers| reshaped(graph, (node.input(0)?, node.output(0)?), numbers)));
+    }
     averages(graph, op, affine.shift.is_some()).then_some(())?;
     let along_channels = |numbers: &ArrayD<f64>| {
         let numbers = padded(numbers, rank(node.output(0)?)?)?;
         numbers.shape().iter().enumerate().all(|(axis, &dim)| dim == 1 || axis == 1).then_some(numbers)
     };
     one(affine.mapped(along_channels))
+}
+
+/// Ops that move numbers of their first input alone.
+const MOVES: [&str; 5] = ["DepthToSpace", "Expand", "Slice", "SpaceToDepth", "Tile"];
+
+/// The one number of `numbers`.
+pub(crate) fn single(numbers: &ArrayD<f64>) -> Option<ArrayD<f64>> {
+    numbers.first().filter(|_| numbers.len() == 1).map(|&number| ndarray::arr0(number).into_dyn())
+}
+
+/// What varies along one axis of `y`, along that axis of `x`, of which `y` is a view: both have its length, and as many numbers behind it.
+fn reshaped(graph: &Graph, (x, y): (ValueId, ValueId), numbers: &ArrayD<f64>) -> Option<ArrayD<f64>> {
+    let dims = |value: ValueId| -> Option<Vec<Option<usize>>> {
+        Some(graph.ty(value)?.shape.as_ref()?.iter().map(|dim| dim.known()).collect())
+    };
+    let (from, to) = (dims(x)?, dims(y)?);
+    let behind = |dims: &[Option<usize>], axis: usize| dims[axis + 1..].iter().copied().product::<Option<usize>>();
+    let padded = padded(numbers, to.len())?;
+    let mut varies = (0..to.len()).filter(|&axis| padded.shape()[axis] != 1);
+    let (Some(axis), None) = (varies.next(), varies.next()) else { return single(numbers) };
+    let fits = |&place: &usize| from[place] == to[axis] && behind(&from, place) == behind(&to, axis);
+    behind(&to, axis).filter(|_| to[axis] == Some(padded.len()))?;
+    let place = (0..from.len()).find(fits)?;
+    let mut dims = vec![1; from.len()];
+    dims[place] = padded.len();
+    padded.to_shape(IxDyn(&dims)).ok().map(|view| view.to_owned())
 }
 
 /// Whether every number that `op` makes is an average of numbers of one channel of its first input; with `shifts` the weights have
