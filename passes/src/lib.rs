@@ -52,7 +52,7 @@ pub use journal::{Entry, INITIALIZER, Journal, Outcome};
 pub use lossless::{
     DropConstantChannels, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm, FoldConstants, FoldNeg,
     FoldPad, FuseGelu, FuseGlobalAveragePool, FuseHardSigmoid, FuseInstanceNormalization, FuseLayerNormalization,
-    FuseSoftmax, InlineIf, MergeEqualOps, SimplifyIslands,
+    FuseRmsNormalization, FuseSoftmax, InlineIf, MergeEqualOps, SimplifyIslands,
 };
 pub use low_rank::SplitLowRank;
 pub use miss::Miss;

@@ -4,7 +4,7 @@ use onnx_shrink_ir::Graph;
 use crate::{
     Class, Context, DropConstantChannels, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm,
     FoldConstants, FoldNeg, FoldPad, FuseGelu, FuseGlobalAveragePool, FuseHardSigmoid, FuseInstanceNormalization,
-    FuseLayerNormalization, FuseSoftmax, InlineIf, MergeEqualOps, Pass, Result, SimplifyIslands,
+    FuseLayerNormalization, FuseRmsNormalization, FuseSoftmax, InlineIf, MergeEqualOps, Pass, Result, SimplifyIslands,
 };
 
 /// The passes of the lossless part. They run in this order, again and again until nothing changes.
@@ -17,6 +17,7 @@ pub fn lossless() -> Vec<Box<dyn Pass>> {
         Box::new(MergeEqualOps),     // behind it: ops that read the same value have the same inputs now
         Box::new(FuseInstanceNormalization),
         Box::new(FuseLayerNormalization),
+        Box::new(FuseRmsNormalization),
         Box::new(FuseSoftmax),
         Box::new(FuseGelu),
         Box::new(FuseHardSigmoid), // before folding into layers: its summand is worth more here

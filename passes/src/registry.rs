@@ -9,7 +9,7 @@ use crate::{
     lossless::{
         drop_constant_channels, eliminate_dead, eliminate_identity, fold_arithmetic, fold_batch_norm, fold_constants,
         fold_neg, fold_pad, fuse_gelu, fuse_global_average_pool, fuse_hard_sigmoid, fuse_instance_normalization,
-        fuse_layer_normalization, fuse_softmax, inline_if, merge_equal_ops, simplify_islands,
+        fuse_layer_normalization, fuse_rms_normalization, fuse_softmax, inline_if, merge_equal_ops, simplify_islands,
     },
     low_rank::split_low_rank,
     prune::{linearize_branches, prune_channels},
@@ -27,6 +27,7 @@ pub const PASSES: &[&Description] = &[
     &merge_equal_ops::PASS,
     &fuse_instance_normalization::PASS,
     &fuse_layer_normalization::PASS,
+    &fuse_rms_normalization::PASS,
     &fuse_softmax::PASS,
     &fuse_gelu::PASS,
     &fuse_hard_sigmoid::PASS,
