@@ -26,7 +26,10 @@ use onnx_shrink_ir::{
 
 use crate::{
     Class, Context, Description, Miss, Result, Rewrite, When,
-    lossless::affine::{Affine, float_layer, into_producer},
+    lossless::{
+        affine::Affine,
+        into_producer::{float_layer, into_producer},
+    },
     target::onnx_runtime::ATTENTION_NOT_RECOGNIZED,
 };
 

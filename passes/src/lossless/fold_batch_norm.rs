@@ -30,8 +30,9 @@ use onnx_shrink_ir::{Graph, NewOp, OpId, Patch, Tensor, TensorType, ValueId, ops
 use crate::{
     Class, Context, Description, Miss, Pass, Result, Statistics, When,
     lossless::{
-        affine::{Affine, float_layer, into_producer},
+        affine::Affine,
         fold_norm_into_scales::into_scales,
+        into_producer::{float_layer, into_producer},
     },
 };
 

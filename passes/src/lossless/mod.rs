@@ -17,11 +17,11 @@ pub mod fuse_layer_normalization;
 pub mod fuse_rms_normalization;
 pub mod fuse_softmax;
 pub mod inline_if;
+mod into_producer;
 mod line;
 pub mod merge_equal_ops;
 mod normalized;
 pub mod simplify_islands;
-mod through;
 
 pub use drop_constant_channels::DropConstantChannels;
 pub use eliminate_dead::EliminateDead;
