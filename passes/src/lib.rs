@@ -52,7 +52,8 @@ pub use journal::{Entry, INITIALIZER, Journal, Outcome, RewriteId};
 pub use lossless::{
     DropConstantChannels, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm, FoldConstantRegions,
     FoldConstants, FoldNeg, FoldPad, FoldShapes, FuseGelu, FuseGlobalAveragePool, FuseHardSigmoid,
-    FuseInstanceNormalization, FuseLayerNormalization, FuseSoftmax, InlineIf, MergeEqualOps, SimplifyIslands,
+    FuseInstanceNormalization, FuseLayerNormalization, FuseRmsNormalization, FuseSoftmax, InlineIf, MergeEqualOps,
+    SimplifyIslands,
 };
 pub use low_rank::SplitLowRank;
 pub use miss::{Miss, Named, Origin};

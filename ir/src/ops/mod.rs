@@ -29,7 +29,7 @@ pub use layout::{
     Concat, Expand, Flatten, Gather, Pad, PadMode, Reshape, Shape, Slice, Squeeze, Tile, Transpose, Unsqueeze,
 };
 pub use linear::{Gemm, MatMul};
-pub use norm::{BatchNormalization, InstanceNormalization, LAYER_NORMALIZATION, LayerNormalization};
+pub use norm::{BatchNormalization, InstanceNormalization, LAYER_NORMALIZATION, LayerNormalization, rms_normalization};
 pub use pool::{AveragePool, MaxPool};
 pub use quantize::{DequantizeLinear, QuantizeLinear};
 pub use reduce::Reduce;

@@ -131,3 +131,9 @@ impl LayerNormalization {
         attributes.into_iter().fold(NewOp::new("LayerNormalization").named(name), NewOp::with)
     }
 }
+
+/// A new `RMSNormalization` over the axes from `axis` on; its inputs are x and scale.
+pub fn rms_normalization(name: &str, axis: i64, epsilon: f32) -> NewOp {
+    let attributes = [attributes::int("axis", axis), attributes::float("epsilon", epsilon)];
+    attributes.into_iter().fold(NewOp::new("RMSNormalization").named(name), NewOp::with)
+}

@@ -1,19 +1,13 @@
-//! Folding `y · factor + shift` into what makes `y`: the weights of a Conv, ConvTranspose, Gemm or MatMul, or a constant that is
-//! multiplied or added. Batch normalization and arithmetic with constants are both of this form.
-//!
-//! On its way up the map passes ops that it commutes with ([`through`](crate::lossless::through)); they are made again behind
-//! what it was folded into. All arithmetic is in f64 and rounded once to the element type of the weights. **Never** folds into a
-//! weight that may be overridden, into an op whose result someone else sees, or to numbers that are not finite.
-use ndarray::ArrayD;
+//! Maps `y · factor + shift` of values, and ops that commute with them: what the map of an output is as a map of the inputs.
+use ndarray::{ArrayD, Axis, IxDyn};
 use onnx_shrink_ir::{
-    DataType, Graph, NewOp, OpId, Patch, Tensor, TensorType, ValueId, ValueRef,
-    ops::{Binary, BinaryKind, Gemm, LayerKind, WeightedLayer},
+    Graph, OpId, ValueId,
+    ops::{
+        AutoPad, AveragePool, Concat, Resize, ResizeCoordinates, ResizeMode, Squeeze, Transpose, Unsqueeze,
+        axis_from_front,
+    },
+    semantics,
 };
-
-use crate::{Miss, lossless::through::through, net_bytes};
-
-/// Ops that a map passes at most on its way to a layer.
-const DEPTH: usize = 12;
 
 /// A map of a value; its numbers broadcast against it, and never broadcast it.
 #[derive(Clone)]
@@ -38,262 +32,143 @@ impl Affine {
         let (factor, shift) = (changed(&self.factor)?, changed(&self.shift)?);
         Some(Affine { factor, shift, shift_value: None, shift_name: self.shift_name.clone() })
     }
-}
 
-/// The op as a layer that the map can be folded into: one of floats, and no Gemm before opset 7, whose bias is not broadcast.
-pub(crate) fn float_layer(graph: &Graph, op: OpId) -> Option<WeightedLayer> {
-    WeightedLayer::of_floats(graph, op).filter(|layer| layer.kind != LayerKind::Gemm || graph.opset() >= 7)
-}
-
-/// The edits that let the producer of `from` make `to` at once, which `anchor` makes of `from` by `affine`.
-pub(crate) fn into_producer(
-    graph: &Graph,
-    anchor: OpId,
-    (from, to): (ValueId, ValueId),
-    affine: &Affine,
-    growth: usize,
-) -> Result<Patch, Miss> {
-    let mut folding = Folding { graph, patch: Patch::new(anchor), removed: vec![anchor], added: 0 };
-    let result = Made { name: graph.name_of(to).to_owned(), ty: graph.ty(to).or(graph.ty(from)).cloned() };
-    let y = folding.fold(from, anchor, affine, result, 0)?;
-    folding.patch.replace(to, y);
-    net_bytes::check(graph, &folding.patch, &folding.removed, folding.added, growth)?;
-    Ok(folding.patch)
-}
-
-/// Name and type of a value to be.
-struct Made {
-    name: String,
-    ty: Option<TensorType>,
-}
-
-impl Made {
-    /// Those of `value`.
-    fn like(graph: &Graph, value: ValueId) -> Made {
-        Made { name: graph.name_of(value).to_owned(), ty: graph.ty(value).cloned() }
-    }
-}
-
-struct Folding<'g> {
-    graph: &'g Graph,
-    patch: Patch,
-    removed: Vec<OpId>,
-    added: usize,
-}
-
-impl Folding<'_> {
-    /// The value `value · factor + shift`, made without an op for it; `reader` alone reads `value`.
-    fn fold(
-        &mut self,
-        value: ValueId,
-        reader: OpId,
-        affine: &Affine,
-        result: Made,
-        depth: usize,
-    ) -> Result<ValueRef, Miss> {
-        let graph = self.graph;
-        let producer = graph.producer(value).ok_or(Miss::NotThisPattern)?;
-        let is_only = graph.only_use(value).map(|(op, _)| op) == Some(reader);
-        if let Some(layer) = float_layer(graph, producer) {
-            // ONNX Runtime 1.32 recognizes attention by where its scale stands, in models of opset 12 and before.
-            let is_hidden = layer.kind == LayerKind::MatMul && graph.opset() < 13;
-            if depth > 0 && (is_hidden || layer.constant(graph).is_none()) {
-                return Err(Miss::NotThisPattern);
-            }
-            return if is_only { self.into_layer(&layer, affine, result) } else { Err(Miss::OtherUses(value)) };
+    /// The maps of inputs of `op` that stand for this one of its output; `None` where the op does not commute with it.
+    ///
+    /// Data-movement ops commute with every map; averages and linear interpolation, whose weights sum to 1, with one that is the same for
+    /// all that meet in a number.
+    pub(crate) fn through(&self, graph: &Graph, op: OpId) -> Option<Inputs> {
+        let node = graph.op(op);
+        if let Some(concat) = Concat::of(graph, op) {
+            return parts(graph, &concat, self);
         }
-        if !is_only || depth == DEPTH {
-            return Err(Miss::NotThisPattern);
+        let one = |affine: Option<Affine>| Some(vec![(0, affine?)]);
+        if let Some(transpose) = Transpose::of(graph, op) {
+            return one(self.mapped(|numbers| permuted(numbers, &transpose.perm)));
         }
-        self.removed.push(producer);
-        if let Some(binary) = Binary::of(graph, producer) {
-            return self.into_arithmetic(producer, &binary, affine, result, depth);
+        let lists = || [&self.factor, &self.shift].into_iter().flatten();
+        let moves = semantics::is_reshape(node) || (semantics::of(node).is_some() && MOVES.contains(&node.op_type()));
+        if moves && lists().all(|numbers| numbers.len() == 1) {
+            return one(self.mapped(single));
         }
-        let node = graph.op(producer);
-        let mut inputs: Vec<Option<ValueRef>> = node.inputs().iter().map(|input| input.map(ValueRef::from)).collect();
-        for (place, affine) in through(graph, producer, affine).ok_or(Miss::NotThisPattern)? {
-            let input = node.input(place).ok_or(Miss::NotThisPattern)?;
-            inputs[place] = Some(self.fold(input, producer, &affine, Made::like(graph, input), depth + 1)?);
-        }
-        self.added += 1;
-        Ok(self.patch.copy_of(node, &inputs, Vec::new(), &[Some((&result.name, result.ty))])[0])
-    }
-
-    /// Into the constant of the arithmetic `binary`: a product takes the factor, a sum the shift, and its other side the factor.
-    fn into_arithmetic(
-        &mut self,
-        op: OpId,
-        binary: &Binary,
-        affine: &Affine,
-        result: Made,
-        depth: usize,
-    ) -> Result<ValueRef, Miss> {
-        let graph = self.graph;
-        let side = binary.with_constant(graph).ok_or(Miss::NotThisPattern)?;
-        let tensor = graph.constant(side.constant).ok_or(Miss::NotThisPattern)?;
-        let wide = matches!(tensor.dtype(), DataType::Float | DataType::Double);
-        let numbers = tensor.to_f64().filter(|_| wide).ok_or(Miss::NotThisPattern)?;
-        let is_sum = matches!(binary.kind, BinaryKind::Add | BinaryKind::Sub);
-        let is_product = matches!(binary.kind, BinaryKind::Mul | BinaryKind::Div) && affine.shift.is_none();
-        if !is_sum && !is_product {
-            return Err(Miss::NotThisPattern);
-        }
-        let inverted = |numbers: &ArrayD<f64>| match (binary.kind, side.is_left) {
-            (BinaryKind::Div, false) => numbers.mapv(f64::recip),
-            (BinaryKind::Sub, false) => -numbers,
-            _ => numbers.clone(),
+        let rank = |value: ValueId| graph.ty(value)?.rank();
+        let front = |axes: &[i64], rank: usize| -> Option<Vec<usize>> {
+            let mut axes = axes.iter().map(|&axis| axis_from_front(axis, rank)).collect::<Option<Vec<_>>>()?;
+            axes.sort_unstable();
+            Some(axes)
         };
-        let mut new = inverted(&numbers);
-        if let Some(factor) = &affine.factor {
-            new = broadcast(&new, factor, |a, b| a * b).ok_or(Miss::NotThisPattern)?;
+        if let Some(squeeze) = Squeeze::of(graph, op) {
+            let axes = front(&squeeze.axes?, rank(squeeze.x)?)?;
+            let before = |numbers: &ArrayD<f64>| {
+                let mut numbers = padded(numbers, rank(squeeze.y)?)?;
+                axes.iter().for_each(|&axis| numbers.insert_axis_inplace(Axis(axis)));
+                Some(numbers)
+            };
+            return one(self.mapped(before));
         }
-        if let Some(shift) = &affine.shift {
-            new = broadcast(&new, shift, |a, b| a + b).ok_or(Miss::NotThisPattern)?;
+        if let Some(unsqueeze) = Unsqueeze::of(graph, op) {
+            let axes = front(&unsqueeze.axes, rank(unsqueeze.y)?)?;
+            let before = |numbers: &ArrayD<f64>| {
+                let mut numbers = padded(numbers, rank(unsqueeze.y)?)?;
+                for &axis in axes.iter().rev() {
+                    (numbers.shape()[axis] == 1).then(|| numbers.index_axis_inplace(Axis(axis), 0))?;
+                }
+                Some(numbers)
+            };
+            return one(self.mapped(before));
         }
-        let largest = |numbers: &ArrayD<f64>| numbers.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
-        let given = [&affine.factor, &affine.shift].into_iter().flatten();
-        let longest = given.clone().map(ArrayD::len).max().unwrap_or(0).max(numbers.len());
-        // Sums of large numbers round on purpose: x + 2^23 - 2^23.
-        let tame = 2f64.powi(if is_sum { 16 } else { 32 });
-        let is_tame = |numbers: &ArrayD<f64>| largest(numbers) <= tame;
-        let not_tiny = |numbers: &ArrayD<f64>| is_sum || numbers.iter().all(|x| x.abs() >= 2f64.powi(-32));
-        let holds = |numbers: &ArrayD<f64>| is_tame(numbers) && not_tiny(numbers);
-        if new.len() > longest || !holds(&new) || !holds(&numbers) || !given.clone().all(is_tame) {
-            return Err(Miss::NotThisPattern);
+        if semantics::is_reshape(node) {
+            return one(self.mapped(|numbers| reshaped(graph, (node.input(0)?, node.output(0)?), numbers)));
         }
-        let rank = graph.ty(side.x).and_then(TensorType::rank);
-        if new.ndim() > 0 && rank.is_none_or(|rank| rank < new.ndim()) {
-            return Err(Miss::NotThisPattern);
-        }
-        let tensor = rounded(tensor.dtype(), &new).ok_or(Miss::NotFinite(side.constant))?;
-        let constant = self.patch.constant(&folded_name(graph.name_of(side.constant)), tensor);
-        let mut x = ValueRef::from(side.x);
-        if is_sum && affine.factor.is_some() {
-            let factor = Affine { shift: None, shift_value: None, ..affine.clone() };
-            x = self.fold(side.x, op, &factor, Made::like(graph, side.x), depth + 1)?;
-        }
-        let kind = match (binary.kind, side.is_left) {
-            (BinaryKind::Div, false) => "Mul",
-            (BinaryKind::Sub, false) => "Add",
-            _ => graph.op(op).op_type(),
+        averages(graph, op, self.shift.is_some()).then_some(())?;
+        let along_channels = |numbers: &ArrayD<f64>| {
+            let numbers = padded(numbers, rank(node.output(0)?)?)?;
+            numbers.shape().iter().enumerate().all(|(axis, &dim)| dim == 1 || axis == 1).then_some(numbers)
         };
-        let inputs = if side.is_left { [Some(constant), Some(x)] } else { [Some(x), Some(constant)] };
-        self.added += 1;
-        Ok(self.patch.op(NewOp::new(kind).named(graph.op(op).name()), &inputs, &result.name, result.ty))
-    }
-
-    /// Into the weights and the bias of `layer`.
-    fn into_layer(&mut self, layer: &WeightedLayer, affine: &Affine, result: Made) -> Result<ValueRef, Miss> {
-        let graph = self.graph;
-        let weight = layer.weight;
-        let channels = layer.shape(graph).ok_or(Miss::UnknownType(weight))?.outputs;
-        let dtype = graph.ty(weight).map(|ty| ty.dtype).filter(|dtype| dtype.is_float()).ok_or(Miss::NotThisPattern)?;
-        let spread = |numbers: &Option<ArrayD<f64>>, neutral: f64| match numbers {
-            None => Ok(vec![neutral; channels]),
-            Some(numbers) => per_channel(graph, layer, numbers, channels),
-        };
-        let (factor, shift) = (spread(&affine.factor, 1.0)?, spread(&affine.shift, 0.0)?);
-        let mut new_weight = ValueRef::from(weight);
-        if affine.factor.is_some() {
-            let mut numbers = graph.constant_f64(weight).ok_or(Miss::NotConstant(weight))?;
-            layer.layout.scale_outputs(&mut numbers, &factor).ok_or(Miss::UnknownType(weight))?;
-            let tensor = rounded(dtype, &numbers).ok_or(Miss::NotFinite(weight))?;
-            new_weight = self.patch.constant(&folded_name(graph.name_of(weight)), tensor);
-        }
-        let new_bias = match (layer.bias, affine.shift_value, &affine.shift) {
-            (None, _, None) => None,
-            (None, Some(value), Some(_)) if affine.factor.is_none() => Some(ValueRef::from(value)),
-            _ => {
-                let old = match layer.bias {
-                    None => vec![0.0; channels],
-                    Some(bias) => old_bias(graph, layer, bias, channels)?,
-                };
-                let numbers: Vec<f64> = (0..channels).map(|m| old[m] * factor[m] + shift[m]).collect();
-                let tensor = rounded(dtype, &ndarray::arr1(&numbers).into_dyn()).ok_or(Miss::NotFinite(weight))?;
-                Some(self.patch.constant(&folded_name(&affine.shift_name), tensor))
-            }
-        };
-        let node = node_for(graph, layer, new_bias.is_some())?;
-        let mut inputs = vec![Some(ValueRef::from(layer.x)), Some(new_weight)];
-        inputs.extend(new_bias.map(Some));
-        self.removed.push(layer.op);
-        self.added += 1;
-        Ok(self.patch.op(node, &inputs, &result.name, result.ty))
+        one(self.mapped(along_channels))
     }
 }
 
-/// The numbers of `numbers`, one per output channel of `layer`.
-fn per_channel(graph: &Graph, layer: &WeightedLayer, numbers: &ArrayD<f64>, channels: usize) -> Result<Vec<f64>, Miss> {
-    if numbers.ndim() == 0 {
-        return Ok(vec![numbers.iter().copied().sum(); channels]);
-    }
-    let (rank, channel_axis) = layer.output_axis(graph).ok_or(Miss::UnknownType(layer.y))?;
-    let outer = rank.checked_sub(numbers.ndim()).ok_or(Miss::Form("a constant of more dimensions than the result"))?;
-    let mut dims = numbers.shape().iter().enumerate();
-    if !dims.all(|(axis, &dim)| dim == 1 || (outer + axis == channel_axis && dim == channels)) {
-        return Err(Miss::Form("a constant that varies along more than the channels"));
-    }
-    let numbers: Vec<f64> = numbers.iter().copied().collect();
-    Ok(if let [number] = numbers[..] { vec![number; channels] } else { numbers })
+/// Inputs of an op, by place, with the map of each.
+pub(crate) type Inputs = Vec<(usize, Affine)>;
+
+/// Ops that move numbers of their first input alone.
+const MOVES: [&str; 5] = ["DepthToSpace", "Expand", "Slice", "SpaceToDepth", "Tile"];
+
+/// The one number of `numbers`.
+pub(crate) fn single(numbers: &ArrayD<f64>) -> Option<ArrayD<f64>> {
+    numbers.first().filter(|_| numbers.len() == 1).map(|&number| ndarray::arr0(number).into_dyn())
 }
 
-/// `f` of both, broadcast; `None` when they do not fit.
-fn broadcast(a: &ArrayD<f64>, b: &ArrayD<f64>, f: impl Fn(f64, f64) -> f64) -> Option<ArrayD<f64>> {
-    let rank = a.ndim().max(b.ndim());
-    let dim =
-        |array: &ArrayD<f64>, axis: usize| (axis + array.ndim()).checked_sub(rank).map_or(1, |at| array.shape()[at]);
-    let dims: Vec<usize> = (0..rank).map(|axis| dim(a, axis).max(dim(b, axis))).collect();
-    let (a, b) = (a.broadcast(dims.clone())?, b.broadcast(dims)?);
-    Some(ndarray::Zip::from(a).and(b).map_collect(|&a, &b| f(a, b)))
-}
-
-/// The node that takes the place of `layer`.
-fn node_for(graph: &Graph, layer: &WeightedLayer, has_bias: bool) -> Result<NewOp, Miss> {
-    let node = graph.op(layer.op);
-    if layer.kind == LayerKind::MatMul && has_bias {
-        let ty = graph.ty(layer.x).ok_or(Miss::UnknownType(layer.x))?;
-        // A Gemm is of matrices, and engines have it for few element types.
-        let of_matrices = ty.rank().ok_or(Miss::UnknownType(layer.x))? == 2;
-        let known_type = matches!(ty.dtype, DataType::Float | DataType::Float16 | DataType::Double);
-        if !of_matrices || !known_type || graph.opset() < 7 {
-            return Err(Miss::NotThisPattern);
-        }
-        return Ok(Gemm::plain(node.name(), false));
-    }
-    match Gemm::of(graph, layer.op) {
-        Some(gemm) => Ok(Gemm { beta: 1.0, ..gemm }.to_op()),
-        None => Ok(NewOp { node: node.proto().clone() }),
-    }
-}
-
-/// The bias per channel, with the factor that a Gemm gives it.
-fn old_bias(graph: &Graph, layer: &WeightedLayer, bias: ValueId, channels: usize) -> Result<Vec<f64>, Miss> {
-    let tensor = graph.constant(bias).ok_or(Miss::NotConstant(bias))?;
-    let numbers = tensor.to_f64_vec().ok_or(Miss::NotThisPattern)?;
-    let beta = f64::from(layer.beta);
-    let per_channel = match tensor.dims() {
-        [] | [1] | [1, 1] => vec![numbers[0]; channels],
-        [length] | [1, length] if *length == channels => numbers,
-        _ => return Err(Miss::Form("a bias that is not one number per channel")),
+/// What varies along one axis of `y`, along that axis of `x`, of which `y` is a view: both have its length, and as many numbers behind it.
+fn reshaped(graph: &Graph, (x, y): (ValueId, ValueId), numbers: &ArrayD<f64>) -> Option<ArrayD<f64>> {
+    let dims = |value: ValueId| -> Option<Vec<Option<usize>>> {
+        Some(graph.ty(value)?.shape.as_ref()?.iter().map(|dim| dim.known()).collect())
     };
-    Ok(per_channel.into_iter().map(|number| number * beta).collect())
+    let (from, to) = (dims(x)?, dims(y)?);
+    let behind = |dims: &[Option<usize>], axis: usize| dims[axis + 1..].iter().copied().product::<Option<usize>>();
+    let padded = padded(numbers, to.len())?;
+    let mut varies = (0..to.len()).filter(|&axis| padded.shape()[axis] != 1);
+    let (Some(axis), None) = (varies.next(), varies.next()) else { return single(numbers) };
+    let fits = |&place: &usize| from[place] == to[axis] && behind(&from, place) == behind(&to, axis);
+    behind(&to, axis).filter(|_| to[axis] == Some(padded.len()))?;
+    let place = (0..from.len()).find(fits)?;
+    let mut dims = vec![1; from.len()];
+    dims[place] = padded.len();
+    padded.to_shape(IxDyn(&dims)).ok().map(|view| view.to_owned())
 }
 
-/// The numbers rounded once; `None` when one is not finite, or all are below what float16 holds in full.
-fn rounded(dtype: DataType, numbers: &ArrayD<f64>) -> Option<Tensor> {
-    let tensor = Tensor::from_f64(dtype, numbers)?;
-    let finite = tensor.to_f64_vec()?.iter().all(|number| number.is_finite());
-    let largest = numbers.iter().fold(0.0, |largest: f64, number| largest.max(number.abs()));
-    let least_normal = if dtype == DataType::Float16 { 2f64.powi(-14) } else { 0.0 };
-    (finite && (largest == 0.0 || largest >= least_normal)).then_some(tensor)
+/// Whether every number that `op` makes is an average of numbers of one channel of its first input; with `shifts` the weights have
+/// to sum to 1, without their sum may be anything.
+fn averages(graph: &Graph, op: OpId, shifts: bool) -> bool {
+    if graph.op(op).is("GlobalAveragePool") {
+        return true;
+    }
+    if let Some(pool) = AveragePool::of(graph, op) {
+        let is_padded =
+            pool.pads.iter().any(|pad| *pad != 0) || !matches!(pool.auto_pad, AutoPad::NotSet | AutoPad::Valid);
+        return !(pool.ceil_mode || shifts && is_padded && pool.count_include_pad);
+    }
+    let Some(resize) = Resize::of(graph, op) else { return false };
+    let channels = |value: ValueId| graph.ty(value)?.shape.as_ref()?.get(1)?.known();
+    resize.mode != ResizeMode::Cubic
+        && resize.coordinates != ResizeCoordinates::CropAndResize
+        && channels(resize.x).is_some()
+        && channels(resize.x) == channels(resize.y)
 }
 
-/// `tensor` times -1, of its type; `None` when it holds no numbers.
-pub(crate) fn negated(tensor: &Tensor) -> Option<Tensor> {
-    Tensor::from_f64(tensor.dtype(), &-tensor.to_f64()?)
+/// The parts of `affine` for the inputs of `concat`.
+fn parts(graph: &Graph, concat: &Concat, affine: &Affine) -> Option<Inputs> {
+    let rank = graph.ty(concat.y)?.rank()?;
+    let axis = axis_from_front(concat.axis, rank)?;
+    let mut start = 0;
+    let mut parts = Vec::new();
+    for (place, &input) in concat.inputs.iter().enumerate() {
+        let length = graph.ty(input)?.shape.as_ref()?.get(axis)?.known()?;
+        let part = |numbers: &ArrayD<f64>| {
+            let numbers = padded(numbers, rank)?;
+            if numbers.shape()[axis] == 1 {
+                return Some(numbers);
+            }
+            let within = start + length <= numbers.shape()[axis];
+            within.then(|| numbers.slice_axis(Axis(axis), (start..start + length).into()).to_owned())
+        };
+        parts.push((place, affine.mapped(part)?));
+        start += length;
+    }
+    Some(parts)
 }
 
-/// `name_folded`, once.
-fn folded_name(name: &str) -> String {
-    if name.ends_with("_folded") { name.to_owned() } else { format!("{name}_folded") }
+/// `numbers` with axes of length 1 in front, up to `rank`.
+fn padded(numbers: &ArrayD<f64>, rank: usize) -> Option<ArrayD<f64>> {
+    let mut dims = vec![1; rank.checked_sub(numbers.ndim())?];
+    dims.extend(numbers.shape());
+    numbers.to_shape(IxDyn(&dims)).ok().map(|view| view.to_owned())
+}
+
+/// What becomes `numbers` by a Transpose by `perm`.
+fn permuted(numbers: &ArrayD<f64>, perm: &[usize]) -> Option<ArrayD<f64>> {
+    let mut inverse = vec![0; perm.len()];
+    perm.iter().enumerate().for_each(|(to, &from)| inverse[from] = to);
+    Some(padded(numbers, perm.len())?.permuted_axes(IxDyn(&inverse)).as_standard_layout().to_owned())
 }

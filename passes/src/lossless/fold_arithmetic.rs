@@ -1,4 +1,4 @@
-//! Folds Mul, Div, Add and Sub by a constant into the `Conv`, `ConvTranspose`, `Gemm` or `MatMul` before it.
+//! Folds Mul, Div, Add and Sub by a constant into the `Conv`, `ConvTranspose`, `Gemm` or `MatMul` before it, or into a constant there.
 //!
 //! ```onnx before
 //! # x: float[1,2,4,4]; w: float[3,2,3,3]; k, s: float[3,1,1]
@@ -12,8 +12,12 @@
 //! `w_folded = w · k` and `s_folded = b · k + s` per output channel, in f64, rounded once. A MatMul of matrices becomes a Gemm
 //! when it gets a bias; its weights need not be constant then, only the summand.
 //!
+//! Between them may stand what the arithmetic commutes with: Transpose, other views, Concat of layers, Resize, averages, and sums with
+//! constants, which take their part, and from opset 13 on one number goes through a product of two activations into one of them. Two products with constants become one, and so do two sums, of constants of any shape.
+//!
 //! **Class:** rounding. **Legal when** the constant varies along the channel axis only and does not broadcast the result to
 //! a larger shape, what it is folded into is constant and nobody else's, all results are finite, and nothing grows.
+//! Constants that meet are float32 or float64; no sum has a number above 2^16: `x + 2^23 - 2^23` rounds, and someone may mean that.
 //! **Does not** fold `c / t`, nor a summand into a MatMul of more than two dimensions: it has no bias.
 use onnx_shrink_ir::{
     Graph, OpId, Patch, ValueId,
@@ -22,7 +26,11 @@ use onnx_shrink_ir::{
 
 use crate::{
     Class, Context, Description, Miss, Result, Rewrite, When,
-    lossless::affine::{Affine, float_layer, into_producer},
+    lossless::{
+        affine::Affine,
+        into_producer::{float_layer, into_producer},
+    },
+    target::onnx_runtime::ATTENTION_NOT_RECOGNIZED,
 };
 
 /// See the [module](self) for before, after and legality.
@@ -32,7 +40,7 @@ pub struct FoldArithmetic;
 pub const PASS: Description = Description {
     name: "fold-arithmetic",
     class: Class::Rounding,
-    about: "folds Mul, Div, Add and Sub by a constant into the weights before it",
+    about: "folds Mul, Div, Add and Sub by a constant into the weights or the constant before it",
     when: When::Lossless,
 };
 
@@ -51,13 +59,14 @@ fn fold(graph: &Graph, op: OpId, growth: usize) -> Result<Patch, Miss> {
     let binary = Binary::of(graph, op).ok_or(Miss::NotThisPattern)?;
     let side = binary.with_constant(graph).ok_or(Miss::NotThisPattern)?;
     let (from, constant) = (side.x, side.constant);
-    let only_shifts = binary.kind == BinaryKind::Add || (binary.kind == BinaryKind::Sub && !side.is_left);
     let layer = graph.producer(from).and_then(|op| float_layer(graph, op));
-    if !only_shifts && layer.as_ref().is_some_and(|layer| graph.default_of(layer.weight).is_none()) {
-        return Err(Miss::NotThisPattern); // a product of two activations
-    }
     let tensor = graph.constant(constant).filter(|tensor| tensor.dtype().is_float()).ok_or(Miss::NotThisPattern)?;
     let numbers = tensor.to_f64().ok_or(Miss::NotThisPattern)?;
+    let only_shifts = binary.kind == BinaryKind::Add || (binary.kind == BinaryKind::Sub && !side.is_left);
+    let of_activations = layer.as_ref().is_some_and(|layer| graph.default_of(layer.weight).is_none());
+    if of_activations && !only_shifts && (tensor.len() != 1 || graph.opset() < ATTENTION_NOT_RECOGNIZED) {
+        return Err(Miss::NotThisPattern); // a product of two activations
+    }
     if layer.is_none() && !keeps_shape(graph, from, numbers.shape()) {
         return Err(Miss::NotThisPattern);
     }
@@ -240,16 +249,33 @@ mod tests {
             ("a = MatMul (x, w)  b = Reshape (a, s)  c = Transpose <perm = [0, 2, 1, 3]> (b)  y = Mul (c, k)", 3),
             ("a = MatMul (x, w)  p = Add (a, v)  b = Reshape (p, s)  y = Div (b, k)", 3),
             ("a = MatMul (x, w)  p = Add (v, a)  c = Transpose <perm = [0, 2, 1]> (p)  y = Mul (c, t)", 3),
+            ("a = MatMul (x, w)  b = Reshape (a, rows)  y = Mul (b, v)", 2),
+            ("a = MatMul (x, w)  b = Reshape (a, s)  y = Mul (b, pair)", 3),
             ("a = MatMul (x, w)  p = Unsqueeze (a, one)  c = Squeeze (p, one)  y = Mul (c, v)", 3),
         ] {
             folds_to(
                 &format!(
                     "g (float[2,3,2] x) => (float[] y) <float[2,4] w = {{1, 2, 3, 4, 5, 6, 7, 8}}, float[4] v = {{1, -2, 3, 5}},
-                    float[4,1] t = {{2, 3, 4, 5}}, float k = {{3}}, int64[4] s = {{2, 3, 2, 2}}, int64[1] one = {{1}}> {{ {body} }}"
+                    float[4,1] t = {{2, 3, 4, 5}}, float k = {{3}}, int64[4] s = {{2, 3, 2, 2}}, int64[1] one = {{1}}, int64[2] rows = {{6, 4}},
+                    float[2] pair = {{2, 3}}> {{ {body} }}"
                 ),
                 count,
             );
         }
+    }
+
+    #[test]
+    fn the_scale_of_attention_goes_into_a_weight() {
+        let body = "q = MatMul (x, w)  s = Reshape (q, r)  t = Transpose <perm = [0, 2, 1, 3]> (s)  k = Transpose <perm = [0, 2, 3, 1]> (z)
+            m = MatMul (t, k)  y = Mul (m, c)";
+        let text = |opset: i64| {
+            format!(
+                "<ir_version: 8, opset_import: [\"\" : {opset}]> g (float[2,3,2] x, float[2,3,2,2] z) => (float[2,2,3,3] y) <float[2,4] w = {{1, 2, 3, 4, 5, 6, 7, 8}},
+                int64[4] r = {{2, 3, 2, 2}}, float c = {{0.5}}> {{ {body} }}"
+            )
+        };
+        folds_to(&text(13), 5);
+        folds_to(&text(12), 6);
     }
 
     #[test]

@@ -13,6 +13,8 @@
 //! no such op makes becomes `x · k + (bias - mean · k)`: two vectors instead of four. That of an image stays: engines run it
 //! as one op, and Mul and Add as two.
 //!
+//! Between them may stand a Concat whose parts all come from such ops, a Transpose, a Resize or an average.
+//!
 //! Behind a quantized Conv (its weight and what it reads come from DequantizeLinear) `k` goes into the weight's scales, and the rest into
 //! the bias: integers stay integers.
 //!
@@ -28,8 +30,9 @@ use onnx_shrink_ir::{Graph, NewOp, OpId, Patch, Tensor, TensorType, ValueId, ops
 use crate::{
     Class, Context, Description, Miss, Pass, Result, Statistics, When,
     lossless::{
-        affine::{Affine, float_layer, into_producer},
+        affine::Affine,
         fold_norm_into_scales::into_scales,
+        into_producer::{float_layer, into_producer},
     },
 };
 

@@ -17,7 +17,7 @@ use onnx_shrink_ir::{Graph, OpId, Patch, Tensor, Use, ValueId, ValueRef, ops::We
 
 use crate::{
     Class, Context, Description, Miss, Result, Rewrite, When,
-    lossless::affine::{float_layer, negated},
+    lossless::into_producer::{float_layer, negated},
     net_bytes,
 };
 

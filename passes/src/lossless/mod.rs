@@ -16,13 +16,14 @@ pub mod fuse_global_average_pool;
 pub mod fuse_hard_sigmoid;
 pub mod fuse_instance_normalization;
 pub mod fuse_layer_normalization;
+pub mod fuse_rms_normalization;
 pub mod fuse_softmax;
 pub mod inline_if;
+mod into_producer;
 mod line;
 pub mod merge_equal_ops;
 mod normalized;
 pub mod simplify_islands;
-mod through;
 
 pub use drop_constant_channels::DropConstantChannels;
 pub use eliminate_dead::EliminateDead;
@@ -39,6 +40,7 @@ pub use fuse_global_average_pool::FuseGlobalAveragePool;
 pub use fuse_hard_sigmoid::FuseHardSigmoid;
 pub use fuse_instance_normalization::FuseInstanceNormalization;
 pub use fuse_layer_normalization::FuseLayerNormalization;
+pub use fuse_rms_normalization::FuseRmsNormalization;
 pub use fuse_softmax::FuseSoftmax;
 pub use inline_if::InlineIf;
 pub use merge_equal_ops::MergeEqualOps;
@@ -59,6 +61,7 @@ pub fn in_order() -> Vec<Box<dyn Pass>> {
         Box::new(MergeEqualOps),     // behind it: ops that read the same value have the same inputs now
         Box::new(FuseInstanceNormalization),
         Box::new(FuseLayerNormalization),
+        Box::new(FuseRmsNormalization),
         Box::new(FuseSoftmax),
         Box::new(FuseGelu),
         Box::new(FuseHardSigmoid), // before folding into layers: its summand is worth more here

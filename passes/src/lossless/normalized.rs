@@ -155,6 +155,14 @@ pub(crate) fn root(graph: &Graph, value: ValueId) -> Option<(ValueId, f64, [OpId
     Some((side.x, epsilon, [sqrt, add]))
 }
 
+/// The value of whose squares `value` is a mean, the axes from the front, and the ops between.
+pub(crate) fn mean_square(graph: &Graph, value: ValueId) -> Option<(ValueId, Vec<usize>, Vec<OpId>)> {
+    let Mean { x, axes, mut ops } = Mean::making(graph, value)?;
+    let (x, op) = square(graph, x)?;
+    ops.push(op);
+    Some((x, axes, ops))
+}
+
 impl Normalized {
     /// The Div `op` as the end of a normalization that nobody reads into; `None` when it is none.
     pub(crate) fn ending(graph: &Graph, op: OpId) -> Option<Normalized> {

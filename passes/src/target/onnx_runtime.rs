@@ -103,6 +103,10 @@ pub const ORT_ARM64: Target = Target {
 pub const GEMM_ACTIVATIONS: [&str; 9] =
     ["Elu", "HardSigmoid", "LeakyRelu", "Relu", "Selu", "Sigmoid", "Softplus", "Tanh", "ThresholdedRelu"];
 
+/// The first opset in which ONNX Runtime 1.32 does not recognize attention when it loads a model (below, by the place of its scale:
+/// BERT's takes 1.4 times as long where that moves into a weight).
+pub const ATTENTION_NOT_RECOGNIZED: i64 = 13;
+
 /// Time of a dynamically quantized layer over its float time, `rows` × k times k × n, DynamicQuantizeLinear included: ONNX Runtime 1.32, one
 /// thread, chains of four layers with bias and Relu, by √(k·n). Without VNNI: `docs/engines.md` §9.6, and between its entries by judgement.
 pub fn dynamic_ratio(processor: Processor, rows: usize, k: usize, n: usize) -> f64 {

@@ -213,6 +213,7 @@ fn compute(graph: &Graph, id: OpId, inputs: &[Option<Tensor>]) -> Computed<Vec<T
         "Relu" => unary(|x| if x < 0.0 { 0.0 } else { x }),
         "Neg" => unary(|x| -x),
         "Abs" => unary(f64::abs),
+        "Reciprocal" => unary(f64::recip),
         "Sqrt" => unary(f64::sqrt),
         "Exp" => unary(f64::exp),
         "Floor" => unary(f64::floor),
