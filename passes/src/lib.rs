@@ -50,8 +50,8 @@ pub use context::{Context, Options, Statistics, Watch};
 pub use error::{PassError, Result};
 pub use journal::{Entry, INITIALIZER, Journal, Outcome, RewriteId};
 pub use lossless::{
-    DropConstantChannels, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm, FoldConstantRegions,
-    FoldConstants, FoldNeg, FoldPad, FoldShapes, FuseGelu, FuseGlobalAveragePool, FuseHardSigmoid,
+    DropConstantChannels, DropZeroStates, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm,
+    FoldConstantRegions, FoldConstants, FoldNeg, FoldPad, FoldShapes, FuseGelu, FuseGlobalAveragePool, FuseHardSigmoid,
     FuseInstanceNormalization, FuseLayerNormalization, FuseRmsNormalization, FuseSoftmax, InlineIf, MergeEqualOps,
     SimplifyIslands,
 };

@@ -344,7 +344,12 @@ pub(super) fn recurrent(call: &Call<'_>) -> Check {
             return unsupported("activations other than the usual ones");
         }
     }
-    let time = if call.int("layout", 0) == 1 { 1 } else { 0 };
+    let (time, batch) = if call.int("layout", 0) == 1 { (1, 0) } else { (0, 1) };
+    // (tract makes missing states for a batch of one.)
+    let states = if call.op.is("LSTM") { 5..7 } else { 5..6 };
+    if call.input(0)?.dims().get(batch) != Some(&1) && states.clone().any(|state| call.op.input(state).is_none()) {
+        return unsupported("no initial state for a batch other than one");
+    }
     let length = call.input(0)?.dims().get(time).and_then(|&length| i64::try_from(length).ok());
     if numbers(call, 4)?.is_some_and(|lengths| lengths.iter().any(|&given| Some(given) != length)) {
         return unsupported("sequences of different lengths");

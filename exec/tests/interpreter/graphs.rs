@@ -181,3 +181,21 @@ fn several_threads_get_the_same_bits() {
         }
     });
 }
+
+#[test]
+fn a_missing_initial_state_is_zeros_for_any_batch() {
+    let constants = [
+        ("w", floats(&[1, 4, 1], &[0.5, -0.25, 1.0, 0.75])),
+        ("r", floats(&[1, 4, 1], &[0.25, 0.5, -0.5, 1.0])),
+        ("h", floats(&[1, 2, 1], &[0.0, 0.0])),
+    ];
+    let outputs = |inputs: &[&str]| {
+        let lstm = node("LSTM", inputs, &["y"], vec![int("hidden_size", 1)]);
+        let graph = graph(vec![info("x", Float, &[3, 2, 1])], &constants, vec![lstm], vec![bare("y")]);
+        run(&model(17, graph), &[floats(&[3, 2, 1], &[1.0, -1.0, 0.5, 2.0, 0.0, 1.0])]).unwrap().0
+    };
+    let (given, missing) = (outputs(&["x", "w", "r", "", "", "h", "h"]), outputs(&["x", "w", "r"]));
+    let numbers = |tensors: &[Tensor]| tensors[0].to_f64_vec().unwrap();
+    let differs = |(a, b): (f64, f64)| (a - b).abs() > 1e-6;
+    assert!(!numbers(&given).into_iter().zip(numbers(&missing)).any(differs), "{given:?} {missing:?}");
+}

@@ -1,6 +1,7 @@
 //! The lossless passes, one a file: exact rewrites, and those that only change the order of float operations.
 mod affine;
 pub mod drop_constant_channels;
+pub mod drop_zero_states;
 pub mod eliminate_dead;
 pub mod eliminate_identity;
 pub mod fold_arithmetic;
@@ -26,6 +27,7 @@ mod normalized;
 pub mod simplify_islands;
 
 pub use drop_constant_channels::DropConstantChannels;
+pub use drop_zero_states::DropZeroStates;
 pub use eliminate_dead::EliminateDead;
 pub use eliminate_identity::EliminateIdentity;
 pub use fold_arithmetic::FoldArithmetic;
@@ -55,6 +57,7 @@ pub fn in_order() -> Vec<Box<dyn Pass>> {
         Box::new(FoldConstants::rounding()), // before all that wants constant weights
         Box::new(FoldConstantRegions::exact()), // what grows op by op may shrink as a whole
         Box::new(FoldConstantRegions::rounding()),
+        Box::new(DropZeroStates),
         Box::new(FoldShapes), // behind it: the types are as good as they get
         Box::new(InlineIf),
         Box::new(EliminateIdentity), // before all that looks at producers
