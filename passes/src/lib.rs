@@ -53,7 +53,7 @@ pub use lossless::{
     DropConstantChannels, DropZeroStates, EliminateDead, EliminateIdentity, FoldArithmetic, FoldBatchNorm,
     FoldConstantRegions, FoldConstants, FoldNeg, FoldPad, FoldShapes, FuseGelu, FuseGlobalAveragePool, FuseHardSigmoid,
     FuseInstanceNormalization, FuseLayerNormalization, FuseRmsNormalization, FuseSoftmax, InlineIf, MergeEqualOps,
-    SimplifyIslands,
+    MergeViews, SimplifyIslands,
 };
 pub use low_rank::SplitLowRank;
 pub use miss::{Miss, Named, Origin};

@@ -23,6 +23,7 @@ pub mod inline_if;
 mod into_producer;
 mod line;
 pub mod merge_equal_ops;
+pub mod merge_views;
 mod normalized;
 pub mod simplify_islands;
 
@@ -46,6 +47,7 @@ pub use fuse_rms_normalization::FuseRmsNormalization;
 pub use fuse_softmax::FuseSoftmax;
 pub use inline_if::InlineIf;
 pub use merge_equal_ops::MergeEqualOps;
+pub use merge_views::MergeViews;
 pub use simplify_islands::SimplifyIslands;
 
 use crate::Pass;
@@ -76,6 +78,7 @@ pub fn in_order() -> Vec<Box<dyn Pass>> {
         Box::new(DropConstantChannels), // after folding: a channel is its weights and bias then
         Box::new(SimplifyIslands::exact()), // after folding: its rules look at constants
         Box::new(SimplifyIslands::rounding()), // what is left when rounding may differ
+        Box::new(MergeViews),           // after the islands: their rules know more of views
         Box::new(EliminateDead),        // last: it clears what the others left
     ]
 }
