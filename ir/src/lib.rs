@@ -18,7 +18,7 @@
 //! assert_eq!(view.group, 1);
 //! let made = graph.op(conv).output(0).expect("a Conv has one output");
 //! assert_eq!(graph.ty(made).expect("its shape was inferred").to_string(), "float[1,4,6,6]");
-//! assert!(print_graph(graph).contains("Relu"));
+//! assert!(print_graph(graph).contains("y = Relu (a)"));
 //! let proto = export(&model); // a `ModelProto` again, which `proto::save` writes
 //! assert_eq!(proto.graph.expect("a model has a graph").node.len(), 2);
 //! ```

@@ -22,18 +22,18 @@ use super::{
 };
 
 /// Elementwise ops of one input, as patterns over `?x`.
-const UNARY: [(&str, &str); 11] = [
-    ("Relu", "(Relu {})"),
-    ("Sigmoid", "(Sigmoid {})"),
-    ("Tanh", "(Tanh {})"),
-    ("Exp", "(Exp {})"),
-    ("Erf", "(Erf {})"),
-    ("Abs", "(Abs {})"),
-    ("Sqrt", "(Sqrt {})"),
-    ("Neg", "(Neg {})"),
-    ("Not", "(Not {})"),
-    ("LeakyRelu", "(LeakyRelu ?a {})"),
-    ("Cast", "(Cast ?a {})"),
+const UNARY: [&str; 11] = [
+    "(Relu {})",
+    "(Sigmoid {})",
+    "(Tanh {})",
+    "(Exp {})",
+    "(Erf {})",
+    "(Abs {})",
+    "(Sqrt {})",
+    "(Neg {})",
+    "(Not {})",
+    "(LeakyRelu ?a {})",
+    "(Cast ?a {})",
 ];
 
 /// Elementwise ops of two inputs.
@@ -62,7 +62,8 @@ pub fn exact() -> Vec<Rule> {
     for (name, view) in VIEWS {
         rules.push(rewrite!(name; { pattern(&format!("(Reshape {view} ?t)")) } => "(Reshape ?x ?t)" if copies_no_dimension("?t")));
     }
-    for (op, form) in UNARY {
+    for form in UNARY {
+        let op = form.trim_start_matches('(').split(' ').next().unwrap_or(form);
         let (left, right) = (form.replace("{}", "(Transpose ?p ?x)"), form.replace("{}", "?x"));
         rules.push(rule(&format!("transpose-sinks-{op}"), &left, &format!("(Transpose ?p {right})")));
     }
