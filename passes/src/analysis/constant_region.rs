@@ -4,10 +4,10 @@
 //! only what the last one does.
 use std::collections::{BTreeMap, BTreeSet};
 
-use onnx_shrink_ir::{Graph, OpId, Tensor, Use, ValueId, element_count};
+use onnx_shrink_ir::{Graph, OpId, Patch, Tensor, Use, ValueId, element_count};
 
 use super::computed::{Behind, Computed};
-use crate::{Context, Miss, net_bytes};
+use crate::{Context, Miss, lossless::fold_constants::contradicts, net_bytes};
 
 /// A region of ops that follow from constants.
 pub struct Region {
@@ -78,4 +78,16 @@ impl Region {
         let complete = wanted.iter().all(|value| known.contains_key(value));
         if complete { Ok(known) } else { Err(Miss::NotComputed("the engine gave no value".to_owned())) }
     }
+}
+
+/// Puts `tensors` into `patch` in the place of the values that they are. Fails where one contradicts the type that is known of its value.
+pub fn put(graph: &Graph, patch: &mut Patch, tensors: BTreeMap<ValueId, Tensor>) -> Result<(), Miss> {
+    for (value, tensor) in tensors {
+        if graph.ty(value).is_some_and(|ty| contradicts(ty, &tensor)) {
+            return Err(Miss::UnknownType(value));
+        }
+        let constant = patch.constant(graph.name_of(value), tensor);
+        patch.replace(value, constant);
+    }
+    Ok(())
 }

@@ -20,10 +20,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use onnx_shrink_ir::{Graph, OpId, Patch, Tensor, Use, ValueId};
 
-use super::fold_constants::{contradicts, is_arithmetic};
+use super::fold_constants::is_arithmetic;
 use crate::{
     Class, Context, Description, Miss, Pass, Result, When,
-    analysis::{computed::Computed, constant_region::Region},
+    analysis::{
+        computed::Computed,
+        constant_region::{Region, put},
+    },
 };
 
 /// See the [module](self) for before, after and legality.
@@ -146,13 +149,7 @@ impl FoldConstantRegions {
         }
         let anchor = made.first().and_then(|value| graph.producer(*value)).ok_or(Miss::NotThisPattern)?;
         let mut patch = Patch::new(anchor);
-        for (value, tensor) in tensors {
-            if graph.ty(value).is_some_and(|ty| contradicts(ty, &tensor)) {
-                return Err(Miss::UnknownType(value));
-            }
-            let constant = patch.constant(graph.name_of(value), tensor);
-            patch.replace(value, constant);
-        }
+        put(graph, &mut patch, tensors)?;
         Ok(patch)
     }
 }

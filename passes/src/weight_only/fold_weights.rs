@@ -27,9 +27,8 @@ use crate::{
     Class, Context, Description, Miss, Pass, Result, When,
     analysis::{
         computed::{Behind, Computed, holds_few_bits},
-        constant_region::Region,
+        constant_region::{Region, put},
     },
-    lossless::fold_constants::contradicts,
     net_bytes,
     numerics::{rounding::Inputs, weight_scales::quantize_rows},
     target::Pairing,
@@ -187,13 +186,7 @@ impl FoldWeights {
             return Err(Miss::Grows { added, removed });
         }
         let mut patch = Patch::new(op);
-        for (value, tensor) in tensors {
-            if graph.ty(value).is_some_and(|ty| contradicts(ty, &tensor)) {
-                return Err(Miss::UnknownType(value));
-            }
-            let constant = patch.constant(graph.name_of(value), tensor);
-            patch.replace(value, constant);
-        }
+        put(graph, &mut patch, tensors)?;
         Ok(patch)
     }
 }
